@@ -1,0 +1,99 @@
+"""Every way sestrack can fail, on one page.
+
+    SestrackError                     one line of words, a hint that can be typed, an exit code
+    ├── Refused                   1   the check says no; a rule of the model forbids it
+    ├── UsageError                2   the command line is wrong, or would need a terminal
+    ├── BadInput                 65   input is not what it claims: TOML, URL, key file
+    │   └── ForgedToken          65   a tracking URL that we did not seal
+    ├── NotFound                 66   no such file, sender domain, trace domain
+    ├── CannotCreate             73   a file that should be written cannot be
+    ├── InputOutputError         74   reading or writing failed half-way
+    ├── TryAgain                 75   later: DNS silent, record not there yet, store busy
+    ├── NoPermission             77   file permissions
+    └── NotSetUp                 78   no store, no key, no edge
+
+Anything else that escapes is a bug of ours and leaves with 70.  The numbers are
+those of sysexits.h, which mail software understands: Postfix's pipe(8) retries
+after 75 and bounces after any other.
+
+An error is raised where it is noticed and becomes words in one place only,
+`cli.boundary`.
+"""
+
+EXIT_OK = 0
+EXIT_NO = 1
+EXIT_USAGE = 2
+EXIT_BUG = 70
+
+
+class SestrackError(Exception):
+    """An error with a message for a person.
+
+    `message` names the thing and its value; `hint`, if any, is the next command
+    to type or the one fact that helps.
+    """
+
+    code = EXIT_BUG
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class Refused(SestrackError):
+    """A rule of the model says no."""
+
+    code = EXIT_NO
+
+
+class UsageError(SestrackError):
+    """The command line cannot mean anything."""
+
+    code = EXIT_USAGE
+
+
+class BadInput(SestrackError):
+    """Input is not what it claims to be."""
+
+    code = 65
+
+
+class ForgedToken(BadInput):
+    """A token that none of our keys sealed for this place."""
+
+
+class NotFound(SestrackError):
+    """The thing that was named does not exist."""
+
+    code = 66
+
+
+class CannotCreate(SestrackError):
+    """An output file cannot be made."""
+
+    code = 73
+
+
+class InputOutputError(SestrackError):
+    """Reading or writing failed after it had begun."""
+
+    code = 74
+
+
+class TryAgain(SestrackError):
+    """Nothing is wrong that time could not mend."""
+
+    code = 75
+
+
+class NoPermission(SestrackError):
+    """The file system says no."""
+
+    code = 77
+
+
+class NotSetUp(SestrackError):
+    """Something that `sestrack init` makes is missing."""
+
+    code = 78

@@ -1,0 +1,1 @@
+"""Reading HTML as bytes: where the links are.  Knows nothing of tracking."""
