@@ -127,6 +127,9 @@ _BODY_END, _HTML_END, _HREF_VALUES = 1, 2, (4, 5, 6)
 # A tidy tag behind its name; group 1 is there if it closes itself.
 _TIDY_REST = re.compile(rb"(?:" + _ATTRIBUTE + rb"){0,20}" + _SPACE + rb"*+(/)?>")
 
+# §13.2.5.6: after "<", anything else makes it text
+_CONSTRUCT = re.compile(rb"<[a-zA-Z/!?]")
+
 # §13.2.5.6 to §13.2.5.8: a letter begins a tag name, white space, "/" or ">" ends it.
 _TAG = re.compile(rb"<(/?)([a-zA-Z][^\t\n\f\r />]*+)")
 
@@ -164,6 +167,9 @@ _INTEGRATION = {
     b"svg": frozenset(b"foreignobject desc title".split()),
     b"math": frozenset(b"mi mo mn ms mtext".split()),
 }
+
+
+_MAX_DEPTH = 512
 
 
 class _EndOfFile(Exception):  # noqa: N818 - the standard's own word for it
@@ -267,7 +273,9 @@ class _Scanner:
         if comment >= 0 and self.proven(known, comment):
             return self.comment(comment, end)
         while known <= place and not self.foreign:
-            known = self.construct(self.data.find(b"<", known, end), end)
+            match = _CONSTRUCT.search(self.data, known, end)
+            assert match is not None, "there is one at `place`"
+            known = self.construct(match.start(), end)
         return known
 
     def proven(self, known: int, place: int) -> bool:
@@ -294,8 +302,8 @@ class _Scanner:
         Asked only where it matters, for a document without `</body>` and `</html>`.
         """
         if max(self.body_end, self.html_end) < 0 and not self.proven(known, end):
-            while (start := self.data.find(b"<", known, end)) >= 0:
-                known = self.construct(start, end)
+            while (match := _CONSTRUCT.search(self.data, known, end)) is not None:
+                known = self.construct(match.start(), end)
         return end
 
     def construct(self, start: int, end: int) -> int:
@@ -451,8 +459,13 @@ class _Scanner:
         after = self.tag(match, end, wanted=name in _HREF_NAMES or name.startswith(b"v:"))
         outer = self.foreign[-1]
         if (name == outer or name in _INTEGRATION[outer]) and not self.self_closing:
-            self.foreign.append(name)
+            self.open_foreign(name)
         return after
+
+    def open_foreign(self, name: bytes) -> None:
+        """Note an open element; as browsers do, not deeper than any sane document goes."""
+        if len(self.foreign) < _MAX_DEPTH:
+            self.foreign.append(name)
 
     def in_html(self) -> bool:
         """Is the innermost open foreign element one in which HTML begins again?"""

@@ -1,0 +1,97 @@
+"""The values of the model.  Named tuples: the pipe of `rewrite` pays for every import."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class Dimension(StrEnum):
+    """Who the settings apply to."""
+
+    ACCOUNT = "account"
+    ACCOUNT_DOMAIN = "account+domain"
+    DOMAIN = "domain"
+
+
+class SenderStatus(StrEnum):
+    """Has the sender domain been proven to be ours?"""
+
+    PENDING = "pending"
+    VERIFIED = "verified"
+
+
+class DomainStatus(StrEnum):
+    """May tracking URLs be made under the trace domain?"""
+
+    PENDING = "pending"
+    VERIFIED = "verified"
+    FAILING = "failing"
+    RETIRED = "retired"
+
+
+class Sender(NamedTuple):
+    """A sender domain.  Times are seconds since 1970, UTC; 0 is never."""
+
+    domain: str
+    primary: str
+    proof: str
+    """The text of the TXT record that proves it."""
+    status: SenderStatus
+    assumed: bool
+    """Verified by the administrator's word alone."""
+    created_at: int
+    verified_at: int
+
+
+class TraceDomain(NamedTuple):
+    """A trace domain.  Times are seconds since 1970, UTC; 0 is never."""
+
+    name: str
+    prefix: str
+    primary: str
+    status: DomainStatus
+    plain_http: bool
+    port: int
+    """0 for the scheme's own."""
+    created_at: int
+    verified_at: int
+    checked_at: int
+    last_ok_at: int
+    last_state: str
+    """What the last check found: a state of `sestrack.domains.judgement`, "" before."""
+
+    @property
+    def base(self) -> str:
+        """What its tracking URLs begin with."""
+        scheme = "http" if self.plain_http else "https"
+        port = f":{self.port}" if self.port else ""
+        return f"{scheme}://{self.name}{port}/"
+
+
+class Entry(NamedTuple):
+    """One table of the settings: the account's, or a sender domain's own."""
+
+    domain: str = ""
+    click: bool = False
+    open: bool = False
+    enabled: bool = True
+
+
+class Settings(NamedTuple):
+    """The tracking settings."""
+
+    enabled: bool
+    dimension: Dimension | None
+    account: Entry | None
+    senders: dict[str, Entry]
+
+
+class Verdict(NamedTuple):
+    """An answer with its reason."""
+
+    yes: bool
+    code: str
+    words: str
+    entry: Entry | None = None
+    """The settings that apply, if any do."""

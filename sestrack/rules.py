@@ -1,0 +1,237 @@
+"""The rules of the model: pure functions that answer with a reason.
+
+Names follow RFC 1035 §2.3.4 (63 octets a label, 253 a name as text) and the letters,
+digits and hyphens of RFC 952 and RFC 1123 §2.1; dnspython would accept `-bad`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, assert_never
+
+from sestrack.errors import BadInput, Refused, UsageError
+from sestrack.model import Dimension, DomainStatus, Entry, SenderStatus, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from sestrack.model import Sender, Settings, TraceDomain
+
+MAX_NAME = 253
+MIN_PREFIX = 3
+MAX_LABEL = 63
+_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
+_PREFIX = re.compile(r"(?!-)[a-z0-9-]{3,63}(?<!-)")
+
+
+def check_name(kind: str, name: str) -> str:
+    """Return a domain name in lower case, without its trailing dot.
+
+    Raises `BadInput` if it is not one: `kind` is what it should have been.
+    """
+    cleaned = name.strip().removesuffix(".").lower()
+    labels = cleaned.split(".")
+    if not cleaned.isascii():
+        msg = f"the {kind} {name!r} is not ASCII"
+        raise BadInput(msg, "type an internationalised name as its xn-- form")
+    if len(cleaned) > MAX_NAME:
+        msg = f"the {kind} {cleaned[:40]!r}… has {len(cleaned)} octets; a name has at most 253"
+        raise BadInput(msg)
+    if len(labels) < 2 or not all(_LABEL.fullmatch(label) for label in labels):  # noqa: PLR2004
+        msg = f"the {kind} {name!r} is not a domain name"
+        raise BadInput(msg, "type a name like news.example.com")
+    return cleaned
+
+
+def sender_domain_of(sender: str) -> str:
+    """Return the sender domain of a domain, an address, or `Name <address>`."""
+    address = sender.strip().removesuffix(">")
+    return check_name("sender", address.rpartition("@")[2].rpartition("<")[2])
+
+
+def check_prefix(prefix: str, primary: str) -> str:
+    """Return the prefix in lower case.  Raises `Refused` with the reason if it is none."""
+    cleaned = prefix.lower()
+    hint = f"sestrack domain create trace --primary {primary}"
+    if cleaned.removesuffix(".").endswith("." + primary):
+        before = cleaned.removesuffix(".").removesuffix("." + primary)
+        msg = f"the prefix {prefix!r} is a whole name; only the label before {primary} is wanted"
+        raise Refused(msg, f"sestrack domain create {before} --primary {primary}")
+    if not cleaned.isascii() or cleaned.startswith("xn--"):
+        reason = "is not plain ASCII, which blockers and mail programs need"
+    elif not MIN_PREFIX <= len(cleaned) <= MAX_LABEL:
+        reason = f"has {len(cleaned)} characters; a prefix has 3 to 63"
+    elif cleaned.startswith("-") or cleaned.endswith("-"):
+        reason = "begins or ends with a hyphen"
+    elif not _PREFIX.fullmatch(cleaned):
+        reason = "has characters other than letters, digits and hyphens"
+    elif cleaned.isdigit():
+        reason = "is all digits"
+    elif len(cleaned) + 1 + len(primary) > MAX_NAME:
+        reason = f"makes a name of more than {MAX_NAME} octets with {primary}"
+    else:
+        return cleaned
+    msg = f"the prefix {prefix!r} {reason}"
+    raise Refused(msg, hint)
+
+
+def prefix_warning(prefix: str) -> str:
+    """Return advice about a prefix that is allowed, "" for none."""
+    if prefix[0].isdigit():
+        return f"the prefix {prefix!r} does not begin with a letter; some filters mistrust that"
+    return ""
+
+
+def choose_primary(primary: str | None, senders: Collection[Sender]) -> str:
+    """Return the primary domain to make a trace domain under.
+
+    Raises `Refused` if it is not that of a verified sender domain, `UsageError` if none
+    is given and there are several.
+    """
+    verified = sorted({s.primary for s in senders if s.status is SenderStatus.VERIFIED})
+    if primary is None:
+        if len(verified) == 1:
+            return verified[0]
+        if verified:
+            msg = f"--primary is missing, and there are {len(verified)} primary domains"
+            raise UsageError(msg, "--primary " + "|".join(verified))
+        msg = "there is no verified sender domain to take the primary domain of"
+        raise Refused(msg, "sestrack sender add news.example.com")
+    if primary in verified:
+        return primary
+    pending = [sender.domain for sender in senders if sender.primary == primary]
+    if pending:
+        msg = f"the sender domain {pending[0]} under {primary} is not verified"
+        raise Refused(msg, f"sestrack sender verify {pending[0]}")
+    msg = f"{primary} is not the primary domain of a sender domain"
+    known = "known: " + ", ".join(verified) if verified else f"sestrack sender add {primary}"
+    raise Refused(msg, known)
+
+
+def usable(name: str, domain: TraceDomain | None) -> Verdict:
+    """May new tracking URLs be made under this trace domain?"""
+    if domain is None:
+        return Verdict(False, "no-domain", f"there is no trace domain {name}")  # noqa: FBT003
+    match domain.status:
+        case DomainStatus.VERIFIED:
+            return Verdict(True, "verified", f"{name} is verified")  # noqa: FBT003
+        case DomainStatus.PENDING:
+            words = f"the trace domain {name} is not verified yet"
+        case DomainStatus.FAILING:
+            words = f"the trace domain {name} is failing ({domain.last_state})"
+        case DomainStatus.RETIRED:
+            words = f"the trace domain {name} is retired"
+        case _ as never:  # pragma: no cover
+            assert_never(never)
+    return Verdict(False, f"domain-{domain.status}", words)  # noqa: FBT003
+
+
+def effective(settings: Settings, sender: str) -> Verdict:
+    """Which settings apply to mail of this sender domain, known to us or not, and why."""
+    if not settings.enabled or settings.dimension is None:
+        return _no("not-enabled", "tracking is not enabled")
+    dimension, own = settings.dimension, settings.senders.get(sender)
+    because = f"dimension is {dimension}"
+    match dimension:
+        case Dimension.ACCOUNT:
+            entry, code, whose = settings.account, "account", "the account's settings"
+        case Dimension.ACCOUNT_DOMAIN:
+            if own is not None:
+                entry, code, whose = own, "own-entry", "own entry"
+            else:
+                entry, code, whose = settings.account, "account", "the account's settings"
+        case Dimension.DOMAIN:
+            if own is None:
+                return _no("no-entry", f"{because} and {sender} has no entry")
+            entry, code, whose = own, "own-entry", "own entry"
+        case _ as never:  # pragma: no cover
+            assert_never(never)
+    if entry is None:
+        return _no("no-account", f"{because} and there are no account settings")
+    if not entry.enabled:
+        return _no("entry-disabled", f"{because}, {whose}: disabled")
+    if not (entry.click or entry.open):
+        return _no("nothing-on", f"{because}, {whose}: neither clicks nor opens")
+    return Verdict(True, code, f"{because}, {whose}", entry)  # noqa: FBT003
+
+
+def tracked(
+    settings: Settings,
+    sender: Sender | None,
+    sender_name: str,
+    domains: Mapping[str, TraceDomain],
+) -> Verdict:
+    """Is mail of this sender domain tracked now?  The whole answer, with its reason."""
+    verdict = effective(settings, sender_name)
+    if verdict.entry is None:
+        return verdict
+    if sender is None:
+        return _no("unknown-sender", f"{sender_name} is not a sender domain of this store")
+    if sender.status is not SenderStatus.VERIFIED:
+        return _no("sender-pending", f"the sender domain {sender_name} is not verified yet")
+    domain_verdict = usable(verdict.entry.domain, domains.get(verdict.entry.domain))
+    if not domain_verdict.yes:
+        return _no(domain_verdict.code, domain_verdict.words)
+    return verdict
+
+
+def check_settings(
+    settings: Settings,
+    domains: Mapping[str, TraceDomain],
+    in_use: Collection[str],
+) -> None:
+    """Raise `Refused` if the settings cannot be saved.
+
+    `in_use` are the trace domains that the settings named before: one that fails since
+    does not keep other changes from being saved.
+    """
+    entries = [("account", settings.account)] if settings.account else []
+    entries += [(f'sender."{name}"', entry) for name, entry in settings.senders.items()]
+    for table, entry in entries:
+        _check_entry(f"[{table}]", entry, domains, in_use)
+    if not settings.enabled:
+        return
+    if settings.dimension is None:
+        msg = "tracking cannot be enabled without a dimension"
+        raise Refused(msg, "dimension is one of account, account+domain, domain")
+    if settings.dimension is not Dimension.DOMAIN and settings.account is None:
+        msg = f"dimension is {settings.dimension} and there is no [account] table"
+        raise Refused(msg, _account_hint(domains))
+    used = dict(settings.senders) if settings.dimension is not Dimension.ACCOUNT else {}
+    applied = [(f'[sender."{name}"]', entry) for name, entry in used.items()]
+    if settings.dimension is not Dimension.DOMAIN and settings.account is not None:
+        applied.append(("[account]", settings.account))
+    for table, entry in applied:
+        if not entry.enabled:
+            continue
+        if not entry.domain:
+            msg = f"{table} has no trace domain"
+            raise Refused(msg, _account_hint(domains))
+        if not (entry.click or entry.open):
+            msg = f"{table} tracks neither clicks nor opens"
+            raise Refused(msg, "click = true, or open = true; enabled = false to track nothing")
+
+
+def _check_entry(
+    table: str, entry: Entry, domains: Mapping[str, TraceDomain], in_use: Collection[str]
+) -> None:
+    if not entry.domain:
+        return
+    verdict = usable(entry.domain, domains.get(entry.domain))
+    if verdict.yes or (verdict.code == "domain-failing" and entry.domain in in_use):
+        return
+    msg = f"{table} cannot use {entry.domain}: {verdict.words}"
+    if verdict.code in {"domain-pending", "domain-failing"}:
+        raise Refused(msg, f"sestrack domain verify {entry.domain}")
+    raise Refused(msg, "sestrack domain list")
+
+
+def _account_hint(domains: Mapping[str, TraceDomain]) -> str:
+    verified = [name for name, d in domains.items() if d.status is DomainStatus.VERIFIED]
+    if verified:
+        return f"sestrack settings enable --domain {verified[0]} --click --open"
+    return "sestrack domain create trace, then sestrack domain verify"
+
+
+def _no(code: str, words: str) -> Verdict:
+    return Verdict(False, code, words)  # noqa: FBT003

@@ -1,0 +1,415 @@
+"""The store: one SQLite file, and the one door to it.
+
+Rows go in, values of `sestrack.model` come out.  Every verb that changes something is
+one transaction, begun IMMEDIATE; `kill -9` leaves the state before or the state after.
+The file is made with mode 0600 before SQLite sees it, which gives its companions (-wal,
+-shm) the same mode.  WAL keeps readers and the writer out of each other's way.
+
+Reading uses the standard library alone, because `rewrite` reads once per mail.  Writing
+and the schema use sqlite-utils (`migrations.py`), imported when first needed.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from sestrack.errors import (
+    BadInput,
+    CannotCreate,
+    InputOutputError,
+    NoPermission,
+    NotFound,
+    NotSetUp,
+    Refused,
+    TryAgain,
+)
+from sestrack.model import (
+    Dimension,
+    DomainStatus,
+    Entry,
+    Sender,
+    SenderStatus,
+    Settings,
+    TraceDomain,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlite_utils import Database
+
+    from sestrack.settings import Text
+
+APPLICATION_ID = 0x73657374  # "sest": tells our files from other SQLite files
+SCHEMA_VERSION = 1
+"""`PRAGMA user_version`: the number of migrations that made the file."""
+
+BUSY_SECONDS = 5.0
+KEY_OCTETS = 64
+
+
+class KeyRow(NamedTuple):
+    """A sealing key as it is kept."""
+
+    id: int
+    secret: bytes
+    created_at: int
+
+
+def default_path() -> str:
+    """Return where the store is, unless told otherwise: `$SESTRACK_STORE`, or XDG's place."""
+    named = os.environ.get("SESTRACK_STORE")
+    if named:
+        return named
+    data = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")  # noqa: PTH111
+    return f"{data}/sestrack/store.db"
+
+
+def initialise(path: str, edge: str, now: int) -> bool:
+    """Make the store with its first key, or set the edge of one that has none.
+
+    Returns whether anything changed.  Raises `Refused` if another edge is in use.
+    """
+    _make_file(path)
+    with Store(path, fresh=True) as store, store.change() as db:
+        from sestrack.migrations import apply
+
+        changed = apply(db)
+        if not store.keys():
+            changed = True
+            _add_key(db, now)
+        known = store.edge()
+        if edge and edge != known:
+            if known and any(d.status is not DomainStatus.RETIRED for d in store.trace_domains()):
+                msg = f"the edge is {known} already, and trace domains point to it"
+                raise Refused(msg, "sestrack domain list")
+            db.execute("UPDATE config SET edge = ?", [edge])
+            changed = True
+    return changed
+
+
+class Store:
+    """An open store."""
+
+    def __init__(self, path: str, *, fresh: bool = False) -> None:
+        """Open `path` for reading; `change` opens it for writing."""
+        self.path = path
+        self._writing = fresh
+        with _sqlite_errors(path):
+            self._connection = self._open()
+            if not fresh:
+                self._check_schema()
+
+    def _open(self) -> sqlite3.Connection:
+        if not self._writing and not os.path.exists(self.path):  # noqa: PTH110
+            raise NotSetUp(f"there is no store at {self.path}", "sestrack init --edge HOST")  # noqa: EM102, TRY003
+        mode = "rw" if self._writing else "ro"
+        quoted = self.path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+        connection = sqlite3.connect(
+            f"file:{quoted}?mode={mode}", uri=True, timeout=BUSY_SECONDS, isolation_level=None
+        )
+        connection.execute("PRAGMA foreign_keys = ON")
+        return connection
+
+    def _check_schema(self) -> None:
+        (application,) = self._connection.execute("PRAGMA application_id").fetchone()
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        if application == 0 and version == 0 and os.path.getsize(self.path) <= _EMPTY_FILE:  # noqa: PTH202
+            msg = f"the store {self.path} is not set up"
+            raise NotSetUp(msg, "sestrack init --edge HOST")
+        if application != APPLICATION_ID:
+            msg = f"{self.path} is a database, but not a store of sestrack"
+            raise BadInput(msg, "sestrack --store PATH")
+        if version > SCHEMA_VERSION:
+            msg = f"the store {self.path} was made by a newer sestrack (schema {version})"
+            raise NotSetUp(msg, "pip install --upgrade sestrack")
+        if version < SCHEMA_VERSION:
+            msg = f"the store {self.path} has schema {version}, and {SCHEMA_VERSION} is wanted"
+            raise NotSetUp(msg, "sestrack init brings it up to date")
+
+    def __enter__(self) -> Store:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    @contextmanager
+    def change(self) -> Iterator[Database]:
+        """One transaction: all of what is done in it, or nothing."""
+        from sqlite_utils import Database
+
+        with _sqlite_errors(self.path):
+            if not self._writing:
+                self._connection.close()
+                self._writing = True
+                self._connection = self._open()
+            self._connection.execute("PRAGMA synchronous = FULL")
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield Database(self._connection)
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+    def _rows(self, sql: str, *values: str | int) -> list[tuple[object, ...]]:
+        with _sqlite_errors(self.path):
+            return self._connection.execute(sql, values).fetchall()
+
+    # -- keys ---------------------------------------------------------------------------
+
+    def keys(self) -> list[KeyRow]:
+        """Return the keys, the one that seals first."""
+        rows = self._rows("SELECT id, secret, created_at FROM key ORDER BY id DESC")
+        return [KeyRow._make(row) for row in rows]
+
+    def rotate_key(self, now: int) -> int:
+        """Add a key that seals from now on; return its id.  The older ones keep reading."""
+        with self.change() as db:
+            return _add_key(db, now)
+
+    # -- the edge -----------------------------------------------------------------------
+
+    def edge(self) -> str:
+        """Return our server's name, "" if it was not told."""
+        ((edge,),) = self._rows("SELECT edge FROM config")
+        return str(edge)
+
+    # -- sender domains -----------------------------------------------------------------
+
+    def senders(self) -> list[Sender]:
+        """Return all sender domains by name."""
+        return [_sender(row) for row in self._rows(f"{_SELECT_SENDER} ORDER BY domain")]
+
+    def find_sender(self, domain: str) -> Sender | None:
+        """Return a sender domain, or None."""
+        rows = self._rows(f"{_SELECT_SENDER} WHERE domain = ?", domain)
+        return _sender(rows[0]) if rows else None
+
+    def sender(self, domain: str) -> Sender:
+        """Return a sender domain.  Raises `NotFound`."""
+        found = self.find_sender(domain)
+        if found is None:
+            msg = f"there is no sender domain {domain}"
+            raise NotFound(msg, f"sestrack sender add {domain}")
+        return found
+
+    def add_sender(self, sender: Sender) -> None:
+        """Add a sender domain.  Raises `Refused` if it is there already."""
+        with self.change() as db:
+            if self.find_sender(sender.domain) is not None:
+                msg = f"the sender domain {sender.domain} is there already"
+                raise Refused(msg, f"sestrack sender show {sender.domain}")
+            db["sender"].insert(sender._asdict())
+
+    def verify_sender(self, domain: str, now: int, *, assumed: bool = False) -> Sender:
+        """Note that a sender domain is proven, or taken on trust."""
+        with self.change() as db:
+            self.sender(domain)
+            db["sender"].update(
+                domain,
+                {"status": SenderStatus.VERIFIED, "verified_at": now, "assumed": assumed},
+            )
+        return self.sender(domain)
+
+    def remove_sender(self, domain: str) -> None:
+        """Remove a sender domain.  Raises `Refused` while something rests on it."""
+        with self.change() as db:
+            sender = self.sender(domain)
+            others = [
+                other
+                for other in self.senders()
+                if other.primary == sender.primary
+                and other.domain != domain
+                and other.status is SenderStatus.VERIFIED
+            ]
+            for trace_domain in self.trace_domains():
+                if (
+                    trace_domain.primary == sender.primary
+                    and trace_domain.status is not DomainStatus.RETIRED
+                    and not others
+                ):
+                    msg = f"the trace domain {trace_domain.name} rests on {domain}"
+                    raise Refused(msg, f"sestrack domain delete {trace_domain.name}")
+            if domain in self.settings().senders:
+                msg = f"the settings have an entry for {domain}"
+                raise Refused(msg, "sestrack settings edit")
+            db["sender"].delete(domain)
+
+    # -- trace domains ------------------------------------------------------------------
+
+    def trace_domains(self) -> list[TraceDomain]:
+        """Return all trace domains by name."""
+        return [_trace_domain(row) for row in self._rows(f"{_SELECT_DOMAIN} ORDER BY name")]
+
+    def find_trace_domain(self, name: str) -> TraceDomain | None:
+        """Return a trace domain, or None."""
+        rows = self._rows(f"{_SELECT_DOMAIN} WHERE name = ?", name)
+        return _trace_domain(rows[0]) if rows else None
+
+    def trace_domain(self, name: str) -> TraceDomain:
+        """Return a trace domain.  Raises `NotFound`."""
+        found = self.find_trace_domain(name)
+        if found is None:
+            msg = f"there is no trace domain {name}"
+            raise NotFound(msg, "sestrack domain list")
+        return found
+
+    def add_trace_domain(self, domain: TraceDomain) -> None:
+        """Add a trace domain; a retired one comes back.  Raises `Refused` if it is there."""
+        with self.change() as db:
+            known = self.find_trace_domain(domain.name)
+            if known is not None and known.status is not DomainStatus.RETIRED:
+                msg = f"the trace domain {domain.name} is there already"
+                raise Refused(msg, f"sestrack domain show {domain.name}")
+            db["trace_domain"].upsert(domain._asdict(), pk="name")
+
+    def note_check(
+        self, name: str, status: DomainStatus, state: str, now: int, *, usable: bool
+    ) -> None:
+        """Note what a check of a trace domain found."""
+        with self.change() as db:
+            known = self.trace_domain(name)
+            if known.status is DomainStatus.RETIRED:
+                return
+            row: dict[str, object] = {"status": status, "last_state": state, "checked_at": now}
+            if usable:
+                row["last_ok_at"] = now
+                row["verified_at"] = known.verified_at or now
+            db["trace_domain"].update(name, row)
+
+    def retire(self, name: str) -> None:
+        """Retire a trace domain.  Raises `Refused` while settings use it."""
+        with self.change() as db:
+            if self.trace_domain(name).status is DomainStatus.RETIRED:
+                return
+            users = self._rows("SELECT sender FROM entry WHERE trace_domain = ?", name)
+            if users:
+                tables = ", ".join(f'[sender."{user}"]' if user else "[account]" for (user,) in users)
+                msg = f"the settings use {name}: {tables}"
+                raise Refused(msg, "sestrack settings edit")
+            db["trace_domain"].update(name, {"status": DomainStatus.RETIRED})
+
+    # -- settings -----------------------------------------------------------------------
+
+    def settings(self, sender: str | None = None) -> Settings:
+        """Return the settings; with `sender`, of the senders' entries that one only."""
+        ((enabled, dimension),) = self._rows("SELECT enabled, dimension FROM config")
+        sql = "SELECT sender, trace_domain, click, open, enabled FROM entry"
+        rows = self._rows(sql) if sender is None else self._rows(f"{sql} WHERE sender IN ('', ?)", sender)
+        entries = {
+            str(name): Entry(str(domain or ""), bool(click), bool(opens), bool(on))
+            for name, domain, click, opens, on in rows
+        }
+        return Settings(
+            enabled=bool(enabled),
+            dimension=Dimension(dimension) if dimension else None,
+            account=entries.pop("", None),
+            senders=entries,
+        )
+
+    def settings_text(self) -> tuple[str, int]:
+        """Return the settings as the administrator wrote them, and their revision."""
+        ((text, revision),) = self._rows("SELECT text, revision FROM config")
+        return str(text), int(str(revision))
+
+    def save_settings(self, text: Text, revision: int) -> None:
+        """Save settings that were made from `revision`.  Raises `TryAgain` if another came first."""
+        with self.change() as db:
+            if self.settings_text()[1] != revision:
+                msg = "the settings were changed meanwhile by another"
+                raise TryAgain(msg, "sestrack settings export shows them as they are now")
+            settings = text.settings
+            db.execute(
+                "UPDATE config SET enabled = ?, dimension = ?, text = ?, revision = revision + 1",
+                [settings.enabled, settings.dimension, text.text],
+            )
+            db.execute("DELETE FROM entry")
+            entries = {"": settings.account} if settings.account else {}
+            entries |= settings.senders
+            for name, entry in entries.items():
+                db["entry"].insert(
+                    {
+                        "sender": name,
+                        "trace_domain": entry.domain or None,
+                        "click": entry.click,
+                        "open": entry.open,
+                        "enabled": entry.enabled,
+                    }
+                )
+
+
+_EMPTY_FILE = 4096  # SQLite's first page, which setting WAL writes
+_SELECT_SENDER = "SELECT " + ", ".join(Sender._fields) + " FROM sender"
+_SELECT_DOMAIN = "SELECT " + ", ".join(TraceDomain._fields) + " FROM trace_domain"
+
+
+def _sender(row: tuple[object, ...]) -> Sender:
+    sender = Sender._make(row)
+    return sender._replace(status=SenderStatus(sender.status), assumed=bool(sender.assumed))
+
+
+def _trace_domain(row: tuple[object, ...]) -> TraceDomain:
+    domain = TraceDomain._make(row)
+    return domain._replace(
+        status=DomainStatus(domain.status), plain_http=bool(domain.plain_http)
+    )
+
+
+def _add_key(db: Database, now: int) -> int:
+    cursor = db.execute(
+        "INSERT INTO key (secret, created_at) VALUES (?, ?)", [os.urandom(KEY_OCTETS), now]
+    )
+    return int(cursor.lastrowid or 0)
+
+
+def _make_file(path: str) -> None:
+    """Make an empty file that only its owner can read, if there is none."""
+    try:
+        folder = os.path.dirname(path)  # noqa: PTH120
+        if folder:
+            os.makedirs(folder, mode=0o700, exist_ok=True)  # noqa: PTH103
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except PermissionError as error:
+        msg = f"no permission to make the store {path}: {error.strerror}"
+        raise NoPermission(msg, "sestrack --store PATH init") from None
+    except OSError as error:
+        msg = f"cannot make the store {path}: {error.strerror}"
+        raise CannotCreate(msg, "sestrack --store PATH init") from None
+
+
+@contextmanager
+def _sqlite_errors(path: str) -> Iterator[None]:
+    """Turn SQLite's errors into ours."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+            msg = f"the store {path} is busy"
+            raise TryAgain(msg, "another sestrack is writing; the same command again") from None
+        if code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}:
+            msg = f"the store {path} cannot be written: {error}"
+            raise InputOutputError(msg, "df -h shows the space left; nothing was changed") from None
+        if code in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}:
+            msg = f"the store {path} cannot be opened: {error}"
+            raise NoPermission(msg, f"ls -l {path}") from None
+        raise
+    except sqlite3.DatabaseError as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
+            msg = f"{path} is not a store of sestrack: {error}"
+            raise BadInput(msg, "sestrack --store PATH") from None
+        raise
+
+
+def now() -> int:
+    """Return the time: seconds since 1970, UTC."""
+    return int(time.time())
