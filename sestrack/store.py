@@ -76,6 +76,7 @@ def initialise(path: str, edge: str, now: int) -> bool:
     """
     _make_file(path)
     with Store(path, fresh=True) as store, store.change() as db:
+        # imported here, for it imports this module
         from sestrack.migrations import apply
 
         changed = apply(db)
@@ -113,6 +114,8 @@ class Store:
             f"file:{quoted}?mode={mode}", uri=True, timeout=BUSY_SECONDS, isolation_level=None
         )
         connection.execute("PRAGMA foreign_keys = ON")
+        if self._writing:
+            connection.execute("PRAGMA journal_mode = WAL")
         return connection
 
     def _check_schema(self) -> None:

@@ -1,0 +1,77 @@
+"""The entry: which command, from which module, and what an error becomes.
+
+Command modules are imported when their command is asked for.  `sestrack rewrite` in a
+pipe starts once per mail; its command lines are read by a light reader first, without
+Typer (see `sestrack.commands.rewrite`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from sestrack.errors import EXIT_BUG, EXIT_USAGE, SestrackError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+COMMANDS = {
+    "init": "Make the store and its first key.",
+    "sender": "Sender domains: add, verify, list, show, remove.",
+    "domain": "Trace domains: create, verify, list, show, delete.",
+    "settings": "Tracking settings: show, enable, disable, edit, export, apply.",
+    "rewrite": "Rewrite HTML mail: wrap its links, add the pixel.",
+    "inspect": "Show what is inside a tracking URL; needs no network.",
+    "keys": "Sealing keys: list, rotate, export.",
+}
+"""Each is a module of `sestrack.commands` with a Typer application `app`."""
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    arguments = sys.argv[1:]
+    store, rest = _global_options(arguments)
+    if rest[:1] == ["rewrite"]:
+        from sestrack.commands.rewrite import light
+
+        request = light(rest[1:])
+        if request is not None:
+            sys.exit(boundary(lambda: request.run(store)))
+    from sestrack.root import application
+
+    sys.exit(boundary(lambda: application(arguments)))
+
+
+def boundary(action: Callable[[], int | None]) -> int:
+    """Run `action`; turn whatever it raises into words and an exit code.  The only place."""
+    from sestrack import output
+
+    try:
+        return action() or 0
+    except SestrackError as error:
+        output.error(error.message, error.hint)
+        return error.code
+    except KeyboardInterrupt:
+        output.note("")
+        return 130
+    except Exception as error:  # noqa: BLE001
+        if os.environ.get("SESTRACK_TRACEBACK"):
+            raise
+        output.error(
+            f"a bug of ours: {type(error).__name__}: {error}",
+            "SESTRACK_TRACEBACK=1 with the same command shows where; please report it",
+        )
+        return EXIT_BUG
+
+
+def _global_options(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """Take `--store PATH` off the front, as Typer would."""
+    if arguments[:1] == ["--store"] and len(arguments) > 1:
+        return arguments[1], arguments[2:]
+    if arguments and arguments[0].startswith("--store="):
+        return arguments[0].removeprefix("--store="), arguments[1:]
+    return None, arguments
+
+
+__all__ = ["COMMANDS", "EXIT_USAGE", "boundary", "main"]

@@ -1,0 +1,33 @@
+"""`sestrack init`: the store, the first key, and what to do next."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sestrack import output, store
+from sestrack.rules import check_name
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def init(
+    ctx: typer.Context,
+    edge: Annotated[
+        str, typer.Option(help="The host name that the tracking server answers under.")
+    ] = "",
+) -> None:
+    """Make the store and its first key.  Again: nothing changes.
+
+    Example: sestrack init --edge edge.example.net
+    """
+    path = ctx.obj or store.default_path()
+    changed = store.initialise(path, check_name("edge", edge) if edge else "", store.now())
+    output.note(f"the store {path} is {'ready' if changed else 'set up already; nothing changed'}")
+    with store.Store(path) as opened:
+        if not opened.edge():
+            output.note("next: sestrack init --edge HOST, the name the tracking server answers under")
+        elif not opened.senders():
+            output.note("next: sestrack sender add DOMAIN, a domain that you send mail from")

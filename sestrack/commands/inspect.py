@@ -1,0 +1,73 @@
+"""`sestrack inspect`: what is inside a tracking URL.  Needs the keys and nothing else."""
+
+from __future__ import annotations
+
+import json as json_module
+import re
+import sys
+from html import unescape
+from typing import Annotated, Any
+
+import typer
+
+from sestrack import output, store
+from sestrack.errors import ForgedToken, NotSetUp
+from sestrack.times import utc
+from sestrack.tokens import Key, open_copy, open_link
+
+app = typer.Typer(rich_markup_mode=None)
+
+_URL = re.compile(r"https?://([^/:\s]+)(?::\d+)?/([A-Za-z0-9_~]+)(?:/([A-Za-z0-9_~]+))?/?", re.IGNORECASE)
+
+
+@app.command()
+def inspect(
+    ctx: typer.Context,
+    url: Annotated[str, typer.Argument(metavar="URL|-", help="- reads one a line.")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what is inside a tracking URL; works without network.
+
+    Example: sestrack inspect https://trace.example.com/QX…/QY…
+    """
+    with store.Store(ctx.obj or store.default_path()) as opened:
+        keys = [Key.from_secret(row.id, row.secret) for row in opened.keys()]
+    if not keys:
+        msg = "the store has no key"
+        raise NotSetUp(msg, "sestrack init")
+    many = url == "-"
+    for line in sys.stdin if many else [url]:
+        if not line.strip():
+            continue
+        values = _open(keys, line)
+        if many and json:
+            output.product(json_module.dumps(values, ensure_ascii=False) + "\n")
+        elif json:
+            output.json_object(values)
+        else:
+            output.facts((name.replace("_", " "), str(value)) for name, value in values.items())
+
+
+def _open(keys: list[Key], url: str) -> dict[str, Any]:
+    cleaned = unescape(url.strip().strip("<>\"'"))
+    match = _URL.fullmatch(cleaned)
+    if match is None:
+        msg = f"{cleaned[:80]!r} is not a tracking URL"
+        raise ForgedToken(msg, "a URL like https://trace.example.com/Q…/Q…")
+    host = match[1].lower()
+    for key in keys:
+        try:
+            copy = open_copy([key], host, match[2].encode())
+        except ForgedToken:
+            continue
+        values: dict[str, Any] = {
+            "kind": "click" if match[3] else "open",
+            "trace_domain": host, "sender_domain": copy.sender, "message": copy.message,
+            "recipient": copy.recipient, "minted_at": utc(copy.minted), "key": key.id,
+        }  # fmt: skip
+        if match[3]:
+            link = open_link(keys, host, copy, match[3].encode())
+            values |= {"link": link.index, "destination": link.url}
+        return values
+    msg = f"{cleaned[:80]!r} was not sealed by a key of this store for {host}"
+    raise ForgedToken(msg, "sestrack keys list; is it the store that made the mail?")

@@ -1,0 +1,77 @@
+"""`sestrack keys`: the sealing keys."""
+
+from __future__ import annotations
+
+import json as json_module
+import os
+from base64 import b64encode
+from typing import Annotated
+
+import typer
+
+from sestrack import output, store
+from sestrack.errors import CannotCreate
+from sestrack.times import utc
+
+app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
+
+
+@app.command("list")
+def list_(
+    ctx: typer.Context, json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
+) -> None:
+    """List the keys; their secrets are not shown.
+
+    Example: sestrack keys list
+    """
+    with store.Store(ctx.obj or store.default_path()) as opened:
+        keys = opened.keys()
+    rows = [(key.id, utc(key.created_at), "seals" if key is keys[0] else "reads") for key in keys]
+    if json:
+        output.json_array([{"id": i, "created_at": at, "use": use} for i, at, use in rows])
+        return
+    output.table(("key", "created", "use"), [(str(i), at, use) for i, at, use in rows])
+
+
+@app.command()
+def rotate(ctx: typer.Context) -> None:
+    """Add a key that seals from now on.  The older ones keep reading.
+
+    Example: sestrack keys rotate
+    """
+    with store.Store(ctx.obj or store.default_path()) as opened:
+        key = opened.rotate_key(store.now())
+    output.note(f"key {key} seals from now on; export the keys again if you keep a copy")
+
+
+@app.command()
+def export(
+    ctx: typer.Context,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Made with mode 0600; - is stdout.")],
+) -> None:
+    """Write all keys to a file: with it links outlive the loss of the store.
+
+    Example: sestrack keys export sestrack.keys
+    """
+    with store.Store(ctx.obj or store.default_path()) as opened:
+        keys = opened.keys()
+    text = json_module.dumps(
+        {
+            "sestrack-keys": 1,
+            "keys": [
+                {"id": k.id, "created_at": utc(k.created_at), "secret": b64encode(k.secret).decode()}
+                for k in keys
+            ],
+        },
+        indent=2,
+    )
+    if file == "-":
+        output.product(text + "\n")
+        return
+    try:
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+            stream.write(text + "\n")
+    except OSError as failure:
+        msg = f"cannot create {file}: {failure.strerror}"
+        raise CannotCreate(msg, "name a new file; none is overwritten") from None
+    output.note(f"{len(keys)} keys are in {file}; whoever has it can read and forge links")

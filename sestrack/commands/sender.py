@@ -1,0 +1,166 @@
+"""`sestrack sender`: the domains that mail is sent from, and their proof."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Annotated, Any
+
+import typer
+
+from sestrack import output, store
+from sestrack.errors import Refused, TryAgain
+from sestrack.model import Sender, SenderStatus
+from sestrack.rules import check_name
+from sestrack.times import utc
+
+app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(metavar="DOMAIN", help="A domain like news.example.com.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Server = Annotated[
+    str | None,
+    typer.Option("--resolver", metavar="IP[:PORT]", help="Ask this name server, not the system's."),
+]
+
+
+@app.command()
+def add(
+    ctx: typer.Context,
+    domain: Name,
+    assume_verified: Annotated[
+        bool, typer.Option("--assume-verified", help="Take it on trust; shown as such for ever.")
+    ] = False,
+) -> None:
+    """Add a sender domain and print the TXT record that proves it.
+
+    Example: sestrack sender add news.example.com >> example.com.zone
+    """
+    from publicsuffixlist import PublicSuffixList
+
+    name = check_name("sender domain", domain)
+    primary = PublicSuffixList().privatesuffix(name)
+    if primary is None:
+        msg = f"{name} is a public suffix: nobody can own it"
+        raise Refused(msg, f"sestrack sender add example.{name}")
+    with store.Store(ctx.obj or store.default_path()) as opened:
+        sender = Sender(
+            name, primary, f"sestrack-verify={secrets.token_hex(16)}",
+            SenderStatus.PENDING, assumed=False, created_at=store.now(), verified_at=0,
+        )  # fmt: skip
+        if assume_verified:
+            sender = sender._replace(
+                status=SenderStatus.VERIFIED, assumed=True, verified_at=sender.created_at
+            )
+        opened.add_sender(sender)
+    if assume_verified:
+        output.note(f"{name} is taken on trust; its primary domain is {primary}")
+        output.note(f"next: sestrack domain create trace --primary {primary}")
+        return
+    output.product(_zone_lines(sender))
+    output.note(f"next: publish this record, then: sestrack sender verify {name}")
+
+
+@app.command()
+def verify(ctx: typer.Context, domain: Name, resolver: Server = None, json: Json = False) -> None:
+    """Look for the TXT record that proves a sender domain.
+
+    Example: sestrack sender verify news.example.com
+    """
+    import asyncio
+
+    from sestrack.domains.judgement import judge_txt
+    from sestrack.domains.resolver import Resolver
+
+    name = check_name("sender domain", domain)
+    with store.Store(ctx.obj or store.default_path()) as opened:
+        sender = opened.sender(name)
+        if sender.assumed:
+            output.note(f"{name} was taken on trust; the record is looked for all the same")
+        found = asyncio.run(Resolver.of(resolver).txt(f"_sestrack.{name}"))
+        finding = judge_txt(found, sender.proof)
+        if finding.usable and sender.status is not SenderStatus.VERIFIED:
+            sender = opened.verify_sender(name, store.now())
+    if json:
+        output.json_object(
+            _as_json(sender)
+            | {"check": finding.state, "found": finding.found, "expected": finding.expected,
+               "advice": finding.advice}
+        )  # fmt: skip
+    else:
+        output.facts([
+            ("sender domain", name), ("check", finding.state), ("found", finding.found),
+            ("expected", finding.expected),
+        ])  # fmt: skip
+    if finding.usable:
+        output.note(f"{name} is verified; next: sestrack domain create trace --primary {sender.primary}")
+        return
+    if finding.transient or (finding.absent and sender.status is SenderStatus.PENDING):
+        raise TryAgain(f"{name}: {finding.found}", finding.advice)  # noqa: EM102, TRY003
+    raise Refused(f"{name}: {finding.found}", finding.advice)  # noqa: EM102, TRY003
+
+
+@app.command("list")
+def list_(ctx: typer.Context, json: Json = False) -> None:
+    """List the sender domains.
+
+    Example: sestrack sender list
+    """
+    with store.Store(ctx.obj or store.default_path()) as opened:
+        senders = opened.senders()
+    if json:
+        output.json_array([_as_json(sender) for sender in senders])
+        return
+    output.table(
+        ("sender domain", "primary domain", "status", "verified"),
+        [(s.domain, s.primary, _status(s), utc(s.verified_at)) for s in senders],
+    )
+
+
+@app.command()
+def show(ctx: typer.Context, domain: Name, json: Json = False) -> None:
+    """Show a sender domain and the record that proves it.
+
+    Example: sestrack sender show news.example.com
+    """
+    with store.Store(ctx.obj or store.default_path()) as opened:
+        sender = opened.sender(check_name("sender domain", domain))
+    if json:
+        output.json_object(_as_json(sender))
+        return
+    output.facts([
+        ("sender domain", sender.domain), ("primary domain", sender.primary),
+        ("status", _status(sender)), ("added", utc(sender.created_at)),
+        ("verified", utc(sender.verified_at)),
+        ("record", f'_sestrack.{sender.domain}. IN TXT "{sender.proof}"'),
+    ])  # fmt: skip
+
+
+@app.command()
+def remove(ctx: typer.Context, domain: Name) -> None:
+    """Remove a sender domain.  Links in mail already sent keep working.
+
+    Example: sestrack sender remove news.example.com
+    """
+    name = check_name("sender domain", domain)
+    with store.Store(ctx.obj or store.default_path()) as opened:
+        opened.remove_sender(name)
+    output.note(f"{name} is removed; its mail goes out untracked from now on")
+
+
+def _zone_lines(sender: Sender) -> str:
+    return (
+        f"; sestrack: proves that {sender.domain} is ours\n"
+        f'_sestrack.{sender.domain}. 3600 IN TXT "{sender.proof}"\n'
+    )
+
+
+def _status(sender: Sender) -> str:
+    return f"{sender.status} (assumed)" if sender.assumed else str(sender.status)
+
+
+def _as_json(sender: Sender) -> dict[str, Any]:
+    return sender._asdict() | {
+        "created_at": utc(sender.created_at) or None,
+        "verified_at": utc(sender.verified_at) or None,
+        "record": f'_sestrack.{sender.domain}. 3600 IN TXT "{sender.proof}"',
+    }

@@ -1,0 +1,136 @@
+"""The only place that prints: tables and tabs, JSON, and the talk on stderr.
+
+stdout is the product, stderr the talk.  A table is drawn for a terminal only; a pipe gets
+tabs, nothing cut off and no colour.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from sestrack.errors import InputOutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+
+def note(message: str) -> None:
+    """Say something to the person at the terminal."""
+    _talk(message)
+
+
+def warn(message: str) -> None:
+    """Say what might be wrong."""
+    _talk(f"sestrack: warning: {message}")
+
+
+def error(message: str, hint: str) -> None:
+    """Say what went wrong, and what to type next."""
+    _talk(f"sestrack: error: {message}")
+    if hint:
+        _talk(f"hint: {hint}")
+
+
+def _talk(line: str) -> None:
+    try:
+        sys.stderr.write(_printable(line, sys.stderr.encoding) + "\n")
+        sys.stderr.flush()
+    except OSError:
+        pass  # nobody listens; the exit code still speaks
+
+
+def _printable(text: str, encoding: str | None) -> str:
+    """Text that a terminal in the C locale or Windows-1252 can show too."""
+    clean = "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+    return clean.encode(encoding or "utf-8", "replace").decode(encoding or "utf-8")
+
+
+def product(text: str) -> None:
+    """Write text to stdout."""
+    write_bytes(_printable(text, sys.stdout.encoding).encode(sys.stdout.encoding or "utf-8"))
+
+
+def write_bytes(data: bytes) -> None:
+    """Write bytes to stdout, all of them.
+
+    Raw standard output (`python -u`) may take a part and say so; a mail cut off there
+    would go unnoticed.  Raises `InputOutputError`.
+    """
+    try:
+        stream = sys.stdout.buffer
+        view = memoryview(data)
+        while view:
+            view = view[stream.write(view) :]
+        stream.flush()
+    except OSError as failure:
+        _abandon_stdout()
+        msg = f"writing to standard output failed: {failure.strerror}"
+        raise InputOutputError(msg, "what reads the output, or the disk, has gone") from None
+
+
+def _abandon_stdout() -> None:
+    """Keep the interpreter from trying once more, with a traceback, when it ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+def json_object(value: dict[str, Any]) -> None:
+    """Print one object."""
+    product(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def json_array(values: Sequence[dict[str, Any]]) -> None:
+    """Print an array of objects."""
+    product(json.dumps(values, ensure_ascii=False, indent=2) + "\n")
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table on a terminal, tab-separated lines with a heading on a pipe."""
+    rows = list(rows)
+    if not sys.stdout.isatty():
+        lines = ["\t".join(_one_line(cell) for cell in row) for row in (headings, *rows)]
+        product("\n".join(lines) + "\n")
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        drawn.add_column(heading, overflow="fold")
+    for row in rows:
+        drawn.add_row(*map(Text, row))
+    Console().print(drawn)
+
+
+def facts(pairs: Iterable[tuple[str, str]]) -> None:
+    """Print names and values, one pair a line."""
+    if not sys.stdout.isatty():
+        product("".join(f"{name}\t{_one_line(value)}\n" for name, value in pairs))
+        return
+    pairs = list(pairs)
+    width = max((len(name) for name, _ in pairs), default=0)
+    product("".join(f"{name:<{width}}  {value}\n" for name, value in pairs))
+
+
+def _one_line(cell: str) -> str:
+    return cell.replace("\t", " ").replace("\n", " ")
+
+
+@contextmanager
+def progress(title: str, total: int) -> Iterator[Any]:
+    """Show a bar on a terminal's stderr; yield what is to be called after each step."""
+    if total < 2 or not sys.stderr.isatty():  # noqa: PLR2004
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda: bar.advance(task)

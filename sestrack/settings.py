@@ -1,0 +1,191 @@
+"""The settings as text: TOML that an administrator edits, comments and all.
+
+    enabled = true
+    dimension = "account+domain"      # account | account+domain | domain
+
+    [account]
+    domain = "trace.example.com"
+    click = true
+    open = true
+
+    [sender."shop.example.com"]
+    domain = "trace.shop-example.com"
+    click = true
+    open = false
+
+`enabled = false` in a table switches that table off and keeps its other choices.  The
+text is what is kept; `Settings` is what it says.  Commands change the text in place.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import NamedTuple
+
+import tomlkit
+from tomlkit.exceptions import ParseError, TOMLKitError
+
+from sestrack.errors import BadInput, SestrackError
+from sestrack.model import Dimension, Entry, Settings
+from sestrack.rules import check_name
+
+START = """\
+# The tracking settings.  A change takes effect when it is saved.
+
+enabled = false
+# dimension = "account"   # account | account+domain | domain
+
+# [account]
+# domain = "trace.example.com"
+# click = true
+# open = true
+
+# [sender."shop.example.com"]
+# domain = "trace.example.com"
+# click = true
+# open = false
+"""
+
+ENTRY_KEYS: dict[str, type] = {"domain": str, "click": bool, "open": bool, "enabled": bool}
+TOP_KEYS: dict[str, type] = {"enabled": bool, "dimension": str, "account": dict, "sender": dict}
+_TYPE_WORDS = {bool: "true or false", str: "a text in quotes", dict: "a table"}
+
+
+class Text(NamedTuple):
+    """Settings, and the text that says them."""
+
+    text: str
+    settings: Settings
+
+
+def parse(text: str) -> Text:
+    """Read settings.  Raises `BadInput` that names the line, or the key and its value."""
+    try:
+        document = tomlkit.parse(text or START).unwrap()
+    except ParseError as error:
+        msg = f"the settings are not TOML: {error}"
+        raise BadInput(msg, "sestrack settings export shows those that are in force") from None
+    except TOMLKitError as error:
+        msg = f"the settings are not TOML: {error}"
+        raise BadInput(msg, "sestrack settings export shows those that are in force") from None
+    _check_keys("the settings", document, TOP_KEYS)
+    dimension = document.get("dimension")
+    if dimension is not None and dimension not in set(Dimension):
+        msg = f"dimension = {dimension!r} is not one of account, account+domain, domain"
+        raise BadInput(msg, _meant(str(dimension), list(Dimension)))
+    senders: dict[str, Entry] = {}
+    for name, table in document.get("sender", {}).items():
+        domain = _name(f'[sender."{name}"]', name)
+        if domain in senders:
+            msg = f'[sender."{name}"] stands twice'
+            raise BadInput(msg, "one table a sender domain")
+        senders[domain] = _entry(f'[sender."{name}"]', table)
+    account = document.get("account")
+    return Text(
+        text or START,
+        Settings(
+            enabled=document.get("enabled", False),
+            dimension=Dimension(dimension) if dimension is not None else None,
+            account=_entry("[account]", account) if account is not None else None,
+            senders=senders,
+        ),
+    )
+
+
+def enable(
+    text: str,
+    *,
+    sender: str = "",
+    dimension: Dimension | None = None,
+    choices: dict[str, str | bool],
+) -> Text:
+    """Switch tracking on, for the account or one sender domain, and set `choices`.
+
+    With `sender`, the account's tables stay as they are, and tracking as a whole is
+    switched on only if `dimension` is given too.
+    """
+    document = tomlkit.parse(text or START)
+    if dimension is not None:
+        _set_top(document, "dimension", str(dimension))
+    if not sender or dimension is not None:
+        _set_top(document, "enabled", True)  # noqa: FBT003
+    if sender or choices:
+        table = _table(document, sender)
+        for key, value in choices.items():
+            table[key] = value
+        table.pop("enabled", None)
+    return parse(tomlkit.dumps(document))
+
+
+def disable(text: str, *, sender: str = "") -> Text:
+    """Switch tracking off and keep every other choice."""
+    document = tomlkit.parse(text or START)
+    if sender:
+        _table(document, sender)["enabled"] = False
+    else:
+        _set_top(document, "enabled", False)  # noqa: FBT003
+    return parse(tomlkit.dumps(document))
+
+
+def _set_top(document: tomlkit.TOMLDocument, key: str, value: str | bool) -> None:  # noqa: FBT001
+    """Set a key of the document itself, which stands before its tables."""
+    if key in document:
+        document[key] = value
+        return
+    head = tomlkit.document()
+    head.add(key, value)
+    merged = tomlkit.parse(tomlkit.dumps(head) + tomlkit.dumps(document))
+    document.clear()
+    document.body.clear()
+    for inner_key, item in merged.body:
+        document.append(inner_key, item) if inner_key else document.add(item)
+
+
+def _table(document: tomlkit.TOMLDocument, sender: str) -> dict[str, str | bool]:
+    if not sender:
+        if "account" not in document:
+            document["account"] = tomlkit.table()
+        return document["account"]  # type: ignore[return-value]
+    if "sender" not in document:
+        document["sender"] = tomlkit.table(is_super_table=True)
+    tables = document["sender"]
+    assert isinstance(tables, dict)
+    if sender not in tables:
+        tables[sender] = tomlkit.table()
+    return tables[sender]  # type: ignore[no-any-return]
+
+
+def _entry(where: str, table: object) -> Entry:
+    if not isinstance(table, dict):
+        msg = f"{where} is not a table"
+        raise BadInput(msg, f"{where} stands alone on its line")
+    _check_keys(where, table, ENTRY_KEYS)
+    entry = Entry(**table)
+    return entry._replace(domain=_name(f"domain in {where}", entry.domain)) if entry.domain else entry
+
+
+def _name(where: str, name: str) -> str:
+    try:
+        return check_name("domain", name)
+    except SestrackError as error:
+        msg = f"{where}: {error.message}"
+        raise BadInput(msg, error.hint) from None
+
+
+def _check_keys(where: str, table: dict[str, object], keys: dict[str, type]) -> None:
+    for key, value in table.items():
+        if key not in keys:
+            msg = f"{where} has no key {key!r}"
+            raise BadInput(msg, _meant(key, list(keys)))
+        if not isinstance(value, keys[key]):
+            msg = f"{where}: {key} = {value!r} is not {_TYPE_WORDS[keys[key]]}"
+            raise BadInput(msg, f"for example: {key} = {_example(keys[key])}")
+
+
+def _example(kind: type) -> str:
+    return "true" if kind is bool else '"…"'
+
+
+def _meant(word: str, known: list[str]) -> str:
+    close = get_close_matches(word, known, 1)
+    return f"did you mean {close[0]}?" if close else "known: " + ", ".join(known)
