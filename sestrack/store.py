@@ -350,8 +350,9 @@ class Store:
 
 
 _EMPTY_FILE = 4096  # SQLite's first page, which setting WAL writes
-_SELECT_SENDER = "SELECT " + ", ".join(Sender._fields) + " FROM sender"
-_SELECT_DOMAIN = "SELECT " + ", ".join(TraceDomain._fields) + " FROM trace_domain"
+# quoted, for `primary` is a word of SQL
+_SELECT_SENDER = 'SELECT "' + '", "'.join(Sender._fields) + '" FROM sender'
+_SELECT_DOMAIN = 'SELECT "' + '", "'.join(TraceDomain._fields) + '" FROM trace_domain'
 
 
 def _sender(row: tuple[object, ...]) -> Sender:

@@ -15,7 +15,7 @@ from sestrack.times import utc
 if TYPE_CHECKING:
     from sestrack.domains.judgement import Finding
 
-app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
+app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A trace domain like trace.example.com.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

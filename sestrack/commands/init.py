@@ -9,7 +9,7 @@ import typer
 from sestrack import output, store
 from sestrack.rules import check_name
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()

@@ -15,7 +15,7 @@ from sestrack.errors import ForgedToken, NotSetUp
 from sestrack.times import utc
 from sestrack.tokens import Key, open_copy, open_link
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 _URL = re.compile(r"https?://([^/:\s]+)(?::\d+)?/([A-Za-z0-9_~]+)(?:/([A-Za-z0-9_~]+))?/?", re.IGNORECASE)
 

@@ -13,7 +13,7 @@ from sestrack import output, store
 from sestrack.errors import CannotCreate
 from sestrack.times import utc
 
-app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
+app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
 
 @app.command("list")

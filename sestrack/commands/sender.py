@@ -13,7 +13,7 @@ from sestrack.model import Sender, SenderStatus
 from sestrack.rules import check_name
 from sestrack.times import utc
 
-app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
+app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="DOMAIN", help="A domain like news.example.com.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

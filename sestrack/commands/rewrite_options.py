@@ -1,0 +1,63 @@
+"""The options of `sestrack rewrite`, as Typer wants them: made from its one table."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from inspect import Parameter, Signature
+from typing import Annotated, Any
+
+import typer
+
+from sestrack.commands.rewrite import OPTIONS, Option, Request
+
+_HELP = """Rewrite HTML mail: wrap its links, add the pixel, change nothing else.
+
+Reads standard input, or files; writes standard output.  Mail that is not tracked goes
+out as it came, with the reason on stderr.
+
+Example: sestrack rewrite --sender news.example.com --recipient ada@example.org < letter.html
+"""
+
+
+def application() -> typer.Typer:
+    """Make the command."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+    def rewrite(ctx: typer.Context, files: list[str] | None = None, **values: Any) -> int:
+        given = {name: value for name, value in values.items() if value is not None}
+        if isinstance(given.get("pixel"), StrEnum):
+            given["pixel"] = str(given["pixel"])
+        return Request(files=tuple(files or ()), **given).run(ctx.obj)
+
+    parameters = [
+        Parameter("ctx", Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
+        Parameter(
+            "files", Parameter.POSITIONAL_OR_KEYWORD, default=None,
+            annotation=Annotated[
+                list[str] | None, typer.Argument(metavar="[FILE...]", help="HTML files or folders.")
+            ],
+        ),
+        *map(_parameter, OPTIONS),
+    ]  # fmt: skip
+    rewrite.__doc__ = _HELP
+    rewrite.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    rewrite.__annotations__ = {p.name: p.annotation for p in parameters}
+    app.command()(rewrite)
+    return app
+
+
+def _parameter(option: Option) -> Parameter:
+    default = Request._field_defaults[option.name]
+    kind: Any = bool if not option.metavar else str
+    if option.choices:
+        kind = StrEnum(option.name, {choice.upper(): choice for choice in option.choices})
+        default = kind(default)
+    details: dict[str, Any] = {"help": option.help}
+    if option.metavar and not option.choices:
+        details["metavar"] = option.metavar
+    if option.name == "sender":
+        default = Parameter.empty
+    return Parameter(
+        option.name, Parameter.KEYWORD_ONLY, default=default,
+        annotation=Annotated[kind, typer.Option(*option.flags, **details)],
+    )  # fmt: skip
