@@ -6,7 +6,6 @@ tabs, nothing cut off and no colour.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from contextlib import contextmanager
@@ -81,11 +80,15 @@ def _abandon_stdout() -> None:
 
 def json_object(value: dict[str, Any]) -> None:
     """Print one object."""
+    import json
+
     product(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 
 def json_array(values: Sequence[dict[str, Any]]) -> None:
     """Print an array of objects."""
+    import json
+
     product(json.dumps(values, ensure_ascii=False, indent=2) + "\n")
 
 

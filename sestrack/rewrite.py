@@ -125,12 +125,12 @@ def compile_html(data: bytes, wrapping: Wrapping, charset: str = "") -> Template
 
     Raises `BadInput` if it is empty, binary, or a whole message instead of HTML.
     """
-    refuse_other_input(data)
     if data[:1] in _WIDE_STARTS:
         for mark, encoding in _WIDE_MARKS:
             if data.startswith(mark):
                 return _compile_wide(data, mark, encoding, wrapping)
-    found = scan(data if _ESCAPE not in data else _ISO_2022_RUN.sub(_mask, data))
+    refuse_other_input(data)
+    found = scan(data if _ESCAPE not in data else re.sub(_ISO_2022_RUN, _mask, data))
     reader = _Reader(data, charset)
     decisions = [reader.decide(href, wrapping) for href in found.hrefs]
     pixel_at = _pixel_place(data, found, wrapping)
@@ -142,13 +142,13 @@ def refuse_other_input(data: bytes) -> None:
     if not data.strip():
         msg = "the input is empty"
         raise BadInput(msg, "is what writes into the pipe running?")
-    if _MESSAGE.match(data):
+    if data[:1] != b"<" and re.match(_MESSAGE, data, re.IGNORECASE):
         msg = "the input is a whole message, with headers; sestrack rewrites HTML"
         raise BadInput(msg, "pass the HTML part alone, then build the message around it")
     head = data[:1024]
-    if data.startswith(_BINARY_STARTS) or (
-        b"<" not in head and len(head.translate(None, _CONTROLS)) < len(head)
-    ):
+    controls = len(head) - len(head.translate(None, _CONTROLS))
+    # some HTML has a stray NUL; only UTF-16 without its mark and real binaries have many
+    if data.startswith(_BINARY_STARTS) or controls > len(head) // 50:
         msg = f"the input is binary, not HTML: it begins with {data[:8]!r}"
         raise BadInput(msg, "sestrack rewrite takes HTML")
 
@@ -237,7 +237,7 @@ def _has_pixel(data: bytes, wrapping: Wrapping) -> bool:
     position = data.find(host)
     while position >= 0:
         position += len(host)
-        if _TOKEN_ALONE.match(data, position):
+        if re.match(_TOKEN_ALONE, data[position : position + 2 * MAX_URL]):
             return True
         position = data.find(host, position)
     return False
@@ -299,11 +299,11 @@ def _reason_to_leave(url: str) -> Reason:
     """Say why a decoded value cannot be wrapped, or `Reason.WRAPPED`."""
     if not url:
         return Reason.EMPTY
-    if _PLACEHOLDER.search(url):
+    if re.search(_PLACEHOLDER, url):
         return Reason.PLACEHOLDER
     if url.startswith("#"):
         return Reason.FRAGMENT
-    scheme = _SCHEME.match(url)
+    scheme = re.match(_SCHEME, url)
     if scheme is None:
         return Reason.RELATIVE
     if scheme[1].lower() not in {"http", "https"}:
@@ -317,7 +317,7 @@ def _reason_to_leave(url: str) -> Reason:
 
 def _closer_look(url: str, wrapping: Wrapping) -> Reason:
     if url.startswith(wrapping.base.decode()) or (
-        _LIKE_OURS.match(url) is not None and wrapping.is_ours(url)
+        re.match(_LIKE_OURS, url) is not None and wrapping.is_ours(url)
     ):
         return Reason.OURS
     sealed = 4 * (len(url.encode()) + _SEAL_OCTETS) // 3
@@ -337,7 +337,7 @@ def _opts_out(data: bytes, tag_start: int) -> bool:
 def _declared_charset(data: bytes) -> str:
     if data.startswith(BOM_UTF8):
         return "utf-8"
-    declared = _META_CHARSET.search(data, 0, 2048)
+    declared = re.search(_META_CHARSET, data[:2048], re.IGNORECASE)
     if declared is None:
         return "utf-8"
     name = declared[1].decode("ascii").lower()
@@ -368,29 +368,30 @@ _OPT_OUTS = {
     b"ses:no-track": _ANY,
 }
 
+# A pattern that few mails need stays a text, which `re` compiles at its first use: a pipe
+# pays for each.
+#
 # The everyday case needs no decoding at all: ASCII, no reference, no white space, and
 # nothing that a placeholder is made of.
 _is_plain_url = re.compile(
     rb"[hH][tT][tT][pP][sS]?://[a-zA-Z0-9][!#$'()+-;=?-Z_a-z~]*+\Z"
 ).match
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*+):")
+_SCHEME = r"([A-Za-z][A-Za-z0-9+.-]*+):"
 # {{x}} {%x%} {x} ${x} #{x} <%= x %> <?x?> *|X|* |*X*| %%x%% %recipient.x% [X] [[x]]
-_PLACEHOLDER = re.compile(
+_PLACEHOLDER = (
     r"\{\{|\{%|[$#]\{|\{[A-Za-z_$][^{}<>\"]*\}|<[%?]|\*\||\|\*|%%[A-Za-z_]|"
     r"%(?![0-9A-Fa-f]{2})[A-Za-z_][\w.-]*+%|\[\[|\[%|\[[A-Z][A-Z0-9_ -]*+\]"
 )
 _C0_AND_SPACE = "".join(map(chr, range(0x21)))
 _NO_TAB_OR_LINE_END = dict.fromkeys(b"\t\n\r")
-_LIKE_OURS = re.compile(r"[hH][tT][tT][pP][sS]?://[^/]++/[A-Za-z0-9_~]{40}")
-_TOKEN_ALONE = re.compile(rb"""[^\s"'<>/]+(?:["'\s>]|&quot;|$)""")
+_LIKE_OURS = r"[hH][tT][tT][pP][sS]?://[^/]++/[A-Za-z0-9_~]{40}"
+_TOKEN_ALONE = rb"""[^\s"'<>/]++(?:["'\s>]|$)"""
 _SEAL_OCTETS = 22  # one in clear, 16 of SIV, at most 5 of index
 _SHORT = 40  # shorter than any tracking URL of ours, and far from the limit
-_META_CHARSET = re.compile(
-    rb"<meta[^>]*?charset[\t\n\f\r ]*=[\t\n\f\r \"']*([a-z0-9_:.-]+)", re.IGNORECASE
-)
+_META_CHARSET = rb"<meta[^>]*?charset[\t\n\f\r ]*=[\t\n\f\r \"']*([a-z0-9_:.-]+)"
 _ESCAPE = 0x1B
 _WIDE_STARTS = (b"\xff", b"\xfe", b"\0")
-_ISO_2022_RUN = re.compile(rb"\x1b\$(?:[@B]|\([@BCD]|\)[CAG])[^\x1b]*+")
+_ISO_2022_RUN = rb"\x1b\$(?:[@B]|\([@BCD]|\)[CAG])[^\x1b]*+"
 _WIDE_MARKS = (  # UTF-32's begins like UTF-16's
     (BOM_UTF32_LE, "utf-32-le"),
     (BOM_UTF32_BE, "utf-32-be"),
@@ -401,8 +402,7 @@ _CONTROLS = bytes(set(range(0x20)) - set(b"\t\n\f\r\x1b")) + b"\x7f"
 _BINARY_STARTS = (
     b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"%PDF-", b"PK\x03\x04", b"\x1f\x8b", b"\x7fELF",
 )  # fmt: skip
-_MESSAGE = re.compile(
+_MESSAGE = (
     rb"(?:From [^\n]*\n)?(?:[!-9;-~]+:[^\n]*\n(?:[ \t][^\n]*\n)*)*?"
-    rb"(?:From|To|Subject|Date|Received|Return-Path|MIME-Version|Content-Type|Message-ID)[ \t]*:",
-    re.IGNORECASE,
+    rb"(?:From|To|Subject|Date|Received|Return-Path|MIME-Version|Content-Type|Message-ID)[ \t]*:"
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-_REFERENCE = re.compile(r"&(?:#[0-9]+;?|#[xX][0-9a-fA-F]+;?|[A-Za-z][A-Za-z0-9]*;?)")
+_REFERENCE = r"&(?:#[0-9]+;?|#[xX][0-9a-fA-F]+;?|[A-Za-z][A-Za-z0-9]*;?)"
 _EVERYDAY = {
     "&amp;": "&",
     "&lt;": "<",
@@ -35,7 +35,7 @@ def decode(value: str) -> str:
     """
     if "&" not in value:
         return value
-    return _REFERENCE.sub(_replace, value)
+    return re.sub(_REFERENCE, _replace, value)
 
 
 def _replace(match: re.Match[str]) -> str:

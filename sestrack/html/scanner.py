@@ -82,9 +82,9 @@ def _any_case(name: str) -> bytes:
 
 _HREF_NAMES = frozenset((b"a", b"area"))  # and v:*
 _FOREIGN_NAMES = frozenset((b"svg", b"math"))
-_RAW_TEXT_NAMES = (
-    "iframe", "noembed", "noframes", "plaintext", "script", "style", "textarea", "title", "xmp",
-)  # fmt: skip
+_RAW_TEXT_NAMES = frozenset(
+    b"iframe noembed noframes plaintext script style textarea title xmp".split()
+)
 
 _VALUE = rb"""(?:"[^"]*+"|'[^']*+'|[^\t\n\f\r >"'][^\t\n\f\r >]*+)"""
 _ATTRIBUTE = _SPACE + rb"""++[^\t\n\f\r />="'][^\t\n\f\r />=]*+(?:=""" + _VALUE + rb")?"
@@ -147,14 +147,8 @@ _COMMENT_END = re.compile(rb"--!?>")
 _CONDITION = re.compile(rb"\[[iI][fF]" + _SPACE + rb"[^\]>]*+\]>")
 _MAYBE_ANCHOR = re.compile(rb"<(?:[aA]|[vV]:)")
 _CONDITION_END = re.compile(rb"<!\[[eE][nN][dD][iI][fF]\]")
-_RAW_TEXT_END = {
-    name.encode(): re.compile(rb"</" + _any_case(name) + rb"(?=" + _NAME_ENDS + rb")")
-    for name in _RAW_TEXT_NAMES
-}
 # §13.2.5.20 to §13.2.5.31: the escaped states of script data
-_SCRIPT_STEP = re.compile(
-    rb"<!--|-->|<(/?)" + _any_case("script") + rb"(?=" + _NAME_ENDS + rb")"
-)
+_SCRIPT_STEP = rb"<!--|-->|<(/?)" + _any_case("script") + rb"(?=" + _NAME_ENDS + rb")"
 
 # §13.2.6.5: start tags that leave SVG and MathML
 _BREAKOUT = frozenset(
@@ -320,7 +314,7 @@ class _Scanner:
         if name in _HREF_NAMES or name.startswith(b"v:"):
             return self.tag(match, end, wanted=True)
         after = self.tag(match, end)
-        if name in _RAW_TEXT_END:
+        if name in _RAW_TEXT_NAMES:
             return self.raw_text(name, start, after, end)
         if name in _FOREIGN_NAMES and not self.self_closing:
             self.foreign.append(name)
@@ -408,7 +402,8 @@ class _Scanner:
             raise _EndOfFile(start)
         if name == b"script":
             return self.script(start, text, end)
-        closing = _RAW_TEXT_END[name].search(self.data, text, end)
+        end_tag = re.compile(rb"</" + _any_case(name.decode()) + rb"(?=" + _NAME_ENDS + rb")")
+        closing = end_tag.search(self.data, text, end)
         if closing is None:
             raise _EndOfFile(start)
         return closing.start()
@@ -416,7 +411,8 @@ class _Scanner:
     def script(self, start: int, position: int, end: int) -> int:
         """Pass over script data: in `<!-- <script> … </script>` the end tag is text."""
         escaped = double_escaped = False
-        while (step := _SCRIPT_STEP.search(self.data, position, end)) is not None:
+        search = re.compile(_SCRIPT_STEP).search
+        while (step := search(self.data, position, end)) is not None:
             position = step.end()
             if step[0] == b"<!--":
                 escaped = True
