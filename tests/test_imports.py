@@ -1,0 +1,87 @@
+"""Which module may import which, and what the pipe of `rewrite` may not import."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import sestrack
+from conftest import Program
+
+PACKAGE = Path(sestrack.__file__).parent
+
+# from the bottom up; a module imports from lower floors only
+FLOORS = [
+    {"sestrack", "errors"},
+    {"model", "html.charrefs", "html.scanner", "times", "html"},
+    {"rules", "tokens", "rewrite", "domains.judgement", "domains"},
+    {"store", "settings", "output", "domains.resolver"},
+    {"migrations"},
+    {"commands", "commands.*"},
+    {"cli", "root", "__main__"},
+]
+# the ways up, each with its reason
+EXCEPTIONS = {
+    ("store", "settings"),  # a type only
+    ("store", "migrations"),  # made when the store is, inside one function
+    ("commands.rewrite", "commands.rewrite_options"),  # one command in two modules
+    ("commands.rewrite_options", "commands.rewrite"),
+    ("cli", "root"),
+    ("root", "cli"),
+    ("__main__", "cli"),
+}
+
+
+def floor_of(module: str) -> int:
+    """Return the floor a module is on."""
+    for number, floor in enumerate(FLOORS):
+        if module in floor or (module.startswith("commands.") and "commands.*" in floor):
+            return number
+    raise AssertionError(f"{module} has no floor")
+
+
+def modules() -> list[str]:
+    """Name every module of the package."""
+    names = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        names.append(name.removesuffix(".__init__").replace("__init__", "sestrack"))
+    return names
+
+
+@pytest.mark.parametrize("module", modules())
+def test_every_import_points_down(module: str) -> None:
+    """A module imports from lower floors only."""
+    path = PACKAGE / (module.replace(".", "/") + ".py")
+    if not path.exists():
+        path = PACKAGE / module.replace(".", "/").replace("sestrack", "") / "__init__.py"
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sestrack"):
+            inner = (node.module or "").removeprefix("sestrack").removeprefix(".")
+            names = [inner] if inner else [alias.name for alias in node.names]
+        for name in names:
+            target = name if (PACKAGE / (name.replace(".", "/") + ".py")).exists() else "sestrack"
+            if (module, target) not in EXCEPTIONS:
+                assert floor_of(target) < floor_of(module), f"{module} imports {target}"
+
+
+def test_the_pipe_imports_little(tracking: Program) -> None:
+    """`rewrite` in a pipe loads none of the heavy packages."""
+    heavy = "typer rich dns tomlkit sqlite_utils lxml dataclasses argparse hashlib json pathlib"
+    code = (
+        "import sys, os; sys.argv = ['sestrack', 'rewrite', '--sender', 'news.example.com', "
+        "'--recipient', 'ada@example.org', '--message', 'june']\n"
+        "os._exit = lambda code: print(code, sorted(set(sys.argv[0:0]) | "
+        f"set('{heavy}'.split()) & set(sys.modules)), file=sys.stderr)\n"
+        "from sestrack.cli import main\nmain()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=b'<p><a href="https://example.com/">x</a></p>',
+        capture_output=True, check=False, env=tracking.environment, timeout=60,
+    )  # fmt: skip
+    assert b"https://trace.example.com/Q" in done.stdout, done.stderr
+    assert done.stderr.splitlines()[0] == b"0 []"

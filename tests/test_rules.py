@@ -1,0 +1,261 @@
+"""The rules of the model, as tables."""
+
+from __future__ import annotations
+
+import pytest
+
+from sestrack.errors import BadInput, Refused, SestrackError, UsageError
+from sestrack.model import (
+    Dimension,
+    DomainStatus,
+    Entry,
+    Sender,
+    SenderStatus,
+    Settings,
+    TraceDomain,
+)
+from sestrack.rules import (
+    check_name,
+    check_prefix,
+    check_settings,
+    choose_primary,
+    effective,
+    prefix_warning,
+    sender_domain_of,
+    tracked,
+    usable,
+)
+
+ON = Entry("trace.example.com", click=True, open=True)
+OWN = Entry("trace.example.org", click=True)
+OFF = Entry("trace.example.com", click=True, enabled=False)
+NOTHING = Entry("trace.example.com")
+
+
+def a_domain(name: str, status: DomainStatus) -> TraceDomain:
+    """Make a trace domain in a state."""
+    prefix, _, primary = name.partition(".")
+    return TraceDomain(name, prefix, primary, status, False, 0, 1, 1, 1, 1, "wrong-target")
+
+
+def a_sender(domain: str, primary: str, status: SenderStatus) -> Sender:
+    """Make a sender domain in a state."""
+    return Sender(domain, primary, "proof", status, False, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        pytest.param("News.Example.COM.", "news.example.com", id="lower case, no trailing dot"),
+        pytest.param("xn--bcher-kva.example", "xn--bcher-kva.example", id="an xn-- name"),
+        pytest.param("-bad.example.com", None, id="a hyphen first"),
+        pytest.param("bad-.example.com", None, id="a hyphen last"),
+        pytest.param("localhost", None, id="one label"),
+        pytest.param("a..b", None, id="an empty label"),
+        pytest.param("bücher.example", None, id="not ASCII"),
+        pytest.param("a" * 64 + ".example", None, id="a label of 64"),
+        pytest.param(".".join(["a" * 60] * 5), None, id="more than 253 octets"),
+        pytest.param("https://example.com/", None, id="a URL"),
+    ],
+)
+def test_names(name: str, wanted: str | None) -> None:
+    """A domain name is taken in its plain form, or refused with its value."""
+    if wanted is None:
+        with pytest.raises(BadInput, match="sender"):
+            check_name("sender domain", name)
+    else:
+        assert check_name("sender domain", name) == wanted
+
+
+@pytest.mark.parametrize(
+    "sender", ["news.example.com", "ada@news.example.com", "Ada <ada@News.Example.com>"]
+)
+def test_sender_domain_of_an_address(sender: str) -> None:
+    """A sender may be given as a domain or as an address in it."""
+    assert sender_domain_of(sender) == "news.example.com"
+
+
+@pytest.mark.parametrize(
+    ("prefix", "reason"),
+    [
+        pytest.param("Trace", "", id="lower-cased"),
+        pytest.param("t-1", "", id="three characters"),
+        pytest.param("ab", "3 to 63", id="two characters"),
+        pytest.param("a" * 64, "3 to 63", id="64 characters"),
+        pytest.param("-abc", "hyphen", id="a hyphen first"),
+        pytest.param("abc-", "hyphen", id="a hyphen last"),
+        pytest.param("12345", "digits", id="all digits"),
+        pytest.param("a_b_c", "other than", id="an underscore"),
+        pytest.param("xn--abc", "ASCII", id="an xn-- label"),
+        pytest.param("spür", "ASCII", id="not ASCII"),
+        pytest.param("trace.example.com", "whole name", id="the whole name"),
+    ],
+)
+def test_prefixes(prefix: str, reason: str) -> None:
+    """A prefix is good, or is refused with the reason."""
+    if reason:
+        with pytest.raises(Refused, match=reason):
+            check_prefix(prefix, "example.com")
+    else:
+        assert check_prefix(prefix, "example.com") == prefix.lower()
+
+
+def test_a_prefix_that_makes_too_long_a_name() -> None:
+    """The whole name is at most 253 octets."""
+    with pytest.raises(Refused, match="253"):
+        check_prefix("a" * 60, ".".join(["b" * 60] * 4))
+
+
+def test_a_prefix_is_advised_to_begin_with_a_letter() -> None:
+    """A digit first is a warning only."""
+    assert "letter" in prefix_warning("1abc")
+    assert prefix_warning("abc") == ""
+
+
+SENDERS = [
+    a_sender("news.example.com", "example.com", SenderStatus.VERIFIED),
+    a_sender("shop.example.org", "example.org", SenderStatus.PENDING),
+]
+
+
+@pytest.mark.parametrize(
+    ("given", "senders", "wanted"),
+    [
+        pytest.param(None, SENDERS, "example.com", id="there is one"),
+        pytest.param("example.com", SENDERS, "example.com", id="named"),
+        pytest.param("example.org", SENDERS, Refused, id="of a pending sender domain"),
+        pytest.param("example.net", SENDERS, Refused, id="of no sender domain"),
+        pytest.param("example.net", [], Refused, id="no sender domain at all"),
+        pytest.param(None, [], Refused, id="none to choose from"),
+        pytest.param(
+            None,
+            [*SENDERS, a_sender("a.test.net", "test.net", SenderStatus.VERIFIED)],
+            UsageError,
+            id="several to choose from",
+        ),
+    ],
+)
+def test_choosing_the_primary_domain(
+    given: str | None, senders: list[Sender], wanted: str | type[SestrackError]
+) -> None:
+    """The primary domain is that of a verified sender domain."""
+    if isinstance(wanted, str):
+        assert choose_primary(given, senders) == wanted
+    else:
+        with pytest.raises(wanted):
+            choose_primary(given, senders)
+
+
+@pytest.mark.parametrize("status", list(DomainStatus))
+def test_only_a_verified_trace_domain_is_usable(status: DomainStatus) -> None:
+    """Every other state has its reason."""
+    verdict = usable("trace.example.com", a_domain("trace.example.com", status))
+    assert verdict.yes == (status is DomainStatus.VERIFIED)
+    assert "trace.example.com" in verdict.words
+    assert not usable("trace.example.com", None).yes
+
+
+EFFECTIVE = [
+    ("not enabled", False, Dimension.ACCOUNT, ON, {}, "not-enabled"),
+    ("no dimension", True, None, ON, {}, "not-enabled"),
+    ("account", True, Dimension.ACCOUNT, ON, {}, "account"),
+    ("account, own entry kept but not used", True, Dimension.ACCOUNT, ON, {"d.x": OWN}, "account"),
+    ("account without settings", True, Dimension.ACCOUNT, None, {}, "no-account"),
+    ("account disabled", True, Dimension.ACCOUNT, OFF, {}, "entry-disabled"),
+    ("account tracks nothing", True, Dimension.ACCOUNT, NOTHING, {}, "nothing-on"),
+    ("account+domain, own", True, Dimension.ACCOUNT_DOMAIN, ON, {"d.x": OWN}, "own-entry"),
+    ("account+domain, other", True, Dimension.ACCOUNT_DOMAIN, ON, {"e.x": OWN}, "account"),
+    ("account+domain, own off", True, Dimension.ACCOUNT_DOMAIN, ON, {"d.x": OFF}, "entry-disabled"),
+    ("domain, own", True, Dimension.DOMAIN, ON, {"d.x": OWN}, "own-entry"),
+    ("domain, none", True, Dimension.DOMAIN, ON, {"e.x": OWN}, "no-entry"),
+]
+
+
+@pytest.mark.parametrize(
+    ("enabled", "dimension", "account", "senders", "code"),
+    [pytest.param(*row[1:], id=row[0]) for row in EFFECTIVE],
+)
+def test_effective_settings(
+    enabled: bool,  # noqa: FBT001
+    dimension: Dimension | None,
+    account: Entry | None,
+    senders: dict[str, Entry],
+    code: str,
+) -> None:
+    """Each dimension answers for each sender domain, with the reason."""
+    verdict = effective(Settings(enabled, dimension, account, senders), "d.x")
+    assert verdict.code == code
+    assert verdict.yes == (code in {"account", "own-entry"})
+    assert verdict.words
+    if verdict.yes:
+        assert verdict.entry == (OWN if code == "own-entry" else ON)
+
+
+TRACKED = Settings(True, Dimension.ACCOUNT, ON, {})  # noqa: FBT003
+
+
+@pytest.mark.parametrize(
+    ("settings", "status", "domain", "code"),
+    [
+        pytest.param(TRACKED, "verified", "verified", "account", id="all is well"),
+        pytest.param(TRACKED._replace(enabled=False), "verified", "verified", "not-enabled", id="off"),
+        pytest.param(TRACKED, None, "verified", "unknown-sender", id="an unknown sender"),
+        pytest.param(TRACKED, "pending", "verified", "sender-pending", id="a pending sender"),
+        pytest.param(TRACKED, "verified", "failing", "domain-failing", id="a failing domain"),
+        pytest.param(TRACKED, "verified", "retired", "domain-retired", id="a retired domain"),
+        pytest.param(TRACKED, "verified", None, "no-domain", id="no such trace domain"),
+    ],
+)
+def test_whether_mail_is_tracked(
+    settings: Settings, status: str | None, domain: str | None, code: str
+) -> None:
+    """Settings, sender domain and trace domain all have their say."""
+    sender = a_sender("n.x", "x", SenderStatus(status)) if status else None
+    domains = {ON.domain: a_domain(ON.domain, DomainStatus(domain))} if domain else {}
+    verdict = tracked(settings, sender, "n.x", domains)
+    assert (verdict.code, verdict.yes) == (code, code == "account")
+
+
+GOOD = {ON.domain: a_domain(ON.domain, DomainStatus.VERIFIED)}
+PENDING = {ON.domain: a_domain(ON.domain, DomainStatus.PENDING)}
+FAILING = {ON.domain: a_domain(ON.domain, DomainStatus.FAILING)}
+RETIRED = {ON.domain: a_domain(ON.domain, DomainStatus.RETIRED)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "domains", "in_use", "reason"),
+    [
+        pytest.param(TRACKED, GOOD, set(), "", id="good"),
+        pytest.param(TRACKED, PENDING, set(), "not verified", id="a pending domain"),
+        pytest.param(TRACKED, FAILING, set(), "failing", id="a failing domain, newly named"),
+        pytest.param(TRACKED, FAILING, {ON.domain}, "", id="a failing domain that was in use"),
+        pytest.param(TRACKED, RETIRED, {ON.domain}, "retired", id="a retired domain"),
+        pytest.param(TRACKED, {}, set(), "no trace domain", id="an unknown domain"),
+        pytest.param(
+            TRACKED._replace(enabled=False), PENDING, set(), "not verified",
+            id="a pending domain, while disabled",
+        ),
+        pytest.param(TRACKED._replace(dimension=None), GOOD, set(), "dimension", id="no dimension"),
+        pytest.param(TRACKED._replace(account=None), GOOD, set(), "account", id="no account"),
+        pytest.param(TRACKED._replace(account=None), {}, set(), "account", id="nothing at all"),
+        pytest.param(TRACKED._replace(account=NOTHING), GOOD, set(), "neither", id="nothing on"),
+        pytest.param(TRACKED._replace(account=Entry(click=True)), GOOD, set(), "no trace domain",
+                     id="no domain named"),
+        pytest.param(TRACKED._replace(account=Entry(enabled=False)), GOOD, set(), "",
+                     id="an entry that is off may be empty"),
+        pytest.param(Settings(True, Dimension.DOMAIN, None, {"n.x": NOTHING}), GOOD, set(),  # noqa: FBT003
+                     "neither", id="an own entry with nothing on"),
+        pytest.param(Settings(True, Dimension.DOMAIN, None, {}), GOOD, set(), "", id="no entry yet"),  # noqa: FBT003
+        pytest.param(Settings(True, Dimension.ACCOUNT, ON, {"n.x": NOTHING}), GOOD, set(), "",  # noqa: FBT003
+                     id="an entry that is not used"),
+    ],
+)  # fmt: skip
+def test_which_settings_can_be_saved(
+    settings: Settings, domains: dict[str, TraceDomain], in_use: set[str], reason: str
+) -> None:
+    """Enabling needs a dimension, a verified trace domain, and clicks or opens."""
+    if reason:
+        with pytest.raises(Refused, match=reason):
+            check_settings(settings, domains, in_use)
+    else:
+        check_settings(settings, domains, in_use)
