@@ -64,7 +64,7 @@ def test_every_state_of_a_cname(name: str, edge: str, state: State, found: str) 
         "refuses.example.com": "refused",
         "long.example.com": "truncate",
     }
-    with NameServer({"example.com": ZONE}, faults) as server:
+    with NameServer({".": ZONE}, faults) as server:
         facts = asyncio.run(Resolver.of(server.address).cname(f"{name}.example.com"))
     finding = judge_cname(facts, edge)
     assert finding.state is state
@@ -75,14 +75,14 @@ def test_every_state_of_a_cname(name: str, edge: str, state: State, found: str) 
 
 def test_a_truncated_answer_is_asked_for_over_tcp() -> None:
     """An answer that does not fit UDP is fetched over TCP (RFC 7766 §5)."""
-    with NameServer({"example.com": ZONE}, {"long.example.com": "truncate"}) as server:
+    with NameServer({".": ZONE}, {"long.example.com": "truncate"}) as server:
         asyncio.run(Resolver.of(server.address).cname("long.example.com"))
         assert ("long.example.com.", "A", "tcp") in server.asked
 
 
 def test_silence_is_not_absence() -> None:
     """A server that drops the question makes it a time-out (postal#3330)."""
-    with NameServer({"example.com": ZONE}, {"right.example.com": "drop"}) as server:
+    with NameServer({".": ZONE}, {"right.example.com": "drop"}) as server:
         facts = asyncio.run(Resolver.of(server.address).cname("right.example.com"))
     finding = judge_cname(facts, EDGE)
     assert finding.state is State.TIMEOUT
@@ -101,7 +101,7 @@ def test_no_server_at_all() -> None:
 @pytest.mark.parametrize("target", ["edge", "gone"])
 def test_a_server_that_knows_the_cname_alone(target: str) -> None:
     """The end of the chain is asked for; what is not known of it is not held against it."""
-    with NameServer({"example.com": ZONE}, {EDGE: "refused"}, chase=False) as server:
+    with NameServer({".": ZONE}, {EDGE: "refused"}, chase=False) as server:
         name = {"edge": "right", "gone": "gone"}[target]
         facts = asyncio.run(Resolver.of(server.address).cname(f"{name}.example.com"))
     wanted = {"edge": (EDGE, State.OK), "gone": ("missing.example.net", State.TARGET_MISSING)}
@@ -123,7 +123,7 @@ def test_a_server_that_knows_the_cname_alone(target: str) -> None:
 def test_every_state_of_a_proof(name: str, state: State) -> None:
     """The TXT record of a sender domain is found, wrong, absent, or cannot be told."""
     faults = {"_sestrack.e.example.com": "servfail", "_sestrack.f.example.com": "drop"}
-    with NameServer({"example.com": ZONE}, faults) as server:
+    with NameServer({".": ZONE}, faults) as server:
         server.add("_sestrack.d.example.com. 60 IN A 192.0.2.3")
         facts = asyncio.run(Resolver.of(server.address).txt(f"_sestrack.{name}.example.com"))
     finding = judge_txt(facts, "sestrack-verify=1")
