@@ -51,7 +51,10 @@ class NameServer:
     def add(self, text: str, origin: str = ".") -> None:
         """Add records, written as in a zone file."""
         zone = dns.zone.from_text(
-            text if text.endswith("\n") else text + "\n", origin, relativize=False, check_origin=False
+            text if text.endswith("\n") else text + "\n",
+            origin,
+            relativize=False,
+            check_origin=False,
         )
         for name, rdataset in zone.iterate_rdatasets():
             rrset = dns.rrset.from_rdata_list(name, rdataset.ttl, list(rdataset))
@@ -137,7 +140,7 @@ def main() -> None:
     """Serve the zone files that are named, until interrupted."""
     zones = {}
     for path in sys.argv[1:]:
-        with open(path, encoding="utf-8") as file:  # noqa: PTH123
+        with open(path, encoding="utf-8") as file:
             zones[path.rpartition("/")[2].removesuffix(".zone")] = file.read()
     with NameServer(zones) as server:
         print(server.address, flush=True)

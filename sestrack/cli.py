@@ -58,7 +58,7 @@ def boundary(action: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         output.note("")
         return 130
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         if os.environ.get("SESTRACK_TRACEBACK"):
             raise
         output.error(

@@ -22,7 +22,7 @@ def m001_main_job(db: Database) -> None:
         "CREATE TABLE key (id INTEGER PRIMARY KEY AUTOINCREMENT, secret BLOB NOT NULL, "
         "created_at INTEGER NOT NULL)"
     )
-    db["sender"].create(
+    db.table("sender").create(
         {
             "domain": str, "primary": str, "proof": str, "status": str, "assumed": int,
             "created_at": int, "verified_at": int,
@@ -30,7 +30,7 @@ def m001_main_job(db: Database) -> None:
         pk="domain", strict=True,
         not_null={"primary", "proof", "status", "assumed", "created_at", "verified_at"},
     )  # fmt: skip
-    db["trace_domain"].create(
+    db.table("trace_domain").create(
         {
             "name": str, "prefix": str, "primary": str, "status": str, "plain_http": int,
             "port": int, "created_at": int, "verified_at": int, "checked_at": int,
@@ -40,17 +40,17 @@ def m001_main_job(db: Database) -> None:
     )  # fmt: skip
     # the one row of what there is once; `text` is what the administrator wrote, and
     # `enabled`, `dimension` and the table `entry` are what it says
-    db["config"].create(
+    db.table("config").create(
         {
             "id": int, "edge": str, "enabled": int, "dimension": str, "text": str,
             "revision": int,
         },
         pk="id", strict=True, not_null={"edge", "enabled", "text", "revision"},
     )  # fmt: skip
-    db["config"].insert(
+    db.table("config").insert(
         {"id": 1, "edge": "", "enabled": 0, "dimension": None, "text": "", "revision": 1}
     )
-    db["entry"].create(
+    db.table("entry").create(
         {"sender": str, "trace_domain": str, "click": int, "open": int, "enabled": int},
         pk="sender", strict=True, not_null={"click", "open", "enabled"},
         foreign_keys=[("trace_domain", "trace_domain", "name")],

@@ -177,19 +177,23 @@ def _compile_wide(data: bytes, mark: bytes, encoding: str, wrapping: Wrapping) -
             for number, chunk in enumerate(template.chunks)
         ],
         decisions=[
-            decision._replace(
-                href=Href(*map(offset, decision.href[:4]), decision.href.conditional)
-            )
-            for decision in template.decisions
+            decision._replace(href=_moved(decision.href, offset)) for decision in template.decisions
         ],
         pixel_at=offset(template.pixel_at),
         encoding=encoding,
     )
 
 
-def _cut(
-    data: bytes, decisions: list[Decision], pixel_at: int, wrapping: Wrapping
-) -> list[bytes]:
+def _moved(href: Href, offset: Callable[[int], int]) -> Href:
+    return href._replace(
+        start=offset(href.start),
+        end=offset(href.end),
+        tag_start=offset(href.tag_start),
+        tag_end=offset(href.tag_end),
+    )
+
+
+def _cut(data: bytes, decisions: list[Decision], pixel_at: int, wrapping: Wrapping) -> list[bytes]:
     """Cut `data` where a recipient token goes."""
     chunks = []
     behind = b""  # what follows the last token: the rest of its URL
@@ -373,9 +377,7 @@ _OPT_OUTS = {
 #
 # The everyday case needs no decoding at all: ASCII, no reference, no white space, and
 # nothing that a placeholder is made of.
-_is_plain_url = re.compile(
-    rb"[hH][tT][tT][pP][sS]?://[a-zA-Z0-9][!#$'()+-;=?-Z_a-z~]*+\Z"
-).match
+_is_plain_url = re.compile(rb"[hH][tT][tT][pP][sS]?://[a-zA-Z0-9][!#$'()+-;=?-Z_a-z~]*+\Z").match
 _SCHEME = r"([A-Za-z][A-Za-z0-9+.-]*+):"
 # {{x}} {%x%} {x} ${x} #{x} <%= x %> <?x?> *|X|* |*X*| %%x%% %recipient.x% [X] [[x]]
 _PLACEHOLDER = (

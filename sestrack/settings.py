@@ -20,7 +20,7 @@ text is what is kept; `Settings` is what it says.  Commands change the text in p
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tomlkit
 from tomlkit.exceptions import ParseError, TOMLKitError
@@ -141,18 +141,18 @@ def _set_top(document: tomlkit.TOMLDocument, key: str, value: str | bool) -> Non
         document.append(inner_key, item) if inner_key else document.add(item)
 
 
-def _table(document: tomlkit.TOMLDocument, sender: str) -> dict[str, str | bool]:
+def _table(document: tomlkit.TOMLDocument, sender: str) -> Any:
     if not sender:
         if "account" not in document:
             document["account"] = tomlkit.table()
-        return document["account"]  # type: ignore[return-value]
+        return document["account"]
     if "sender" not in document:
         document["sender"] = tomlkit.table(is_super_table=True)
     tables = document["sender"]
     assert isinstance(tables, dict)
     if sender not in tables:
         tables[sender] = tomlkit.table()
-    return tables[sender]  # type: ignore[no-any-return]
+    return tables[sender]
 
 
 def _entry(where: str, table: object) -> Entry:
@@ -161,7 +161,9 @@ def _entry(where: str, table: object) -> Entry:
         raise BadInput(msg, f"{where} stands alone on its line")
     _check_keys(where, table, ENTRY_KEYS)
     entry = Entry(**table)
-    return entry._replace(domain=_name(f"domain in {where}", entry.domain)) if entry.domain else entry
+    return (
+        entry._replace(domain=_name(f"domain in {where}", entry.domain)) if entry.domain else entry
+    )
 
 
 def _name(where: str, name: str) -> str:

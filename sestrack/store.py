@@ -15,7 +15,7 @@ import os
 import sqlite3
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from sestrack.errors import (
     BadInput,
@@ -65,7 +65,7 @@ def default_path() -> str:
     named = os.environ.get("SESTRACK_STORE")
     if named:
         return named
-    data = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")  # noqa: PTH111
+    data = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
     return f"{data}/sestrack/store.db"
 
 
@@ -106,7 +106,7 @@ class Store:
                 self._check_schema()
 
     def _open(self) -> sqlite3.Connection:
-        if not self._writing and not os.path.exists(self.path):  # noqa: PTH110
+        if not self._writing and not os.path.exists(self.path):
             raise NotSetUp(f"there is no store at {self.path}", "sestrack init --edge HOST")  # noqa: EM102, TRY003
         mode = "rw" if self._writing else "ro"
         quoted = self.path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
@@ -121,7 +121,7 @@ class Store:
     def _check_schema(self) -> None:
         (application,) = self._connection.execute("PRAGMA application_id").fetchone()
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-        if application == 0 and version == 0 and os.path.getsize(self.path) <= _EMPTY_FILE:  # noqa: PTH202
+        if application == 0 and version == 0 and os.path.getsize(self.path) <= _EMPTY_FILE:
             msg = f"the store {self.path} is not set up"
             raise NotSetUp(msg, "sestrack init --edge HOST")
         if application != APPLICATION_ID:
@@ -134,7 +134,7 @@ class Store:
             msg = f"the store {self.path} has schema {version}, and {SCHEMA_VERSION} is wanted"
             raise NotSetUp(msg, "sestrack init brings it up to date")
 
-    def __enter__(self) -> Store:
+    def __enter__(self) -> Self:
         """Return itself."""
         return self
 
@@ -210,13 +210,13 @@ class Store:
             if self.find_sender(sender.domain) is not None:
                 msg = f"the sender domain {sender.domain} is there already"
                 raise Refused(msg, f"sestrack sender show {sender.domain}")
-            db["sender"].insert(sender._asdict())
+            db.table("sender").insert(sender._asdict())
 
     def verify_sender(self, domain: str, now: int, *, assumed: bool = False) -> Sender:
         """Note that a sender domain is proven, or taken on trust."""
         with self.change() as db:
             self.sender(domain)
-            db["sender"].update(
+            db.table("sender").update(
                 domain,
                 {"status": SenderStatus.VERIFIED, "verified_at": now, "assumed": assumed},
             )
@@ -244,7 +244,7 @@ class Store:
             if domain in self.settings().senders:
                 msg = f"the settings have an entry for {domain}"
                 raise Refused(msg, "sestrack settings edit")
-            db["sender"].delete(domain)
+            db.table("sender").delete(domain)
 
     # -- trace domains ------------------------------------------------------------------
 
@@ -272,7 +272,7 @@ class Store:
             if known is not None and known.status is not DomainStatus.RETIRED:
                 msg = f"the trace domain {domain.name} is there already"
                 raise Refused(msg, f"sestrack domain show {domain.name}")
-            db["trace_domain"].upsert(domain._asdict(), pk="name")
+            db.table("trace_domain").upsert(domain._asdict(), pk="name")
 
     def note_check(
         self, name: str, status: DomainStatus, state: str, now: int, *, usable: bool
@@ -286,7 +286,7 @@ class Store:
             if usable:
                 row["last_ok_at"] = now
                 row["verified_at"] = known.verified_at or now
-            db["trace_domain"].update(name, row)
+            db.table("trace_domain").update(name, row)
 
     def retire(self, name: str) -> None:
         """Retire a trace domain.  Raises `Refused` while settings use it."""
@@ -295,10 +295,12 @@ class Store:
                 return
             users = self._rows("SELECT sender FROM entry WHERE trace_domain = ?", name)
             if users:
-                tables = ", ".join(f'[sender."{user}"]' if user else "[account]" for (user,) in users)
+                tables = ", ".join(
+                    f'[sender."{user}"]' if user else "[account]" for (user,) in users
+                )
                 msg = f"the settings use {name}: {tables}"
                 raise Refused(msg, "sestrack settings edit")
-            db["trace_domain"].update(name, {"status": DomainStatus.RETIRED})
+            db.table("trace_domain").update(name, {"status": DomainStatus.RETIRED})
 
     # -- settings -----------------------------------------------------------------------
 
@@ -306,14 +308,18 @@ class Store:
         """Return the settings; with `sender`, of the senders' entries that one only."""
         ((enabled, dimension),) = self._rows("SELECT enabled, dimension FROM config")
         sql = "SELECT sender, trace_domain, click, open, enabled FROM entry"
-        rows = self._rows(sql) if sender is None else self._rows(f"{sql} WHERE sender IN ('', ?)", sender)
+        rows = (
+            self._rows(sql)
+            if sender is None
+            else self._rows(f"{sql} WHERE sender IN ('', ?)", sender)
+        )
         entries = {
             str(name): Entry(str(domain or ""), bool(click), bool(opens), bool(on))
             for name, domain, click, opens, on in rows
         }
         return Settings(
             enabled=bool(enabled),
-            dimension=Dimension(dimension) if dimension else None,
+            dimension=Dimension(str(dimension)) if dimension else None,
             account=entries.pop("", None),
             senders=entries,
         )
@@ -324,7 +330,7 @@ class Store:
         return str(text), int(str(revision))
 
     def save_settings(self, text: Text, revision: int) -> None:
-        """Save settings that were made from `revision`.  Raises `TryAgain` if another came first."""
+        """Save settings that were made from `revision`.  Raises `TryAgain` if one came between."""
         with self.change() as db:
             if self.settings_text()[1] != revision:
                 msg = "the settings were changed meanwhile by another"
@@ -338,7 +344,7 @@ class Store:
             entries = {"": settings.account} if settings.account else {}
             entries |= settings.senders
             for name, entry in entries.items():
-                db["entry"].insert(
+                db.table("entry").insert(
                     {
                         "sender": name,
                         "trace_domain": entry.domain or None,
@@ -362,9 +368,7 @@ def _sender(row: tuple[object, ...]) -> Sender:
 
 def _trace_domain(row: tuple[object, ...]) -> TraceDomain:
     domain = TraceDomain._make(row)
-    return domain._replace(
-        status=DomainStatus(domain.status), plain_http=bool(domain.plain_http)
-    )
+    return domain._replace(status=DomainStatus(domain.status), plain_http=bool(domain.plain_http))
 
 
 def _add_key(db: Database, now: int) -> int:
@@ -377,9 +381,9 @@ def _add_key(db: Database, now: int) -> int:
 def _make_file(path: str) -> None:
     """Make an empty file that only its owner can read, if there is none."""
     try:
-        folder = os.path.dirname(path)  # noqa: PTH120
+        folder = os.path.dirname(path)
         if folder:
-            os.makedirs(folder, mode=0o700, exist_ok=True)  # noqa: PTH103
+            os.makedirs(folder, mode=0o700, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except PermissionError as error:
         msg = f"no permission to make the store {path}: {error.strerror}"

@@ -11,7 +11,7 @@ A click is `https://<trace domain>/<R>/<L>`, a pixel `https://<trace domain>/<R>
 
 `L`, the link token, is sealed once per message.  Its plaintext::
 
-    head       a varint (LEB128) of 4 * index + start;  index counts the wrapped
+    head       a varint (LEB128) of 4 * number + start;  number counts the wrapped
                links of the message from 0
     url        the destination after what `start` stands for:
                0 nothing, 1 "https://", 2 "http://", 3 "https://www."
@@ -95,7 +95,7 @@ class Copy(NamedTuple):
 class Link(NamedTuple):
     """What an `L` says: one link of a message."""
 
-    index: int
+    number: int
     url: str
 
 
@@ -114,14 +114,16 @@ def seal_copy(key: Key, trace_domain: str, copy: Copy) -> bytes:
         msg = "the message label is empty"
         raise BadInput(msg)
     recipient = check_text("recipient", copy.recipient)
-    plain = b"".join((
-        copy.minted.to_bytes(4, "big"),
-        bytes((len(sender),)),
-        sender,
-        bytes((len(message),)),
-        message,
-        recipient,
-    ))
+    plain = b"".join(
+        (
+            copy.minted.to_bytes(4, "big"),
+            bytes((len(sender),)),
+            sender,
+            bytes((len(message),)),
+            message,
+            recipient,
+        )
+    )
     return _seal(key, plain, _copy_data(trace_domain))
 
 
@@ -150,15 +152,15 @@ class LinkSealer(NamedTuple):
         """Bind to a message: its `L` will open beside no other message's `R`."""
         return cls(key, _link_data(trace_domain, sender, message))
 
-    def seal(self, index: int, url: str) -> bytes:
-        """Seal `L` for the wrapped link number `index`."""
+    def seal(self, number: int, url: str) -> bytes:
+        """Seal `L` for the wrapped link `number` of the message, from 0."""
         octets = url.encode("utf-8", "surrogatepass")
         start = 0
         if octets.startswith(b"https://"):
             start = 3 if octets.startswith(b"https://www.") else 1
         elif octets.startswith(b"http://"):
             start = 2
-        head = 4 * index + start
+        head = 4 * number + start
         plain = bytes((head,)) if head < _MORE else _varint(head)
         return _seal(self.key, plain + octets[len(_STARTS[start]) :], self.associated)
 

@@ -1,4 +1,4 @@
-"""The independent judge: html5lib, an implementation of the standard that shares nothing with ours."""
+"""The independent judge: html5lib, which shares nothing with our scanner."""
 
 from __future__ import annotations
 

@@ -198,7 +198,9 @@ TRACKED = Settings(True, Dimension.ACCOUNT, ON, {})  # noqa: FBT003
     ("settings", "status", "domain", "code"),
     [
         pytest.param(TRACKED, "verified", "verified", "account", id="all is well"),
-        pytest.param(TRACKED._replace(enabled=False), "verified", "verified", "not-enabled", id="off"),
+        pytest.param(
+            TRACKED._replace(enabled=False), "verified", "verified", "not-enabled", id="off"
+        ),
         pytest.param(TRACKED, None, "verified", "unknown-sender", id="an unknown sender"),
         pytest.param(TRACKED, "pending", "verified", "sender-pending", id="a pending sender"),
         pytest.param(TRACKED, "verified", "failing", "domain-failing", id="a failing domain"),

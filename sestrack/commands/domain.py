@@ -64,7 +64,9 @@ def create(  # noqa: PLR0913 - one for each choice
     if json:
         output.json_object(_as_json(domain, edge))
     else:
-        output.product(f"; sestrack: opens and clicks of mail from {chosen}\n{_record(name, edge)}\n")
+        output.product(
+            f"; sestrack: opens and clicks of mail from {chosen}\n{_record(name, edge)}\n"
+        )
     output.note(f"next: publish this record, then: sestrack domain verify {name}")
 
 
@@ -119,7 +121,8 @@ def verify(
         worst = EXIT_NO if EXIT_NO in {worst, 0 if later else EXIT_NO} else TryAgain.code
     if not worst and checked:
         output.note(
-            f"next: sestrack settings enable --dimension account --domain {checked[0].name} --click --open"
+            "next: sestrack settings enable --dimension account "
+            f"--domain {checked[0].name} --click --open"
         )
     return worst
 
@@ -179,7 +182,9 @@ def _wanted(opened: store.Store, names: list[str], *, every: bool) -> list[Trace
         for domain in wanted:
             if domain.status is DomainStatus.RETIRED:
                 msg = f"the trace domain {domain.name} is retired"
-                raise Refused(msg, f"sestrack domain create {domain.prefix} --primary {domain.primary}")
+                raise Refused(
+                    msg, f"sestrack domain create {domain.prefix} --primary {domain.primary}"
+                )
         return wanted
     if every or len(alive) == 1:
         return alive

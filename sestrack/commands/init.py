@@ -28,6 +28,8 @@ def init(
     output.note(f"the store {path} is {'ready' if changed else 'set up already; nothing changed'}")
     with store.Store(path) as opened:
         if not opened.edge():
-            output.note("next: sestrack init --edge HOST, the name the tracking server answers under")
+            output.note(
+                "next: sestrack init --edge HOST, the name the tracking server answers under"
+            )
         elif not opened.senders():
             output.note("next: sestrack sender add DOMAIN, a domain that you send mail from")

@@ -17,7 +17,9 @@ from sestrack.tokens import Key, open_copy, open_link
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
-_URL = re.compile(r"https?://([^/:\s]+)(?::\d+)?/([A-Za-z0-9_~]+)(?:/([A-Za-z0-9_~]+))?/?", re.IGNORECASE)
+_URL = re.compile(
+    r"https?://([^/:\s]+)(?::\d+)?/([A-Za-z0-9_~]+)(?:/([A-Za-z0-9_~]+))?/?", re.IGNORECASE
+)
 
 
 @app.command()
@@ -31,7 +33,8 @@ def inspect(
     Example: sestrack inspect https://trace.example.com/QX…/QY…
     """
     with store.Store(ctx.obj or store.default_path()) as opened:
-        keys = [Key.from_secret(row.id, row.secret) for row in opened.keys()]
+        keys = [Key.from_secret(row.id, row.secret) for row in opened.keys()  # noqa: SIM118 - a store is no dictionary
+]
     if not keys:
         msg = "the store has no key"
         raise NotSetUp(msg, "sestrack init")
@@ -67,7 +70,7 @@ def _open(keys: list[Key], url: str) -> dict[str, Any]:
         }  # fmt: skip
         if match[3]:
             link = open_link(keys, host, copy, match[3].encode())
-            values |= {"link": link.index, "destination": link.url}
+            values |= {"link": link.number, "destination": link.url}
         return values
     msg = f"{cleaned[:80]!r} was not sealed by a key of this store for {host}"
     raise ForgedToken(msg, "sestrack keys list; is it the store that made the mail?")

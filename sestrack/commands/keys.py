@@ -59,7 +59,11 @@ def export(
         {
             "sestrack-keys": 1,
             "keys": [
-                {"id": k.id, "created_at": utc(k.created_at), "secret": b64encode(k.secret).decode()}
+                {
+                    "id": k.id,
+                    "created_at": utc(k.created_at),
+                    "secret": b64encode(k.secret).decode(),
+                }
                 for k in keys
             ],
         },

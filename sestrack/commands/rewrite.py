@@ -137,7 +137,7 @@ def light(arguments: list[str]) -> Request | None:
     return Request(files=tuple(files), **values)
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401
+def __getattr__(name: str) -> Any:
     """Make the Typer application when it is asked for."""
     if name == "app":
         from sestrack.commands.rewrite_options import application
@@ -236,7 +236,9 @@ def _check_request(request: Request, inputs: list[str]) -> None:
     if request.recipient and request.recipient_field:
         msg = "--recipient and --recipient-field exclude each other"
         raise UsageError(msg, "--recipient-field when another tool fills the recipient in")
-    if len(inputs) > 1 and not (request.in_place or _quiet(request) or os.path.isdir(request.output)):  # noqa: PTH112
+    if len(inputs) > 1 and not (
+        request.in_place or _quiet(request) or os.path.isdir(request.output)
+    ):
         msg = f"{len(inputs)} files cannot go to one output"
         raise UsageError(msg, "--in-place, or --output FOLDER")
     if request.report == "-" and not (request.in_place or request.output or request.check):
@@ -248,7 +250,12 @@ def _check_texts(request: Request) -> None:
     check_text("recipient", request.recipient)
     check_text("message label", request.message)
     field = request.recipient_field
-    if not field.isprintable() or not field.isascii() or "--" in field or set(field) & set("\"'`\\"):
+    if (
+        not field.isprintable()
+        or not field.isascii()
+        or "--" in field
+        or set(field) & set("\"'`\\")
+    ):
         msg = f"the merge field {field!r} is not safe in HTML: ASCII, no quotes, no `--`"
         raise BadInput(msg, "--recipient-field '{{sestrack}}'")
 
@@ -277,7 +284,9 @@ def _rewrite(request: Request, tracking: _Tracking, name: str, data: bytes) -> t
     """Rewrite one document; return it, or the original with the reason said."""
     if tracking.entry is None:
         refuse_other_input(data)
-        output.note(f"sestrack: {'' if name == '-' else name + ': '}untracked: {tracking.untracked}")
+        output.note(
+            f"sestrack: {'' if name == '-' else name + ': '}untracked: {tracking.untracked}"
+        )
         return data, EXIT_NO if request.strict else 0
     message = request.message or _label(data)
     if request.recipient_field:
@@ -317,7 +326,9 @@ class _Recogniser(NamedTuple):
         _, _, rest = url.partition("://")
         authority, _, path = rest.partition("/")
         try:
-            open_copy(self.keys, authority.partition(":")[0].lower(), path.partition("/")[0].encode())
+            open_copy(
+                self.keys, authority.partition(":")[0].lower(), path.partition("/")[0].encode()
+            )
         except ForgedToken:
             return False
         return True
@@ -353,7 +364,7 @@ def _report(request: Request, name: str, template: Template) -> None:
         output.product(text)
         return
     try:
-        with open(request.report, "a" if name in _reported else "w", encoding="utf-8") as file:  # noqa: PTH123
+        with open(request.report, "a" if name in _reported else "w", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
         msg = f"cannot write the report {request.report}: {error.strerror}"
@@ -377,12 +388,12 @@ def _show_diff(name: str, data: bytes, result: bytes) -> None:
 def _inputs(files: tuple[str, ...]) -> Iterator[str]:
     """Name the files; a folder means its .html and .htm, those in its folders too."""
     for name in files:
-        if name != "-" and os.path.isdir(name):  # noqa: PTH112
+        if name != "-" and os.path.isdir(name):
             for folder, folders, names in os.walk(name):
                 folders.sort()
                 for inner in sorted(names):
                     if inner.lower().endswith((".html", ".htm")):
-                        yield os.path.join(folder, inner)  # noqa: PTH118
+                        yield os.path.join(folder, inner)
         else:
             yield name
 
@@ -391,7 +402,7 @@ def _read(name: str) -> bytes:
     try:
         if name == "-":
             return sys.stdin.buffer.read()
-        with open(name, "rb") as file:  # noqa: PTH123
+        with open(name, "rb") as file:
             return file.read()
     except FileNotFoundError:
         msg = f"there is no file {name}"
@@ -406,8 +417,8 @@ def _deliver(request: Request, name: str, data: bytes) -> None:
     if not target or target == "-":
         output.write_bytes(data)
         return
-    if os.path.isdir(target):  # noqa: PTH112
-        target = os.path.join(target, os.path.basename(name))  # noqa: PTH118, PTH119
+    if os.path.isdir(target):
+        target = os.path.join(target, os.path.basename(name))
     _replace(target, data)
 
 
@@ -416,7 +427,9 @@ def _replace(target: str, data: bytes) -> None:
     target = os.path.realpath(target)
     beside = f"{target}.{os.getpid()}.sestrack"
     try:
-        mode = stat.S_IMODE(os.stat(target).st_mode) if os.path.exists(target) else 0o666 & ~_umask()  # noqa: PTH110, PTH116
+        mode = (
+            stat.S_IMODE(os.stat(target).st_mode) if os.path.exists(target) else 0o666 & ~_umask()
+        )
         handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
         msg = f"cannot create {target}: {error.strerror}"
@@ -426,10 +439,10 @@ def _replace(target: str, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(beside, mode)  # noqa: PTH101
-        os.replace(beside, target)  # noqa: PTH105
+        os.chmod(beside, mode)
+        os.replace(beside, target)
     except OSError as error:
-        os.unlink(beside)  # noqa: PTH108
+        os.unlink(beside)
         msg = f"writing {target} failed: {error.strerror}; it is as it was"
         raise InputOutputError(msg, "df -h shows the space left") from None
 

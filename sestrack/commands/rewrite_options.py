@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from inspect import Parameter, Signature
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -50,7 +50,8 @@ def _parameter(option: Option) -> Parameter:
     default = Request._field_defaults[option.name]
     kind: Any = bool if not option.metavar else str
     if option.choices:
-        kind = StrEnum(option.name, {choice.upper(): choice for choice in option.choices})
+        members = {choice.upper(): choice for choice in option.choices}
+        kind = cast("Any", StrEnum)(option.name, members)
         default = kind(default)
     details: dict[str, Any] = {"help": option.help}
     if option.metavar and not option.choices:

@@ -92,7 +92,9 @@ def verify(ctx: typer.Context, domain: Name, resolver: Server = None, json: Json
             ("expected", finding.expected),
         ])  # fmt: skip
     if finding.usable:
-        output.note(f"{name} is verified; next: sestrack domain create trace --primary {sender.primary}")
+        output.note(
+            f"{name} is verified; next: sestrack domain create trace --primary {sender.primary}"
+        )
         return
     if finding.transient or (finding.absent and sender.status is SenderStatus.PENDING):
         raise TryAgain(f"{name}: {finding.found}", finding.advice)  # noqa: EM102, TRY003

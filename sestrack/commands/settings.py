@@ -83,9 +83,7 @@ def show(
 @app.command("enable")
 def enable_command(  # noqa: PLR0913 - one for each choice
     ctx: typer.Context,
-    dimension: Annotated[
-        Dimension | None, typer.Option(help="Who the settings apply to.")
-    ] = None,
+    dimension: Annotated[Dimension | None, typer.Option(help="Who the settings apply to.")] = None,
     domain: Annotated[str, typer.Option(metavar="NAME", help="A verified trace domain.")] = "",
     click: Annotated[bool | None, typer.Option("--click/--no-click")] = None,
     opens: Annotated[bool | None, typer.Option("--open/--no-open")] = None,

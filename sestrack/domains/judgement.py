@@ -156,7 +156,9 @@ def _silent(detail: str, expected: str) -> Finding:
 
 
 def _failing(detail: str, expected: str) -> Finding:
-    advice = "the zone's name servers fail, or its signatures; nothing is changed, verify again later"
+    advice = (
+        "the zone's name servers fail, or its signatures; nothing is changed, verify again later"
+    )
     return Finding(State.SERVFAIL, f"DNS answers with a failure{_behind(detail)}", expected, advice)
 
 

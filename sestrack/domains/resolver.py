@@ -83,7 +83,9 @@ class Resolver:
         if response is not None:
             for rrset in response.answer:
                 if rrset.rdtype == dns.rdatatype.TXT:
-                    texts += [b"".join(r.strings).decode("utf-8", "backslashreplace") for r in rrset]
+                    texts += [
+                        b"".join(r.strings).decode("utf-8", "backslashreplace") for r in rrset
+                    ]
         return TxtFacts(name, outcome, tuple(texts), detail)
 
     async def _ask_addresses(
@@ -113,14 +115,12 @@ class Resolver:
             current = target
         return tuple(chain), True
 
-    async def _ask(
-        self, name: str, kind: str
-    ) -> tuple[Outcome, str, dns.message.Message | None]:
+    async def _ask(self, name: str, kind: str) -> tuple[Outcome, str, dns.message.Message | None]:
         try:
             async with asyncio.timeout(_LIMIT):
                 answer = await self._resolver.resolve(name + ".", kind, raise_on_no_answer=False)
         except dns.resolver.NXDOMAIN as error:
-            return Outcome.NO_SUCH_NAME, "", next(iter(error.responses().values()), None)
+            return Outcome.NO_SUCH_NAME, "", _first_response(error)
         except dns.resolver.NoNameservers as error:
             return _failure(error)
         except (TimeoutError, dns.exception.Timeout):
@@ -128,6 +128,10 @@ class Resolver:
         except (dns.exception.DNSException, OSError) as error:
             return Outcome.SERVER_FAILURE, type(error).__name__, None
         return Outcome.ANSWER, "", answer.response
+
+
+def _first_response(error: dns.resolver.NXDOMAIN) -> dns.message.Message | None:
+    return next(iter(error.kwargs["responses"].values()), None)
 
 
 def _failure(error: dns.resolver.NoNameservers) -> tuple[Outcome, str, None]:

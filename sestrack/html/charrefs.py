@@ -24,6 +24,7 @@ _EVERYDAY = {
 _C1_FIRST = 0x80
 _C1_LAST = 0x9F
 _MAX_CODE_POINT = 0x10FFFF
+_SURROGATES = (0xD800, 0xDFFF)
 _REPLACEMENT = "\ufffd"
 
 
@@ -55,7 +56,7 @@ def _numeric(digits: str) -> str:
     if len(significant) > len(str(_MAX_CODE_POINT)):
         return _REPLACEMENT
     number = int(significant or "0", 16 if hexadecimal else 10)
-    if number == 0 or number > _MAX_CODE_POINT or 0xD800 <= number <= 0xDFFF:
+    if number == 0 or number > _MAX_CODE_POINT or _SURROGATES[0] <= number <= _SURROGATES[1]:
         return _REPLACEMENT
     if _C1_FIRST <= number <= _C1_LAST:
         return bytes((number,)).decode("cp1252", "replace").replace(_REPLACEMENT, chr(number))

@@ -20,8 +20,8 @@ first match of `_PLACE` at or after it.  Let `closed` be the last ">" between th
 
 Where the proof fails (`place` is in a comment, a ">" in a value, a stray quote, `1 < 2`),
 the scanner goes on from `known` construct by construct, exactly by the states of the
-standard, until it has passed `place`.  A tag is always read exactly, attribute by attribute; a pattern takes
-those that are tidy in one step.
+standard, until it has passed `place`.  A tag is always read exactly, attribute by
+attribute; a pattern takes those that are tidy in one step.
 
 The time is linear: what lies behind `known` is never looked at again, and a pattern
 that could go back does so over a bounded number of attributes.  Bytes are compared
@@ -100,7 +100,6 @@ _ANCHOR_REST = (
 )  # fmt: skip
 
 
-
 def _tidy_raw_text(begun: str, rest: str) -> bytes:
     """Match the rest of a tidy element that has raw text, up to its end tag, or nothing."""
     return (
@@ -116,7 +115,7 @@ def _tidy_raw_text(begun: str, rest: str) -> bytes:
 _PLACE = re.compile(
     rb"<(?:"
     rb"/(?:[bB][oO](?:[dD][yY]>()|)|[hH][tT](?:[mM][lL]>()|))"
-    + rb"|[tT](?:[iI]" + _tidy_raw_text("ti", "tle") + rb"|[eE])"  # title textarea
+     rb"|[tT](?:[iI]" + _tidy_raw_text("ti", "tle") + rb"|[eE])"  # title textarea
     + rb"|[aA](?:(?:[rR][eE][aA])?" + _ANCHOR_REST + rb"|[\t\n\f\r />rR])"  # a area
     + rb"|[sS](?:[tT][yY]" + _tidy_raw_text("sty", "le") + rb"|[cC]|[vV])"  # style script svg
     # iframe noembed noframes plaintext v:, math, xmp
@@ -166,7 +165,7 @@ _INTEGRATION = {
 _MAX_DEPTH = 512
 
 
-class _EndOfFile(Exception):  # noqa: N818 - the standard's own word for it
+class _EndOfFile(Exception):
     """The document ends in a construct that began at `start`."""
 
     def __init__(self, start: int) -> None:

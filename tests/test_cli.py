@@ -1,0 +1,318 @@
+"""The program as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Program
+
+from sestrack.cli import COMMANDS
+from sestrack.commands.rewrite import OPTIONS, light
+
+LETTER = b'<html><body><a href="https://example.com/?a=1&amp;b=2">x</a></body></html>\n'
+SEND = ("rewrite", "--sender", "news.example.com")
+FULL = (*SEND, "--recipient", "ada@example.org", "--message", "june")
+
+
+def test_init_twice_changes_nothing(program: Program) -> None:
+    """A second `init` leaves the key and the edge; the file is its owner's alone."""
+    program.ok("init", "--edge", "edge.example.net")
+    assert stat.S_IMODE(program.store.stat().st_mode) == 0o600
+    before = json.loads(program.ok("keys", "list", "--json"))
+    program.ok("init")
+    assert json.loads(program.ok("keys", "list", "--json")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        pytest.param(["sender", "show", "no.example.com"], 66, id="unknown sender domain"),
+        pytest.param(["domain", "show", "no.example.com"], 66, id="unknown trace domain"),
+        pytest.param(["domain", "create", "ab"], 1, id="a bad prefix"),
+        pytest.param(["domain", "create", "trace"], 1, id="the same one twice"),
+        pytest.param(["sender", "add", "news.example.com"], 1, id="the same sender twice"),
+        pytest.param(["sender", "add", "co.uk"], 1, id="a public suffix"),
+        pytest.param(["sender", "remove", "news.example.com"], 1, id="a trace domain rests on it"),
+        pytest.param(["settings", "enable"], 1, id="enabling without a dimension"),
+        pytest.param(["settings", "apply", "missing.toml"], 66, id="no such file"),
+        pytest.param(["inspect", "https://trace.example.com/Qabc"], 65, id="a forged URL"),
+        pytest.param(["inspect", "hello"], 65, id="no URL"),
+        pytest.param(["nonsense"], 2, id="no such command"),
+        pytest.param(["rewrite"], 2, id="a missing option"),
+        pytest.param(["rewrite", "--sender", "-bad-", "x.html"], 66, id="no such mail"),
+        pytest.param(["domain", "verify", "--resolver", "x"], 2, id="a resolver that is none"),
+    ],
+)
+def test_errors_have_a_code_and_leave_stdout_empty(
+    ready: Program, arguments: list[str], code: int
+) -> None:
+    """Each error has its exit code, one line of words, and nothing on stdout."""
+    done = ready(*arguments)
+    assert (done.returncode, done.stdout) == (code, b"")
+    assert done.stderr.startswith(b"sestrack: error: ")
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(program: Program, command: str) -> None:
+    """Help teaches."""
+    text = program.ok(command, "--help")
+    for line in text.partition("Commands:\n")[2].splitlines():
+        text += program.ok(command, line.split()[0], "--help")
+    assert "Example: " in text
+
+
+def test_no_store_is_not_set_up(program: Program) -> None:
+    """Without a store every command says what to type; a mail goes out as it came."""
+    done = program(*SEND, stdin=LETTER)
+    assert (done.returncode, done.stdout) == (78, LETTER)
+    assert program("sender", "list").returncode == 78
+
+
+def test_a_file_that_is_no_store(program: Program) -> None:
+    """Another file is not touched."""
+    program.store.write_bytes(b"hello, this is no database at all" * 200)
+    done = program("sender", "list")
+    assert done.returncode == 65
+    assert b"not a store" in done.stderr
+
+
+def test_a_mail_is_rewritten_and_inspected(tracking: Program) -> None:
+    """The pipe wraps the link and adds the pixel; inspect reads both; again changes nothing."""
+    mail = tracking.ok(*FULL, stdin=LETTER)
+    urls = [part.split('"')[0] for part in mail.split('"https://')[1:]]
+    click = json.loads(tracking.ok("inspect", "https://" + urls[0], "--json"))
+    assert click["destination"] == "https://example.com/?a=1&b=2"
+    assert (click["recipient"], click["message"]) == ("ada@example.org", "june")
+    assert json.loads(tracking.ok("inspect", "https://" + urls[1], "--json"))["kind"] == "open"
+    assert tracking.ok(*FULL, stdin=mail.encode()) == mail
+
+
+def test_the_same_time_gives_the_same_bytes(tracking: Program) -> None:
+    """Sealing is deterministic."""
+    first, second = (
+        tracking.ok(*FULL, "--at", "2026-06-01T08:00:00Z", stdin=LETTER) for _ in range(2)
+    )
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("sender", "reason"),
+    [("other.example.com", b"not a sender domain"), ("shop.example.org", b"not verified")],
+)
+def test_untracked_mail_goes_out_as_it_came(
+    tracking: Program, sender: str, reason: bytes
+) -> None:
+    """An unknown or pending sender domain is no failure, but with --strict."""
+    tracking.ok("sender", "add", "shop.example.org")
+    for strict, code in (([], 0), (["--strict"], 1)):
+        done = tracking("rewrite", "--sender", sender, *strict, stdin=LETTER)
+        assert (done.returncode, done.stdout) == (code, LETTER)
+        assert reason in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        pytest.param(b"", 65, id="empty"),
+        pytest.param(b"\x89PNG\r\n\x1a\n" + bytes(100), 65, id="a picture"),
+        pytest.param(b"From: a@example.com\nTo: b@example.com\n\n<p>x", 65, id="a message"),
+    ],
+)
+def test_what_is_not_html_goes_out_as_it_came(tracking: Program, data: bytes, code: int) -> None:
+    """The original bytes, one line on stderr, a status that is not zero."""
+    done = tracking(*FULL, stdin=data)
+    assert (done.returncode, done.stdout) == (code, data)
+    assert done.stderr
+
+
+def test_files_folders_and_in_place(tracking: Program) -> None:
+    """--check tells, --in-place changes and keeps the mode, and again changes nothing."""
+    folder = tracking.folder / "mails" / "deep"
+    folder.mkdir(parents=True)
+    for name in ("one.html", "two.HTM", "not.txt"):
+        (folder / name).write_bytes(LETTER)
+    (folder / "one.html").chmod(0o640)
+    assert tracking(*FULL, "--check", "mails").returncode == 1
+    assert b"+<html>" in tracking(*FULL, "--diff", "mails").stdout
+    assert (folder / "one.html").read_bytes() == LETTER
+    tracking.ok(*FULL, "--in-place", "mails")
+    assert b"trace.example.com" in (folder / "one.html").read_bytes()
+    assert b"trace.example.com" in (folder / "two.HTM").read_bytes()
+    assert (folder / "not.txt").read_bytes() == LETTER
+    assert stat.S_IMODE((folder / "one.html").stat().st_mode) == 0o640
+    assert tracking(*FULL, "--check", "mails").returncode == 0
+    assert len(list(folder.iterdir())) == 3
+
+
+def test_the_report_says_what_became_of_each_link(tracking: Program) -> None:
+    """One JSON object a link, with its place and the reason."""
+    data = LETTER.replace(b"</body>", b'<a href="mailto:x@example.com">m</a></body>')
+    tracking.ok(*FULL, "--report", "report.jsonl", stdin=data)
+    rows = [json.loads(r) for r in (tracking.folder / "report.jsonl").read_text().splitlines()]
+    assert [row["reason"] for row in rows] == ["wrapped", "other-scheme"]
+    assert data[rows[0]["start"] : rows[0]["end"]] == b"https://example.com/?a=1&amp;b=2"
+
+
+def test_a_full_disk_and_a_closed_pipe(tracking: Program) -> None:
+    """Writing that fails leaves with 74, buffered or not."""
+    for unbuffered in ("", "1"):
+        environment = tracking.environment | {"PYTHONUNBUFFERED": unbuffered}
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "sestrack", *FULL], input=LETTER, stdout=full,
+                stderr=subprocess.PIPE, check=False, env=environment, timeout=60,
+            )  # fmt: skip
+        assert done.returncode == 74
+        assert b"Traceback" not in done.stderr
+
+
+def test_a_file_limit_leaves_the_old_file(tracking: Program) -> None:
+    """With `ulimit -f` in the way, --in-place leaves the file as it was."""
+    mail = tracking.folder / "mail.html"
+    data = LETTER * 100
+    mail.write_bytes(data)
+    command = f"ulimit -f 2; exec {sys.executable} -m sestrack {' '.join(FULL)} --in-place mail.html"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, check=False, cwd=tracking.folder,
+        env=tracking.environment, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 74, done.stderr
+    assert mail.read_bytes() == data
+    assert [p.name for p in tracking.folder.glob("mail*")] == ["mail.html"]
+
+
+def test_deleting_is_refused_while_settings_use_the_domain(tracking: Program) -> None:
+    """A retired domain makes mail go out untracked; its links still open."""
+    url = tracking.ok(*FULL, stdin=LETTER).split('"')[1]
+    assert tracking("domain", "delete", "trace.example.com").returncode == 1
+    tracking.ok("settings", "apply", "-", stdin=b"enabled = false\n")
+    tracking.ok("domain", "delete", "trace.example.com")
+    assert json.loads(tracking.ok("domain", "list", "--json"))[0]["status"] == "retired"
+    tracking.ok("keys", "rotate")
+    assert json.loads(tracking.ok("inspect", url, "--json"))["message"] == "june"
+
+
+def test_disabling_keeps_every_choice(tracking: Program) -> None:
+    """Enabling again needs no choice."""
+    before = tracking.ok("settings", "export")
+    tracking.ok("settings", "disable")
+    assert tracking(*FULL, stdin=LETTER).stdout == LETTER
+    tracking.ok("settings", "enable")
+    assert tracking.ok("settings", "export") == before
+
+
+def test_apply_shows_and_keeps_comments(tracking: Program) -> None:
+    """--check and --dry-run change nothing; comments come back."""
+    text = tracking.ok("settings", "export") + "# mine\n"
+    assert tracking("settings", "apply", "-", "--check", stdin=text.encode()).returncode == 1
+    assert "+# mine" in tracking.ok("settings", "apply", "-", "--dry-run", stdin=text.encode())
+    assert "# mine" not in tracking.ok("settings", "export")
+    tracking.ok("settings", "apply", "-", stdin=text.encode())
+    tracking.ok("settings", "disable")
+    assert "# mine" in tracking.ok("settings", "export")
+
+
+def editor(program: Program, code: str) -> str:
+    """Make a real editor: a program that changes the file it is given."""
+    script = program.folder / "editor.py"
+    script.write_text(f"import sys, pathlib\nfile = pathlib.Path(sys.argv[1])\n{code}\n")
+    return f"{sys.executable} {script}"
+
+
+def test_edit_reopens_with_the_error_on_top(tracking: Program) -> None:
+    """Invalid text comes back with its error; once valid it is saved."""
+    code = (
+        "text = file.read_text()\n"
+        "if text.startswith('#! error'):\n"
+        "    (file.parent / 'seen.txt').write_text(text)\n"
+        "    file.write_text(text.replace('clikc', 'click'))\n"
+        "else:\n"
+        "    file.write_text(text.replace('click = true', 'clikc = false'))\n"
+    )
+    done = tracking("settings", "edit", EDITOR=editor(tracking, code), TMPDIR=str(tracking.folder))
+    assert done.returncode == 0, done.stderr
+    assert "clikc" in (tracking.folder / "seen.txt").read_text().splitlines()[0]
+    assert "click = false" in tracking.ok("settings", "export")
+    assert "#!" not in tracking.ok("settings", "export")
+
+
+@pytest.mark.parametrize("code", ["", "file.write_text('')"])
+def test_edit_is_cancelled(tracking: Program, code: str) -> None:
+    """Unchanged or emptied text changes nothing."""
+    before = tracking.ok("settings", "export")
+    done = tracking("settings", "edit", EDITOR=editor(tracking, code))
+    assert (done.returncode, b"cancelled" in done.stderr) == (0, True)
+    assert tracking.ok("settings", "export") == before
+
+
+def test_edit_does_not_overwrite_another(tracking: Program) -> None:
+    """A change made meanwhile stays, and the edited text is kept."""
+    code = (
+        "import subprocess\n"
+        f"subprocess.run([{sys.executable!r}, '-m', 'sestrack', 'settings', 'disable'])\n"
+        "file.write_text(file.read_text() + '# mine\\n')\n"
+    )
+    done = tracking("settings", "edit", EDITOR=editor(tracking, code))
+    assert done.returncode == 75
+    kept = Path(done.stderr.decode().rsplit("your text is in ", 1)[1].strip())
+    assert "# mine" in kept.read_text()
+    kept.unlink()
+    assert "enabled = false" in tracking.ok("settings", "export")
+
+
+def test_a_busy_store_is_tried_later(ready: Program) -> None:
+    """A lock that is not given back in time becomes 75; reading goes on."""
+    with sqlite3.connect(ready.store, isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert ready("keys", "rotate").returncode == 75
+        ready.ok("keys", "list")
+        other.execute("ROLLBACK")
+
+
+def test_killing_any_command_leaves_the_old_state_or_the_new(program: Program) -> None:
+    """`kill -9` at any moment: the store opens, and has all of a change or nothing of it."""
+    program.ok("init", "--edge", "edge.example.net")
+    for step in range(12):
+        child = subprocess.Popen(
+            [sys.executable, "-m", "sestrack", "sender", "add", f"n{step}.example.com"],
+            env=program.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        time.sleep(0.15 + step * 0.04)
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+        for row in json.loads(program.ok("sender", "list", "--json")):
+            assert row["proof"].startswith("sestrack-verify=")
+    with sqlite3.connect(program.store) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_the_light_reader_knows_every_option() -> None:
+    """Both readers are made from one table; the light one fills the same fields."""
+    for option in OPTIONS:
+        value = option.choices[0] if option.choices else "x"
+        for flag in option.flags:
+            words = [flag, value] if option.metavar else [flag]
+            request = light(["--sender", "example.com", *words, "file.html"])
+            assert request is not None
+            wanted = value if option.metavar else True
+            assert getattr(request, option.name) == wanted
+            assert request.files == ("file.html",)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--nonsense"], ["--help"], ["--sender"], [], ["--sender=x", "--pixel", "left"], ["-ox"]],
+)
+def test_the_light_reader_leaves_the_rest_to_typer(words: list[str]) -> None:
+    """What is not plainly right is not read."""
+    assert light(words) is None
