@@ -109,9 +109,7 @@ def test_the_same_time_gives_the_same_bytes(tracking: Program) -> None:
     ("sender", "reason"),
     [("other.example.com", b"not a sender domain"), ("shop.example.org", b"not verified")],
 )
-def test_untracked_mail_goes_out_as_it_came(
-    tracking: Program, sender: str, reason: bytes
-) -> None:
+def test_untracked_mail_goes_out_as_it_came(tracking: Program, sender: str, reason: bytes) -> None:
     """An unknown or pending sender domain is no failure, but with --strict."""
     tracking.ok("sender", "add", "shop.example.org")
     for strict, code in (([], 0), (["--strict"], 1)):
@@ -181,7 +179,9 @@ def test_a_file_limit_leaves_the_old_file(tracking: Program) -> None:
     mail = tracking.folder / "mail.html"
     data = LETTER * 100
     mail.write_bytes(data)
-    command = f"ulimit -f 2; exec {sys.executable} -m sestrack {' '.join(FULL)} --in-place mail.html"
+    command = (
+        f"ulimit -f 2; exec {sys.executable} -m sestrack {' '.join(FULL)} --in-place mail.html"
+    )
     done = subprocess.run(
         ["bash", "-c", command], capture_output=True, check=False, cwd=tracking.folder,
         env=tracking.environment, timeout=60,

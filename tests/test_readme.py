@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import tour
+
 from sestrack import errors
 from sestrack.cli import COMMANDS
 

@@ -191,7 +191,7 @@ def test_effective_settings(
         assert verdict.entry == (OWN if code == "own-entry" else ON)
 
 
-TRACKED = Settings(True, Dimension.ACCOUNT, ON, {})  # noqa: FBT003
+TRACKED = Settings(True, Dimension.ACCOUNT, ON, {})
 
 
 @pytest.mark.parametrize(
@@ -245,10 +245,10 @@ RETIRED = {ON.domain: a_domain(ON.domain, DomainStatus.RETIRED)}
                      id="no domain named"),
         pytest.param(TRACKED._replace(account=Entry(enabled=False)), GOOD, set(), "",
                      id="an entry that is off may be empty"),
-        pytest.param(Settings(True, Dimension.DOMAIN, None, {"n.x": NOTHING}), GOOD, set(),  # noqa: FBT003
+        pytest.param(Settings(True, Dimension.DOMAIN, None, {"n.x": NOTHING}), GOOD, set(),
                      "neither", id="an own entry with nothing on"),
-        pytest.param(Settings(True, Dimension.DOMAIN, None, {}), GOOD, set(), "", id="no entry yet"),  # noqa: FBT003
-        pytest.param(Settings(True, Dimension.ACCOUNT, ON, {"n.x": NOTHING}), GOOD, set(), "",  # noqa: FBT003
+        pytest.param(Settings(True, Dimension.DOMAIN, None, {}), GOOD, set(), "", id="no entry yet"),
+        pytest.param(Settings(True, Dimension.ACCOUNT, ON, {"n.x": NOTHING}), GOOD, set(), "",
                      id="an entry that is not used"),
     ],
 )  # fmt: skip

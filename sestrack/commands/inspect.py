@@ -33,8 +33,10 @@ def inspect(
     Example: sestrack inspect https://trace.example.com/QX…/QY…
     """
     with store.Store(ctx.obj or store.default_path()) as opened:
-        keys = [Key.from_secret(row.id, row.secret) for row in opened.keys()  # noqa: SIM118 - a store is no dictionary
-]
+        keys = [
+            Key.from_secret(row.id, row.secret)
+            for row in opened.keys()  # noqa: SIM118 - a store is no dictionary
+        ]
     if not keys:
         msg = "the store has no key"
         raise NotSetUp(msg, "sestrack init")
