@@ -160,6 +160,8 @@ class _Tracking(NamedTuple):
 def _run(request: Request, path: str) -> int:
     inputs = list(_inputs(request.files))
     _check_request(request, inputs)
+    if request.report and os.path.isfile(request.report):
+        os.truncate(request.report, 0)
     try:
         tracking = _tracking(request, path)
         _check_texts(request)
@@ -364,14 +366,11 @@ def _report(request: Request, name: str, template: Template) -> None:
         output.product(text)
         return
     try:
-        with open(request.report, "a" if name in _reported else "w", encoding="utf-8") as file:
+        with open(request.report, "a", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
         msg = f"cannot write the report {request.report}: {error.strerror}"
         raise CannotCreate(msg, "--report FILE") from None
-
-
-_reported: frozenset[str] = frozenset()
 
 
 def _show_diff(name: str, data: bytes, result: bytes) -> None:
