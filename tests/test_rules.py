@@ -228,6 +228,7 @@ RETIRED = {ON.domain: a_domain(ON.domain, DomainStatus.RETIRED)}
     ("settings", "domains", "in_use", "reason"),
     [
         pytest.param(TRACKED, GOOD, set(), "", id="good"),
+        pytest.param(TRACKED._replace(enabled=False), GOOD, set(), "", id="good, and disabled"),
         pytest.param(TRACKED, PENDING, set(), "not verified", id="a pending domain"),
         pytest.param(TRACKED, FAILING, set(), "failing", id="a failing domain, newly named"),
         pytest.param(TRACKED, FAILING, {ON.domain}, "", id="a failing domain that was in use"),
