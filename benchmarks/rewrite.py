@@ -136,7 +136,7 @@ CONTESTANTS: dict[str, Callable[[bytes], bytes]] = {
 
 def main() -> None:
     """Measure with real tokens, then with constant ones."""
-    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 9  # noqa: PLR2004
+    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 9
     for Tokens.constant in (False, True):
         measure(rounds)
 
