@@ -6,6 +6,7 @@
     ├── BadInput                 65   input is not what it claims: TOML, URL, key file
     │   └── ForgedToken          65   a tracking URL that we did not seal
     ├── NotFound                 66   no such file, sender domain, trace domain
+    ├── CannotListen             69   the address to serve on cannot be had
     ├── CannotCreate             73   a file that should be written cannot be
     ├── InputOutputError         74   reading or writing failed half-way
     ├── TryAgain                 75   later: DNS silent, record not there yet, store busy
@@ -67,6 +68,12 @@ class NotFound(SestrackError):
     """The thing that was named does not exist."""
 
     code = 66
+
+
+class CannotListen(SestrackError):
+    """The address to serve on cannot be had."""
+
+    code = 69
 
 
 class CannotCreate(SestrackError):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sestrack.errors import InputOutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
 
 def note(message: str) -> None:
@@ -92,8 +92,34 @@ def json_array(values: Sequence[dict[str, Any]]) -> None:
     product(json.dumps(values, ensure_ascii=False, indent=2) + "\n")
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table on a terminal, tab-separated lines with a heading on a pipe."""
+def csv_lines(rows: Iterable[Iterable[Any]]) -> str:
+    """Write comma-separated values (RFC 4180, but for the ends of lines)."""
+    import csv
+    import io
+
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def bar(value: int, most: int, width: int = 12) -> str:
+    """Draw a number as a part of the largest; in eighths of a character where they can be had."""
+    if not most:
+        return ""
+    encoding = (sys.stdout.encoding or "").lower().replace("-", "")
+    if not encoding.startswith("utf"):
+        return "#" * round(width * value / most)
+    eighths = round(8 * width * value / most)
+    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
+
+
+def table(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], right: Collection[int] = ()
+) -> None:
+    """Print a table on a terminal, tab-separated lines with a heading on a pipe.
+
+    `right` are the columns of numbers, from 0.
+    """
     rows = list(rows)
     if not sys.stdout.isatty():
         lines = ["\t".join(_one_line(cell) for cell in row) for row in (headings, *rows)]
@@ -104,8 +130,12 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     from rich.text import Text
 
     drawn = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in headings:
-        drawn.add_column(heading, overflow="fold")
+    for index, heading in enumerate(headings):
+        if heading:
+            number = index in right
+            drawn.add_column(heading, overflow="fold", justify="right" if number else "left")
+        else:
+            drawn.add_column("", no_wrap=True)
     for row in rows:
         drawn.add_row(*map(Text, row))
     Console().print(drawn)

@@ -14,16 +14,23 @@ def utc(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def seconds_of(time: str) -> int:
+def seconds_of(time: str, option: str = "--at", now: int | None = None) -> int:
     """Read a time: `2026-06-01T08:00:00Z`, another offset, a day, or seconds since 1970.
 
-    Without an offset it is UTC.  Raises `UsageError`.
+    Without an offset it is UTC.  With `now` also what is so long ago: `7d`, `12h`, `30m`.
+    Raises `UsageError` that names the option.
     """
     if time.isdigit() and len(time) > 8:  # noqa: PLR2004 - eight digits are a day
         return int(time)
+    if now is not None and time[:-1].isdigit() and time[-1:] in _UNITS:
+        return now - int(time[:-1]) * _UNITS[time[-1]]
     try:
         moment = datetime.fromisoformat(time)
-    except ValueError:
-        msg = f"--at {time!r} is not a time"
-        raise UsageError(msg, "a time like 2026-06-01T08:00:00Z") from None
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+    except (ValueError, OverflowError):
+        msg = f"{option} {time!r} is not a time"
+        ago = ", or 7d" if now is not None else ""
+        raise UsageError(msg, f"a time like 2026-06-01T08:00:00Z, a day{ago}") from None
+
+
+_UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}

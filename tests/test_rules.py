@@ -176,7 +176,7 @@ EFFECTIVE = [
     [pytest.param(*row[1:], id=row[0]) for row in EFFECTIVE],
 )
 def test_effective_settings(
-    enabled: bool,  # noqa: FBT001
+    enabled: bool,
     dimension: Dimension | None,
     account: Entry | None,
     senders: dict[str, Entry],

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json as json_module
 import os
-from base64 import b64encode
 from typing import Annotated
 
 import typer
 
 from sestrack import output, store
 from sestrack.errors import CannotCreate
+from sestrack.keyfile import write_keys
 from sestrack.times import utc
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
@@ -55,26 +54,13 @@ def export(
     """
     with store.Store(ctx.obj or store.default_path()) as opened:
         keys = opened.keys()
-    text = json_module.dumps(
-        {
-            "sestrack-keys": 1,
-            "keys": [
-                {
-                    "id": k.id,
-                    "created_at": utc(k.created_at),
-                    "secret": b64encode(k.secret).decode(),
-                }
-                for k in keys
-            ],
-        },
-        indent=2,
-    )
+    text = write_keys(keys)
     if file == "-":
-        output.product(text + "\n")
+        output.product(text)
         return
     try:
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-            stream.write(text + "\n")
+            stream.write(text)
     except OSError as failure:
         msg = f"cannot create {file}: {failure.strerror}"
         raise CannotCreate(msg, "name a new file; none is overwritten") from None

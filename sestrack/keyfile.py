@@ -1,0 +1,56 @@
+"""The key file: all sealing keys, as JSON, for the day the store is lost.
+
+{"sestrack-keys": 1, "keys": [{"id": 1, "created_at": "2026-…", "secret": "base64"}]}
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode, b64encode
+from binascii import Error as Base64Error
+from typing import TYPE_CHECKING
+
+from sestrack.errors import BadInput, InputOutputError, NoPermission, NotFound
+from sestrack.times import utc
+from sestrack.tokens import KEY_OCTETS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sestrack.store import KeyRow
+
+_HINT = "a file that `sestrack keys export FILE` made"
+
+
+def write_keys(keys: Iterable[KeyRow]) -> str:
+    """Return the text of a key file."""
+    rows = [
+        {"id": key.id, "created_at": utc(key.created_at), "secret": b64encode(key.secret).decode()}
+        for key in keys
+    ]
+    return json.dumps({"sestrack-keys": 1, "keys": rows}, indent=2) + "\n"
+
+
+def read_keys(file: str) -> list[tuple[int, bytes]]:
+    """Read ids and secrets, the newest first.  Raises `BadInput`, `NotFound`."""
+    try:
+        with open(file, encoding="utf-8") as stream:
+            document = json.load(stream)
+        keys = [
+            (int(row["id"]), b64decode(row["secret"], validate=True)) for row in document["keys"]
+        ]
+        if document["sestrack-keys"] != 1 or any(len(s) != KEY_OCTETS for _, s in keys):
+            raise ValueError
+    except FileNotFoundError:
+        msg = f"there is no key file {file}"
+        raise NotFound(msg, _HINT) from None
+    except PermissionError as error:
+        msg = f"the key file {file} cannot be read: {error.strerror}"
+        raise NoPermission(msg, f"ls -l {file}") from None
+    except (ValueError, KeyError, TypeError, Base64Error):
+        msg = f"{file} is not a key file"
+        raise BadInput(msg, _HINT) from None
+    except OSError as error:
+        msg = f"cannot read the key file {file}: {error.strerror}"
+        raise InputOutputError(msg, f"ls -l {file}") from None
+    return sorted(keys, reverse=True)
