@@ -7,6 +7,8 @@ knows at a glance.
 
 from __future__ import annotations
 
+import os
+
 from sqlite_utils import Database, Migrations
 
 from sestrack.store import APPLICATION_ID, SCHEMA_VERSION
@@ -55,6 +57,94 @@ def m001_main_job(db: Database) -> None:
         pk="sender", strict=True, not_null={"click", "open", "enabled"},
         foreign_keys=[("trace_domain", "trace_domain", "name")],
     )  # fmt: skip
+
+
+@migrations()
+def m002_tracking(db: Database) -> None:
+    """Make events, what is made of them, and the figures."""
+    for statement in _TRACKING:
+        db.execute(statement)
+    db.execute("INSERT INTO progress (id, who) VALUES (1, ?)", [os.urandom(32)])
+
+
+_TRACKING = (
+    # what an event's row would repeat
+    """
+    CREATE TABLE origin (
+        id INTEGER PRIMARY KEY, sender TEXT NOT NULL, message TEXT NOT NULL,
+        trace_domain TEXT NOT NULL, UNIQUE (sender, message, trace_domain)
+    ) STRICT
+    """,
+    """
+    CREATE TABLE link (
+        id INTEGER PRIMARY KEY, origin INTEGER NOT NULL, number INTEGER NOT NULL, url TEXT NOT NULL,
+        UNIQUE (origin, number, url)
+    ) STRICT
+    """,
+    """
+    CREATE TABLE agent (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE) STRICT
+    """,
+    # facts, in the order they came: no other index, for each costs half of the speed
+    """
+    CREATE TABLE event (
+        id INTEGER PRIMARY KEY, at INTEGER NOT NULL, kind INTEGER NOT NULL, origin INTEGER NOT NULL,
+        link INTEGER, recipient TEXT NOT NULL, minted INTEGER NOT NULL, ip TEXT NOT NULL,
+        agent INTEGER NOT NULL, traits INTEGER NOT NULL
+    ) STRICT
+    """,
+    # what is made of an event: where from, with what, by whom, why
+    """
+    CREATE TABLE place (
+        id INTEGER PRIMARY KEY, country TEXT NOT NULL, region TEXT NOT NULL,
+        UNIQUE (country, region)
+    ) STRICT
+    """,
+    """
+    CREATE TABLE program (
+        id INTEGER PRIMARY KEY, device TEXT NOT NULL, client TEXT NOT NULL, system TEXT NOT NULL,
+        UNIQUE (device, client, system)
+    ) STRICT
+    """,
+    """
+    CREATE TABLE visit (
+        event INTEGER PRIMARY KEY, visitor INTEGER NOT NULL, place INTEGER NOT NULL,
+        program INTEGER NOT NULL, reasons INTEGER NOT NULL, rules INTEGER NOT NULL
+    ) STRICT
+    """,
+    # figures: per day and message, as a whole (dimension 0) and by one thing more
+    """
+    CREATE TABLE tally (
+        origin INTEGER NOT NULL, dimension INTEGER NOT NULL, day INTEGER NOT NULL,
+        value ANY NOT NULL, visitor INTEGER NOT NULL, opens INTEGER NOT NULL,
+        openers INTEGER NOT NULL, readers INTEGER NOT NULL,
+        clicks INTEGER NOT NULL, clickers INTEGER NOT NULL,
+        PRIMARY KEY (dimension, day, origin, value, visitor)
+    ) STRICT, WITHOUT ROWID
+    """,
+    # what a recipient did first, so that uniques are counted once: who is a keyed hash
+    """
+    CREATE TABLE first (
+        origin INTEGER NOT NULL, who INTEGER NOT NULL, what INTEGER NOT NULL, day INTEGER NOT NULL,
+        PRIMARY KEY (origin, who, what)
+    ) STRICT, WITHOUT ROWID
+    """,
+    # copies made, where they were counted
+    """
+    CREATE TABLE copies (
+        sender TEXT NOT NULL, message TEXT NOT NULL, number INTEGER NOT NULL,
+        PRIMARY KEY (sender, message)
+    ) STRICT, WITHOUT ROWID
+    """,
+    # the one row of how far everything is: events up to `judged` are in the figures, those up
+    # to `purged` and before the day `purged_day` are gone
+    """
+    CREATE TABLE progress (
+        id INTEGER PRIMARY KEY CHECK (id = 1), judged INTEGER NOT NULL DEFAULT 0,
+        purged INTEGER NOT NULL DEFAULT 0, purged_day INTEGER NOT NULL DEFAULT 0,
+        lost INTEGER NOT NULL DEFAULT 0, lost_at INTEGER NOT NULL DEFAULT 0, who BLOB NOT NULL
+    ) STRICT
+    """,
+)
 
 
 def apply(db: Database) -> bool:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from sestrack.settings import Text
 
 APPLICATION_ID = 0x73657374  # "sest": tells our files from other SQLite files
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """`PRAGMA user_version`: the number of migrations that made the file."""
 
 BUSY_SECONDS = 5.0
@@ -93,6 +93,66 @@ def initialise(path: str, edge: str, now: int) -> bool:
     return changed
 
 
+def open_for_recording(path: str) -> sqlite3.Connection:
+    """Return a connection that writes, for `sestrack.tracker`; what is deleted is overwritten."""
+    with Store(path), sqlite_errors(path):
+        connection = _connect(path, "rw")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA secure_delete = ON")
+        return connection
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All of it, or nothing."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+@contextmanager
+def serving_lock(path: str) -> Iterator[None]:
+    """Hold the lock of the one server that writes to a store.  Raises `TryAgain`."""
+    import fcntl
+
+    try:
+        handle = os.open(f"{path}-serve", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError:
+        yield  # there is no store here, or none that can be written
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        msg = f"another sestrack serve records into {path}"
+        raise TryAgain(msg, "sestrack serve --workers 2 uses more cores") from None
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def is_served(path: str) -> bool:
+    """Does a server record into the store now?"""
+    try:
+        with serving_lock(path):
+            return False
+    except TryAgain:
+        return True
+
+
+def _connect(path: str, mode: str) -> sqlite3.Connection:
+    quoted = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    return sqlite3.connect(
+        f"file:{quoted}?mode={mode}", uri=True, timeout=BUSY_SECONDS, isolation_level=None
+    )
+
+
 class Store:
     """An open store."""
 
@@ -100,7 +160,7 @@ class Store:
         """Open `path` for reading; `change` opens it for writing."""
         self.path = path
         self._writing = fresh
-        with _sqlite_errors(path):
+        with sqlite_errors(path):
             self._connection = self._open()
             if not fresh:
                 self._check_schema()
@@ -108,11 +168,7 @@ class Store:
     def _open(self) -> sqlite3.Connection:
         if not self._writing and not os.path.exists(self.path):
             raise NotSetUp(f"there is no store at {self.path}", "sestrack init --edge HOST")  # noqa: EM102, TRY003
-        mode = "rw" if self._writing else "ro"
-        quoted = self.path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-        connection = sqlite3.connect(
-            f"file:{quoted}?mode={mode}", uri=True, timeout=BUSY_SECONDS, isolation_level=None
-        )
+        connection = _connect(self.path, "rw" if self._writing else "ro")
         connection.execute("PRAGMA foreign_keys = ON")
         if self._writing:
             connection.execute("PRAGMA journal_mode = WAL")
@@ -147,24 +203,34 @@ class Store:
         """One transaction: all of what is done in it, or nothing."""
         from sqlite_utils import Database
 
-        with _sqlite_errors(self.path):
+        with sqlite_errors(self.path):
             if not self._writing:
                 self._connection.close()
                 self._writing = True
                 self._connection = self._open()
             self._connection.execute("PRAGMA synchronous = FULL")
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
+            with transaction(self._connection):
                 yield Database(self._connection)
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
 
     def _rows(self, sql: str, *values: str | int) -> list[tuple[object, ...]]:
-        with _sqlite_errors(self.path):
+        with sqlite_errors(self.path):
             return self._connection.execute(sql, values).fetchall()
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The connection itself, for `sestrack.tracker`, which has tables of its own."""
+        return self._connection
+
+    def stamp(self) -> tuple[int, int]:
+        """Return what differs when the settings or the keys were changed since."""
+        ((revision, key),) = self._rows("SELECT revision, (SELECT max(id) FROM key) FROM config")
+        return int(str(revision)), int(str(key or 0))
+
+    def who(self) -> bytes:
+        """Return the key of the hashes that stand for recipients."""
+        ((key,),) = self._rows("SELECT who FROM progress")
+        assert isinstance(key, bytes)
+        return key
 
     # -- keys ---------------------------------------------------------------------------
 
@@ -394,7 +460,7 @@ def _make_file(path: str) -> None:
 
 
 @contextmanager
-def _sqlite_errors(path: str) -> Iterator[None]:
+def sqlite_errors(path: str) -> Iterator[None]:
     """Turn SQLite's errors into ours."""
     try:
         yield
