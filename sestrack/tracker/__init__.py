@@ -1,0 +1,1 @@
+"""The tracking server: answers, records, judges and counts opens and clicks."""

@@ -1,0 +1,359 @@
+"""HTTP/1.1 on one connection: an asyncio protocol over httptools' parser.
+
+A raw protocol has no framework's safety, so its limits stand here: GET and HEAD only, a
+request of at most `MAX_REQUEST` octets, arriving within `REQUEST_SECONDS`, at most
+`MAX_WAITING` requests of one connection under way (then it is not read from), nothing read
+from a client that does not take its answers.  Answers keep the order of their requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import gmtime, strftime, time_ns
+from typing import TYPE_CHECKING, Protocol, cast
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+
+from sestrack.tracker.answers import (
+    BAD_REQUEST,
+    NOT_ALLOWED,
+    TOO_LARGE,
+    TOO_SLOW,
+    Answer,
+    Answers,
+)
+from sestrack.tracker.events import Event, Target, Trait
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sestrack.tracker.clients import Clients
+
+MAX_REQUEST = 32 * 1024
+REQUEST_SECONDS = 10
+IDLE_SECONDS = 75
+LINGER_SECONDS = 5
+MAX_WAITING = 64
+
+
+_HEAD = int(Trait.HEAD)
+_COMMA = ord(",")
+_PURPOSES = frozenset({
+    b"Purpose", b"purpose", b"Sec-Purpose", b"sec-purpose", b"X-Purpose", b"x-purpose", b"X-moz",
+    b"X-Moz", b"x-moz",
+})  # fmt: skip
+_PREFETCH_WORDS = (b"prefetch", b"preview", b"prerender")
+
+
+class Recorder(Protocol):
+    """Where events go, and answers after them (`sestrack.tracker.recorder`)."""
+
+    def introduce(self, target: Target) -> int:
+        """Give a target its index."""
+
+    def record(self, event: Event, channel: Connection, response: bytes) -> None:
+        """Write the event, then send the response."""
+
+    def answer(self, channel: Connection, response: bytes) -> None:
+        """Send the response behind those that wait."""
+
+
+class Site:
+    """What all connections share."""
+
+    def __init__(self, recorder: Recorder, answers: Answers, clients: Clients) -> None:
+        """Take what answers and what records."""
+        self.recorder = recorder
+        self.answers = answers
+        self.clients = clients
+        self.name_of: Callable[[str], str] | None = None
+        """What is kept in place of a recipient's name; None keeps the name."""
+        self.connections: set[Connection] = set()
+        self.room = 100_000
+        """How many connections there may be."""
+        self.closing = False
+        self._room_made = 0
+        self.tick = 1
+        """Seconds, counted from the start: a clock that costs nothing to read."""
+        self.date = b""
+        self.every_second()
+
+    def every_second(self) -> None:
+        """Move the clock; close what is too slow."""
+        self.tick += 1
+        self.date = strftime("Date: %a, %d %b %Y %H:%M:%S GMT\r\n", gmtime()).encode()
+        if self.tick % 5 == 0:
+            for connection in list(self.connections):
+                connection.expire(self.tick)
+
+    def has_room(self) -> bool:
+        """See whether one more connection can be had; idle ones make room for it."""
+        if len(self.connections) >= self.room and self._room_made != self.tick:
+            self._room_made = self.tick
+            for connection in list(self.connections):
+                connection.expire(self.tick, idle_seconds=0)
+        return len(self.connections) < self.room
+
+    def drain(self) -> None:
+        """Take no new requests; answers that wait still go out."""
+        self.closing = True
+        for connection in list(self.connections):
+            connection.drain()
+
+
+class Connection(asyncio.Protocol):
+    """One connection of a client."""
+
+    __slots__ = (
+        "_began", "_ends", "_feed", "_full", "_headers", "_ip", "_lingers", "_parser", "_paused",
+        "_peer", "_pieces", "_proxied", "_seen", "_site", "_size", "_transport", "_waiting",
+        "on_header", "on_url",
+    )  # fmt: skip
+
+    def __init__(self, site: Site) -> None:
+        """Begin; `connection_made` follows."""
+        self._site = site
+        self._transport: asyncio.Transport | None = None
+        self._size = self._waiting = self._began = 0
+        self._seen = site.tick
+        self._ends = self._full = self._lingers = self._paused = False
+
+    # -- asyncio -------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Note whose connection it is."""
+        site = self._site
+        stream = cast(asyncio.Transport, transport)  # uvloop's do not inherit from it
+        if site.closing or not site.has_room():
+            stream.abort()
+            return
+        self._transport = stream
+        site.connections.add(self)
+        peer = transport.get_extra_info("peername")
+        self._peer = peer[0] if peer else ""
+        self._proxied = site.clients.is_trusted(self._peer)
+        self._ip = site.clients.kept(self._peer)
+        self._headers: dict[bytes, bytes] = {}
+        self._pieces: list[bytes] = []
+        # a request has many headers, and most do not matter: for them no Python is run
+        self.on_header = self._collect if self._proxied else self._headers.__setitem__
+        self.on_url = self._pieces.append
+        self._parser = HttpRequestParser(self)
+        self._feed = self._parser.feed_data
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """Forget it; what waits is still recorded."""
+        self._transport = None
+        self._site.connections.discard(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse; every whole request calls `on_message_complete`."""
+        if self._ends:
+            return
+        if not self._began:
+            self._began = self._site.tick
+        try:
+            self._feed(data)
+        except HttpParserUpgrade:
+            pass  # not offered: RFC 9110 §7.8 lets a server go on as if it were not asked
+        except HttpParserError:
+            self._refuse(BAD_REQUEST)
+            return
+        if self._began:
+            self._size += len(data)
+            if self._size > MAX_REQUEST:
+                self._refuse(TOO_LARGE)
+
+    def pause_writing(self) -> None:
+        """Read nothing from a client that does not take its answers."""
+        self._full = True
+        self._pace()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._full = False
+        self._pace()
+
+    # -- httptools -----------------------------------------------------------------------
+
+    def _collect(self, name: bytes, value: bytes) -> None:
+        """Take a header that a proxy may have sent several times (RFC 9110 §5.3)."""
+        name = name.lower()
+        before = self._headers.get(name)
+        self._headers[name] = value if before is None else before + b"," + value
+
+    def _header(self, name: bytes) -> bytes:
+        """Return a header, however its name was written; b"" if there is none."""
+        for known, value in self._headers.items():
+            if known.lower() == name:
+                return value
+        return b""
+
+    def on_message_complete(self) -> None:
+        """Answer a request.  The one function that every reader waits for."""
+        site = self._site
+        headers, pieces = self._headers, self._pieces
+        get = headers.get
+        host = get(b"Host") or get(b"host") or self._header(b"host")
+        agent = get(b"User-Agent") or get(b"user-agent") or self._header(b"user-agent")
+        traits = 0 if _PURPOSES.isdisjoint(headers) else self._prefetch()
+        ip = self._client() if self._proxied else self._ip
+        headers.clear()
+        wanted = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        self._seen = site.tick
+        self._began = self._size = 0
+        if self._transport is None or self._ends:
+            return
+        parser = self._parser
+        if site.closing or not parser.should_keep_alive():
+            self._ends = True
+        method = parser.get_method()
+        if method != b"GET":
+            if method != b"HEAD":
+                self._reply(NOT_ALLOWED, 0)
+                return
+            traits |= _HEAD
+        if _COMMA in host or (not host and parser.get_http_version() == "1.1"):
+            self._refuse(BAD_REQUEST)  # none, or two of them: RFC 9112 §3.2
+            return
+        answer, target, recipient, minted = site.answers.find(host, wanted)
+        if target is None:
+            self._reply(answer, traits)
+            return
+        index = target.index
+        if index < 0:
+            index = site.recorder.introduce(target)
+        if site.name_of is not None and recipient:
+            recipient = site.name_of(recipient)
+        self._waiting = waiting = self._waiting + 1
+        if waiting >= MAX_WAITING:
+            self._pace()
+        site.recorder.record(
+            (time_ns() // 1_000_000, index, recipient, minted, ip, agent, traits),
+            self,
+            self._response(answer, traits)
+            if traits or self._ends
+            else answer[0] + site.date + answer[1],
+        )
+
+    def _prefetch(self) -> int:
+        """See whether the request says that nobody asked for it yet."""
+        for name in _PURPOSES.intersection(self._headers):
+            if self._headers[name].lower().startswith(_PREFETCH_WORDS):
+                return int(Trait.PREFETCH)
+        return 0
+
+    def _client(self) -> str:
+        """Return the client's address as the trusted proxy tells it."""
+        clients = self._site.clients
+        get = self._headers.get
+        forwarded_for, forwarded = get(b"x-forwarded-for"), get(b"forwarded")
+        return clients.kept(
+            clients.behind(
+                self._peer,
+                forwarded_for.decode("latin-1") if forwarded_for else "",
+                forwarded.decode("latin-1") if forwarded else "",
+            )
+        )
+
+    # -- answering -----------------------------------------------------------------------
+
+    def _response(self, answer: Answer, traits: int) -> bytes:
+        status, tail, head = answer
+        if traits & _HEAD:
+            tail = head
+        if self._ends:
+            tail = b"Connection: close\r\n" + tail
+        return status + self._site.date + tail
+
+    def _reply(self, answer: Answer, traits: int) -> None:
+        """Answer without recording, but not before those that wait."""
+        response = self._response(answer, traits)
+        self._waiting += 1
+        if self._waiting == 1:
+            self.send(response)
+            return
+        if self._waiting >= MAX_WAITING:
+            self._pace()
+        self._site.recorder.answer(self, response)
+
+    def _refuse(self, answer: Answer) -> None:
+        """Answer, and end the connection."""
+        if self._transport is None:
+            return
+        self._ends = self._lingers = True
+        self._began = 0
+        self._seen = self._site.tick
+        self._reply(answer, 0)
+
+    def send(self, response: bytes) -> None:
+        """Send a response, in the order of `record`, `answer` and this."""
+        self._waiting -= 1
+        transport = self._transport
+        # uvloop raises for a transport that was closed since
+        if transport is None or transport.is_closing():
+            return
+        transport.write(response)
+        if self._ends or self._paused:
+            self._after_sending(transport)
+
+    def _after_sending(self, transport: asyncio.Transport) -> None:
+        if not self._ends:
+            self._pace()
+        elif not self._waiting:
+            self._end(transport)
+
+    def _end(self, transport: asyncio.Transport) -> None:
+        """Close; but a client that may still be sending must see the answer first.
+
+        Closing with octets unread resets the connection, and with it what the client has
+        not read (RFC 9112 §9.6): so only our side is closed, and the rest is read and dropped.
+        """
+        if self._lingers and transport.can_write_eof():
+            transport.write_eof()
+        else:
+            transport.close()
+
+    def _pace(self) -> None:
+        """Read from the client, or not for a while."""
+        paused = self._full or self._waiting >= MAX_WAITING
+        if (
+            self._transport is not None
+            and paused != self._paused
+            and not self._transport.is_closing()
+        ):
+            self._paused = paused
+            if paused:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
+
+    def expire(self, tick: int, idle_seconds: int = IDLE_SECONDS) -> None:
+        """Close a connection that is idle, or that does not get its request out or answers in."""
+        if self._transport is None:
+            return
+        if self._lingers and tick - self._seen > LINGER_SECONDS:
+            self._transport.abort()
+        elif self._began and tick - self._began > REQUEST_SECONDS:
+            self._refuse(TOO_SLOW)
+        elif not self._began and not self._waiting and tick - self._seen > idle_seconds:
+            # one that does not take its answer, or is closing already, would wait for ever
+            if self._transport.is_closing() or self._transport.get_write_buffer_size():
+                self._transport.abort()
+            else:
+                self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def drain(self) -> None:
+        """Close now if nothing is under way, else after the answer."""
+        if self._transport is None:
+            return
+        if self._waiting:
+            self._ends = not self._began
+        elif not self._began:
+            self._transport.close()

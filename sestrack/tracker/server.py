@@ -1,0 +1,215 @@
+"""The server: one process that writes, and the workers it starts, which answer.
+
+The writing process is the one that was started: it listens, starts the workers, keeps them
+running, and ends when they have.  SIGTERM or SIGINT: the workers take no new connections,
+answer what they have, hand over the rest; then the writer ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import pickle
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from sestrack import output
+from sestrack.errors import (
+    CannotListen,
+    InputOutputError,
+    NotSetUp,
+    SestrackError,
+)
+from sestrack.store import open_for_recording, serving_lock
+from sestrack.tracker.places import Places
+from sestrack.tracker.upkeep import Upkeep
+from sestrack.tracker.worker import BACKLOG, Plan, all_keys, look, tls_context
+from sestrack.tracker.writer import Worker, Writer
+
+if TYPE_CHECKING:
+    import sqlite3
+
+GIVE_UP_SECONDS = 30.0
+"""How long the writer goes on trying after SIGTERM."""
+SPATE = 5
+SPATE_SECONDS = 10.0
+"""Workers that end so fast are not started again."""
+_LINK_OCTETS = 4 << 20
+
+
+def serve(plan: Plan) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit code.
+
+    Raises `CannotListen`; `NotSetUp` without any key; `TryAgain` while another one serves;
+    `BadInput` for a certificate that cannot be used.  With keys from a file, a store that
+    cannot be read or written is said, and readers are served all the same.
+    """
+    known, trouble = look(plan.store)
+    if not all_keys(known, plan):
+        raise trouble or NotSetUp(f"the store {plan.store} has no key", "sestrack init")
+    tls_context(plan)
+    _raise_file_limit()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(serving_lock(plan.store))
+        listeners = [stack.enter_context(listener) for listener in _listen(plan)]
+        connection = None
+        try:
+            connection = stack.enter_context(contextlib.closing(open_for_recording(plan.store)))
+        except SestrackError as error:
+            if not plan.secrets:
+                raise
+            output.warn(f"nothing is recorded: {error.message}")
+        return Server(plan, listeners, connection).run()
+
+
+class Server:
+    """The process that was started."""
+
+    def __init__(
+        self, plan: Plan, listeners: list[socket.socket], connection: sqlite3.Connection | None
+    ) -> None:
+        """Take what was opened; no worker runs yet."""
+        self._plan = plan
+        self._listeners = listeners
+        self._writer = None
+        if connection is not None:
+            upkeep = Upkeep(connection, Places(plan.mmdb), plan.keep_days)
+            self._writer = Writer(connection, upkeep.work, output.note)
+        self._workers: dict[subprocess.Popen[bytes], int] = {}
+        self._deaths: deque[float] = deque(maxlen=SPATE)
+        self._stopping = False
+        self._some_ended = False
+        self._wake_in, self._wake_out = socket.socketpair()
+
+    def run(self) -> int:
+        """Start the workers, write until they have ended; return the exit code."""
+        # nothing here makes cycles, and looking for them in a backlog of events takes a
+        # tenth of a second in which nobody's event is written
+        gc.freeze()
+        gc.disable()
+        for end in (self._wake_in, self._wake_out):
+            end.setblocking(False)  # noqa: FBT003
+        signal.set_wakeup_fd(self._wake_in.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        signal.signal(signal.SIGCHLD, self._note_death)
+        for index in range(len(self._listeners)):
+            self._start(index)
+        output.note(f"serving on {self._url()}; SIGTERM drains and ends")
+        if self._writer is None:
+            while self._going_on():
+                time.sleep(0.1)
+        else:
+            self._writer.watch(self._wake_out)
+            self._writer.run(self._going_on)
+            if self._writer.given_up:
+                msg = f"{self._writer.given_up} events could not be written and are lost"
+                raise InputOutputError(msg, "df -h shows the space left")
+        return 0
+
+    def _start(self, index: int) -> None:
+        """Start a worker: a new program, for a fork would share SQLite's memory of its locks."""
+        listener = self._listeners[index]
+        handles = [listener.fileno()]
+        link = None
+        if self._writer is not None:
+            link = socket.socketpair()
+            for end in link:
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LINK_OCTETS)
+            handles.append(link[1].fileno())
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from sestrack.tracker.worker import main; main()"],
+            stdin=subprocess.PIPE,
+            pass_fds=handles,
+        )
+        assert process.stdin is not None
+        # not in argv, which everybody may read: there are keys in it
+        with contextlib.suppress(BrokenPipeError), process.stdin:
+            process.stdin.write(pickle.dumps((self._plan, handles)))
+        self._workers[process] = index
+        if self._stopping:  # while it was started
+            process.terminate()
+        if self._writer is not None and link is not None:
+            link[1].close()
+            self._writer.add(Worker(link[0]))
+
+    def _stop(self, *_: object) -> None:
+        """Tell the workers to end."""
+        self._stopping = True
+        if self._writer is not None:
+            self._writer.give_up_at = time.monotonic() + GIVE_UP_SECONDS
+        for process in self._workers:
+            process.terminate()
+
+    def _note_death(self, *_: object) -> None:
+        self._some_ended = True
+
+    def _going_on(self) -> bool:
+        """See whether workers have ended; start them again unless they should have."""
+        ended: list[subprocess.Popen[bytes]] = []
+        if self._some_ended:
+            self._some_ended = False  # before looking: whoever ends from here on is noted again
+            ended = [process for process in self._workers if process.poll() is not None]
+        for process in ended:
+            index = self._workers[process]
+            del self._workers[process]
+            if not self._stopping:
+                output.warn(
+                    f"worker {process.pid} ended with {process.returncode}; a new one starts"
+                )
+                self._deaths.append(time.monotonic())
+                if (
+                    self._deaths[-1] - self._deaths[0] < SPATE_SECONDS
+                    and len(self._deaths) == SPATE
+                ):
+                    self._stop()
+                    msg = f"{SPATE} workers ended within {SPATE_SECONDS:.0f} seconds"
+                    raise SestrackError(msg, "the lines before this one say why")
+                time.sleep(0.1)
+                self._start(index)
+        return bool(self._workers) or bool(self._writer and self._writer.workers)
+
+    def _url(self) -> str:
+        host, port = self._listeners[0].getsockname()[:2]
+        scheme = "https" if self._plan.tls_cert else "http"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/"
+
+
+def _listen(plan: Plan) -> list[socket.socket]:
+    """Open a socket for each worker; the kernel shares connections out among them."""
+    listeners: list[socket.socket] = []
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            plan.host, plan.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        for _ in range(plan.workers):
+            listener = socket.socket(family, kind, proto)
+            listeners.append(listener)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if plan.workers > 1:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            # port 0 is any: the others take the one that the first got
+            listener.bind(listeners[0].getsockname() if len(listeners) > 1 else address)
+            listener.listen(BACKLOG)
+            listener.setblocking(False)  # noqa: FBT003
+    except OSError as error:
+        for listener in listeners:
+            listener.close()
+        msg = f"cannot listen on {plan.host}:{plan.port}: {error.strerror}"
+        raise CannotListen(msg, "sestrack serve --bind 127.0.0.1:8025") from None
+    return listeners
+
+
+def _raise_file_limit() -> None:
+    """Take as many open files as we may: each connection is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (min(hard, 65_536) if hard > 0 else 65_536, hard)
+        )

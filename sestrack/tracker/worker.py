@@ -1,0 +1,228 @@
+"""A worker: the process that answers readers.
+
+It looks at settings and keys twice a second, in a thread, and hands what is to be kept to
+the writer.  It ends when it is told to (SIGTERM, from the server), with everything handed
+over and answered, or at once when the writer has gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import pickle
+import resource
+import signal
+import socket
+import ssl
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import uvloop
+
+from sestrack import output
+from sestrack.cli import boundary
+from sestrack.errors import BadInput, SestrackError
+from sestrack.store import Store
+from sestrack.tracker.answers import Answers
+from sestrack.tracker.clients import Clients, Network
+from sestrack.tracker.protocol import Connection, Site
+from sestrack.tracker.recorder import Nowhere, Recorder
+from sestrack.tracker.upkeep import pseudonym
+
+if TYPE_CHECKING:
+    from sestrack.model import Settings
+
+BACKLOG = 4096
+HANDSHAKE_SECONDS = 10.0
+LOOK_SECONDS = 0.5
+RENEW_SECONDS = 2.0
+MAX_TARGETS = 100_000
+DRAIN_SECONDS = 35.0
+EXIT_ORPHAN = 3
+"""The writer has gone."""
+
+
+class Plan(NamedTuple):
+    """What `sestrack serve` was told."""
+
+    store: str
+    host: str
+    port: int
+    proxies: tuple[Network, ...] = ()
+    workers: int = 1
+    tls_cert: str = ""
+    tls_key: str = ""
+    keep_days: int = 0
+    anonymize_ip: bool = False
+    no_recipient: bool = False
+    secrets: tuple[tuple[int, bytes], ...] = ()
+    """From a key file; they read what the store's do not."""
+    mmdb: str = ""
+
+
+class Known(NamedTuple):
+    """What is read from the store again and again."""
+
+    stamp: tuple[int, int]
+    secrets: tuple[tuple[int, bytes], ...]
+    settings: Settings
+    who: bytes
+    """The key of recipients' pseudonyms."""
+
+
+def main() -> None:
+    """Be a worker: the plan and the open sockets come from the server on stdin."""
+    plan, (listener, *link) = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own parent
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the server tells us
+    code = boundary(
+        lambda: work(
+            plan, socket.socket(fileno=listener), socket.socket(fileno=link[0]) if link else None
+        )
+    )
+    sys.exit(code)
+
+
+def work(plan: Plan, listener: socket.socket, link: socket.socket | None) -> int:
+    """Answer until SIGTERM; return the exit code.  Without a link nothing is recorded."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_work(plan, listener, link))
+
+
+async def _work(plan: Plan, listener: socket.socket, link: socket.socket | None) -> int:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    recorder: Recorder | Nowhere = Nowhere(output.warn)
+    if link is not None:
+        _, recorder = await loop.create_connection(
+            lambda: Recorder(loop, lambda: os._exit(EXIT_ORPHAN), output.warn), sock=link
+        )
+    known, _ = look(plan.store)
+    site = Site(
+        recorder,
+        Answers(all_keys(known, plan), known.settings if known else None),
+        Clients(plan.proxies, anonymize=plan.anonymize_ip),
+    )
+    if plan.no_recipient and known is not None:
+        site.name_of = partial(pseudonym, known.who)
+    # a few files are open besides connections
+    site.room = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 64
+    tls = tls_context(plan)
+    server = await loop.create_server(
+        lambda: Connection(site),
+        sock=listener,
+        backlog=BACKLOG,
+        ssl=tls,
+        ssl_handshake_timeout=HANDSHAKE_SECONDS if tls else None,
+    )
+    # what is there now stays: collecting it again and again would cost, and hold up readers
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+    tasks = [
+        asyncio.create_task(_keep_fresh(plan, site, known)),
+        asyncio.create_task(_tick(site, recorder)),
+    ]
+    if tls is not None:
+        tasks.append(asyncio.create_task(_renew(plan, tls)))
+    await stop.wait()
+    server.close()
+    site.drain()
+    for _ in range(int(DRAIN_SECONDS / 0.01)):
+        if not recorder.waiting and not site.connections:
+            break
+        await asyncio.sleep(0.01)
+    for task in tasks:
+        task.cancel()
+    for connection in list(site.connections):
+        connection.abort()
+    recorder.close()
+    await asyncio.gather(*tasks, server.wait_closed(), return_exceptions=True)
+    await asyncio.sleep(0)
+    return 0
+
+
+async def _tick(site: Site, recorder: Recorder | Nowhere) -> None:
+    while True:
+        await asyncio.sleep(1)
+        site.every_second()
+        if recorder.introduced > MAX_TARGETS:
+            # whoever gives each mail a label of its own would fill the memory
+            recorder.start_over()
+            site.answers = site.answers.anew()
+
+
+async def _renew(plan: Plan, tls: ssl.SSLContext) -> None:
+    """Take a certificate that was renewed, for the connections that come after."""
+    known = _times_of(plan)
+    while True:
+        await asyncio.sleep(RENEW_SECONDS)
+        times = _times_of(plan)
+        if times == known:
+            continue
+        try:
+            tls.load_cert_chain(plan.tls_cert, plan.tls_key)
+        except (OSError, ssl.SSLError) as error:
+            output.warn(f"the certificate stays as it was: {plan.tls_cert}: {error}")
+        else:
+            output.note(f"the certificate {plan.tls_cert} was read again")
+        known = times
+
+
+def _times_of(plan: Plan) -> list[float]:
+    """Return when the certificate and its key were written; 0 for what is not there."""
+    return [
+        os.stat(name).st_mtime if os.path.exists(name) else 0.0
+        for name in (plan.tls_cert, plan.tls_key)
+    ]
+
+
+async def _keep_fresh(plan: Plan, site: Site, known: Known | None) -> None:
+    """See changed settings and keys; what cannot be read stays as it was."""
+    said = ""
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        seen, trouble = await asyncio.to_thread(look, plan.store, known)
+        if trouble is not None:
+            if said != trouble.message:
+                said = trouble.message
+                output.warn(f"settings and keys stay as they were: {said}")
+            continue
+        said = ""
+        if seen is not known and seen is not None:
+            known = seen
+            site.answers = Answers(all_keys(known, plan), known.settings)
+
+
+def look(path: str, known: Known | None = None) -> tuple[Known | None, SestrackError | None]:
+    """Read settings and keys if they changed."""
+    try:
+        with Store(path) as store:
+            stamp = store.stamp()
+            if known is not None and known.stamp == stamp:
+                return known, None
+            secrets = tuple((key.id, key.secret) for key in store.keys())  # noqa: SIM118
+            return Known(stamp, secrets, store.settings(), store.who()), None
+    except SestrackError as error:
+        return known, error
+
+
+def all_keys(known: Known | None, plan: Plan) -> list[tuple[int, bytes]]:
+    """Return the store's keys, then those of the key file that it has not."""
+    own = list(known.secrets) if known else []
+    return own + [key for key in plan.secrets if key not in own]
+
+
+def tls_context(plan: Plan) -> ssl.SSLContext | None:
+    """Load the certificate.  Raises `BadInput`."""
+    if not plan.tls_cert:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(plan.tls_cert, plan.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        msg = f"the certificate {plan.tls_cert} cannot be used: {error}"
+        raise BadInput(msg, "--tls-cert FULLCHAIN.pem --tls-key KEY.pem") from None
+    return context

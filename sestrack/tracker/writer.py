@@ -1,0 +1,290 @@
+"""The writer: the one process that writes events, and has all of them on disk before it says so.
+
+It takes what batches the workers have handed over, writes them in one transaction (group
+commit: SQLite in WAL mode with synchronous=FULL syncs once), and answers.  A transaction
+that fails leaves nothing behind and is tried again, with everything in it, until it is on
+disk; so an event is there once.  What else there is to do, judging and purging, is done in
+small pieces while no batch waits.
+
+The writer gives events their ids, so that an id is used once even when everything before
+it was purged.
+"""
+
+from __future__ import annotations
+
+import marshal
+import selectors
+import sqlite3
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from sestrack.tracker.checkpoint import Checkpointer
+from sestrack.tracker.events import MAX_AGENT
+from sestrack.tracker.interning import intern
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+_CACHED = 65_536
+_RETRY_SECONDS = 0.25
+_NAP_SECONDS = 0.1
+"""How long to wait for a batch when nothing else is to be done."""
+_PAUSE_SECONDS = 0.002
+"""How long no batch must have come before other work is done."""
+_UNDER_LOAD_SECONDS = 0.25
+"""How often other work gets a turn when batches never cease."""
+_ROWS_OF_WORK = 1_000
+"""What a piece of other work writes, about."""
+_REST_SECONDS = 30.0
+"""How long no other work is done after it failed."""
+_RECORD = "cannot record"
+_FIGURES = "cannot keep the figures"
+_Value = TypeVar("_Value")
+
+
+_Target = tuple[int, tuple[str, str, str], int, str]
+
+
+class Batch(NamedTuple):
+    """What a worker handed over at once."""
+
+    lost: int
+    """Events that it lost before."""
+    rows: list[tuple[int, int, str, int, str, bytes, int]]
+    targets: list[_Target]
+    """What the rows name by its index."""
+
+
+class Worker:
+    """What the writer knows of a worker."""
+
+    def __init__(self, link: socket.socket) -> None:
+        """Take the writer's end of its link."""
+        self.link = link
+        self._targets: list[_Target] = []
+        self._buffer = bytearray()
+
+    def read(self) -> tuple[list[Batch], bool]:
+        """Return the batches that are here, and whether the worker still lives."""
+        try:
+            data = self.link.recv(1 << 20)
+        except BlockingIOError:
+            return [], True
+        except OSError:
+            data = b""
+        self._buffer += data
+        batches = []
+        while len(self._buffer) >= 4:  # noqa: PLR2004 - the length
+            end = 4 + int.from_bytes(self._buffer[:4], "big")
+            if len(self._buffer) < end:
+                break
+            over, lost, new, rows = marshal.loads(self._buffer[4:end])  # noqa: S302 - our own worker's
+            del self._buffer[:end]
+            if over:
+                self._targets = []  # a new list: batches read before keep theirs
+            self._targets += new
+            batches.append(Batch(lost, rows, self._targets))
+        return batches, bool(data)
+
+
+class Writer:
+    """Writes what the workers hand over."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        other_work: Callable[[], bool],
+        log: Callable[[str], None],
+    ) -> None:
+        """Take a connection that nothing else writes events with.
+
+        `other_work` does a small piece of work and says whether there is more.
+        """
+        self._connection = connection
+        self._other_work = other_work
+        self._log = log
+        self._checkpointer = Checkpointer(connection, time.monotonic())
+        self._ids = _Ids(connection)
+        self._selector = selectors.DefaultSelector()
+        self.workers: list[Worker] = []
+        self._troubles: dict[str, str] = {}
+        self._no_work_until = 0.0
+        self.give_up_at = float("inf")
+        """When to stop trying to write (`time.monotonic`)."""
+        self.given_up = 0
+        """Events that could not be written."""
+
+    def add(self, worker: Worker) -> None:
+        """Take batches from a worker too."""
+        worker.link.setblocking(False)  # noqa: FBT003
+        self.workers.append(worker)
+        self._selector.register(worker.link, selectors.EVENT_READ, worker)
+
+    def watch(self, wake: socket.socket) -> None:
+        """Look up from waiting when there is something to read here."""
+        self._selector.register(wake, selectors.EVENT_READ, None)
+
+    def run(self, going_on: Callable[[], bool]) -> None:
+        """Write until `going_on` says no."""
+        more = True
+        worked_at = 0.0
+        while going_on():
+            ready = self._selector.select(_PAUSE_SECONDS if more else _NAP_SECONDS)
+            batches = []
+            for key, _ in ready:
+                worker = key.data
+                if worker is None:
+                    key.fileobj.recv(64)  # type: ignore[union-attr]
+                    continue
+                handed_over, alive = worker.read()
+                batches += [(worker, batch) for batch in handed_over]
+                if not alive:
+                    self._forget(worker)
+            if batches:
+                self._write(batches)
+                more = True
+            now = time.monotonic()
+            if not batches or now - worked_at > _UNDER_LOAD_SECONDS:
+                more = self._work()
+                worked_at = now
+
+    def _forget(self, worker: Worker) -> None:
+        self._selector.unregister(worker.link)
+        worker.link.close()
+        self.workers.remove(worker)
+
+    def _work(self) -> bool:
+        if time.monotonic() < self._no_work_until:
+            return False
+        try:
+            more = self._other_work()
+        except Exception as error:  # noqa: BLE001 - whatever it is, readers are answered
+            self._say(_FIGURES, f"{type(error).__name__}: {error}")
+            self._no_work_until = time.monotonic() + _REST_SECONDS
+            return False
+        self._say(_FIGURES, "")
+        self._checkpoint(_ROWS_OF_WORK if more else 0)
+        return more
+
+    # -- the transaction ------------------------------------------------------------------
+
+    def _write(self, batches: list[tuple[Worker, Batch]]) -> None:
+        while not self._commit(batches):
+            if time.monotonic() > self.give_up_at:
+                self.given_up += sum(len(batch.rows) + batch.lost for _, batch in batches)
+                break
+            time.sleep(_RETRY_SECONDS)
+        for worker, _ in batches:
+            # one that has gone is not told; what it handed over is on disk
+            with suppress(OSError):
+                worker.link.send(b"\0")
+        self._checkpoint(sum(len(batch.rows) for _, batch in batches))
+
+    def _checkpoint(self, rows: int) -> None:
+        try:
+            self._checkpointer.written(rows, time.monotonic())
+        except sqlite3.Error as error:
+            self._say("the log cannot be moved into the store", str(error))
+
+    def _commit(self, batches: list[tuple[Worker, Batch]]) -> bool:
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            count = self._insert(batches)
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            self._ids.forget_unsettled()
+            self._say(_RECORD, f"{error}; events wait in memory")
+            return False
+        self._ids.settle(count)
+        self._say(_RECORD, "")
+        return True
+
+    def _insert(self, batches: list[tuple[Worker, Batch]]) -> int:
+        ids = self._ids
+        first = number = ids.next_event
+        agent_of, target_of = ids.agents.get, ids.targets.get
+        lines = []
+        lost_in_all = 0
+        for _, (lost, rows, targets) in batches:
+            lost_in_all += lost
+            for at, index, recipient, minted, ip, agent, traits in rows:
+                target = targets[index]
+                kind, origin, link = target_of(target) or ids.target(target)
+                agent_id = agent_of(agent) or ids.agent(agent)
+                lines.append(
+                    (number, at, kind, origin, link, recipient, minted, ip, agent_id, traits)
+                )
+                number += 1
+        self._connection.executemany(
+            "INSERT INTO event (id, at, kind, origin, link, recipient, minted, ip, agent, traits) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            lines,
+        )
+        if lost_in_all:
+            self._connection.execute(
+                "UPDATE progress SET lost = lost + ?, lost_at = ?", (lost_in_all, int(time.time()))
+            )
+        return int(number - first)
+
+    def _say(self, what: str, trouble: str) -> None:
+        """Log trouble once, and its end."""
+        if self._troubles.get(what, "") != trouble:
+            self._troubles[what] = trouble
+            self._log(f"{what}: {trouble or 'over'}")
+
+
+class _Ids:
+    """The small numbers that stand in an event's row for texts that come again and again.
+
+    New ones are written in the transaction of the first event that needs them, and are
+    known from then on only if it was committed.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self.targets: dict[Any, tuple[int, int, int | None]] = {}
+        self.agents: dict[bytes, int] = {}
+        self._unsettled: list[tuple[dict[Any, Any], Any]] = []
+        ((self.next_event,),) = connection.execute(
+            "SELECT max(ifnull((SELECT max(id) FROM event), 0), judged, purged) + 1 FROM progress"
+        )
+
+    def target(self, target: _Target) -> tuple[int, int, int | None]:
+        """Return the kind, and the numbers of the origin and the link."""
+        kind, origin, number, url = target
+        origin_id = intern(
+            self._connection, "origin", ("sender", "message", "trace_domain"), origin
+        )
+        link = None
+        if number >= 0:
+            link = intern(
+                self._connection, "link", ("origin", "number", "url"), (origin_id, number, url)
+            )
+        return self._keep(self.targets, target, (kind, origin_id, link))
+
+    def agent(self, agent: bytes) -> int:
+        """Return the number of a user agent."""
+        text = agent[:MAX_AGENT].decode("latin-1")
+        return self._keep(self.agents, agent, intern(self._connection, "agent", ("text",), (text,)))
+
+    def _keep(self, known: dict[Any, _Value], key: Any, value: _Value) -> _Value:
+        if len(known) >= _CACHED:
+            known.clear()
+        known[key] = value
+        self._unsettled.append((known, key))
+        return value
+
+    def settle(self, count: int) -> None:
+        """All is on disk, `count` events of it."""
+        self.next_event += count
+        self._unsettled.clear()
+
+    def forget_unsettled(self) -> None:
+        """None of it is."""
+        for known, key in self._unsettled:
+            known.pop(key, None)
+        self._unsettled.clear()
