@@ -22,8 +22,12 @@ COMMANDS = {
     "domain": "Trace domains: create, verify, list, show, delete.",
     "settings": "Tracking settings: show, enable, disable, edit, export, apply.",
     "rewrite": "Rewrite HTML mail: wrap its links, add the pixel.",
+    "serve": "Answer tracking URLs, and record opens and clicks.",
+    "stats": "Opens and clicks, counted.",
+    "events": "Opens and clicks, one by one: tail, export, purge, forget, reclassify.",
     "inspect": "Show what is inside a tracking URL; needs no network.",
     "keys": "Sealing keys: list, rotate, export.",
+    "doctor": "Check that everything is well: one line a check.",
 }
 """Each is a module of `sestrack.commands` with a Typer application `app`."""
 

@@ -1,0 +1,201 @@
+"""`sestrack events`: the single opens and clicks."""
+
+from __future__ import annotations
+
+import json as json_module
+import time
+from contextlib import closing, contextmanager
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sestrack import output, store
+from sestrack.errors import NotFound, TryAgain, UsageError
+from sestrack.times import seconds_of
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+
+Mmdb = Annotated[str, typer.Option(metavar="FILE", help="The MMDB that `serve` was given.")]
+_SHOWN = (
+    "time", "kind", "visitor", "recipient", "message", "url", "country", "device", "client",
+    "reasons",
+)  # fmt: skip
+
+
+class Format(StrEnum):
+    """What an export is written as."""
+
+    JSONL = "jsonl"
+    CSV = "csv"
+    PARQUET = "parquet"
+
+
+@app.command()
+def tail(
+    ctx: typer.Context,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on, until Ctrl-C.")] = False,
+    number: Annotated[int, typer.Option("-n", min=0, help="Begin so many back.")] = 20,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON Lines.")] = False,
+    mmdb: Mmdb = "",
+) -> None:
+    """Show the latest opens and clicks.
+
+    Example: sestrack events tail -f
+    """
+    from sestrack.tracker.ledger import events, last_event
+    from sestrack.tracker.places import Places
+
+    places = Places(mmdb)
+    path = ctx.obj or store.default_path()
+    with store.Store(path) as opened, store.sqlite_errors(path):
+        after = last_event(opened.connection, number)
+        rows = list(events(opened.connection, places, after))
+        if not json and not follow:
+            output.table(_SHOWN, [_shown(row) for row in rows])
+            return
+        if not json:
+            output.product("\t".join(_SHOWN) + "\n")
+        while True:
+            for row in rows:
+                after = row["id"]
+                output.product(
+                    json_module.dumps(row, ensure_ascii=False) + "\n"
+                    if json
+                    else "\t".join(_shown(row)) + "\n"
+                )
+            if not follow:
+                return
+            time.sleep(0.3)
+            rows = list(events(opened.connection, places, after))
+
+
+@app.command()
+def export(  # noqa: PLR0913 - one for each choice
+    ctx: typer.Context,
+    to: Annotated[str, typer.Option("-o", "--output", metavar="FILE", help="Else stdout.")] = "",
+    format_: Annotated[Format, typer.Option("--format", help="What to write.")] = Format.JSONL,
+    since: Annotated[str, typer.Option(metavar="TIME", help="A time, or 7d: so long ago.")] = "",
+    until: Annotated[str, typer.Option(metavar="TIME", help="Before this time.")] = "",
+    mmdb: Mmdb = "",
+) -> None:
+    """Write all opens and clicks as JSON Lines, CSV or Parquet.
+
+    Example: sestrack events export --since 2026-06-01 --format csv > june.csv
+    """
+    from sestrack.tracker.exports import WRITERS
+    from sestrack.tracker.ledger import events
+    from sestrack.tracker.places import Places
+
+    now = store.now()
+    since_ms = seconds_of(since, "--since", now) * 1000 if since else 0
+    until_ms = seconds_of(until, "--until", now) * 1000 if until else 2**62
+    if format_ is Format.PARQUET and to in {"", "-"}:
+        msg = "Parquet is written to a file"
+        raise UsageError(msg, "sestrack events export --format parquet -o events.parquet")
+    path = ctx.obj or store.default_path()
+    with store.Store(path) as opened, store.sqlite_errors(path):
+        rows = events(opened.connection, Places(mmdb), 0, since_ms, until_ms)
+        count = WRITERS[format_](rows, to)
+    output.note(f"{count} events")
+
+
+@app.command()
+def purge(
+    ctx: typer.Context,
+    before: Annotated[str, typer.Option(metavar="TIME", help="A day, or 400d: so long ago.")],
+) -> None:
+    """Delete the events of the days before one.  The figures of those days stay.
+
+    Example: sestrack events purge --before 400d
+    """
+    from sestrack.tracker.upkeep import purge_piece
+
+    day = seconds_of(before, "--before", store.now()) // 86_400
+    path = ctx.obj or store.default_path()
+    with _changing(path) as connection:
+        _settle(path, connection)
+        count = 0
+        while piece := purge_piece(connection, day):
+            count += piece
+            time.sleep(0.005)  # the server's turn
+    output.note(f"{count} events purged; the figures of their days stay")
+
+
+@app.command()
+def forget(
+    ctx: typer.Context,
+    recipient: Annotated[str, typer.Option(metavar="ID", help="As `rewrite` was told it.")],
+) -> None:
+    """Take a recipient's name, addresses and user agents out of all events.
+
+    The figures stay, without the person.  A link in a mail sent before still names them: should
+    they click again, that is a new event.
+
+    Example: sestrack events forget --recipient ada@example.org
+    """
+    from sestrack.tracker.upkeep import forget as forget_recipient
+    from sestrack.tracker.upkeep import hashed_name
+
+    path = ctx.obj or store.default_path()
+    with _changing(path) as connection:
+        names = [recipient, hashed_name(connection, recipient)]
+        count = forget_recipient(connection, names, lambda event: _wait(path, connection, event))
+    if not count:
+        msg = f"there are no events of {recipient!r}"
+        raise NotFound(msg, "sestrack stats --by recipient")
+    output.note(f"{count} events of {recipient} are nobody's now")
+
+
+@app.command()
+def reclassify(ctx: typer.Context, mmdb: Mmdb = "") -> None:
+    """Judge all events again, by the rules of this version; the figures follow.
+
+    Example: sestrack events reclassify
+    """
+    from sestrack.tracker.places import Places
+    from sestrack.tracker.reclassify import reclassify as judge_again
+
+    path = ctx.obj or store.default_path()
+    with _changing(path) as connection:
+        ((last,),) = connection.execute("SELECT ifnull(max(event), 0) FROM visit").fetchall()
+        with output.progress("judging", last) as step:
+            seen, changed = judge_again(connection, Places(mmdb), step)
+    output.note(f"{seen} events judged again, {changed} differently")
+
+
+@contextmanager
+def _changing(path: str) -> Iterator[sqlite3.Connection]:
+    with store.sqlite_errors(path), closing(store.open_for_recording(path)) as connection:
+        yield connection
+
+
+def _settle(path: str, connection: sqlite3.Connection) -> None:
+    """Judge what is not judged yet, unless a server does."""
+    from sestrack.tracker.places import Places
+    from sestrack.tracker.upkeep import Upkeep
+
+    try:
+        with store.serving_lock(path):
+            upkeep = Upkeep(connection, Places())
+            while upkeep.settle(int(time.time() * 1000)):
+                pass
+    except TryAgain:
+        pass
+
+
+def _wait(path: str, connection: sqlite3.Connection, event: int) -> None:
+    """Wait until a running server has judged an event."""
+    for _ in range(150):
+        ((judged,),) = connection.execute("SELECT judged FROM progress").fetchall()
+        if judged >= event or not store.is_served(path):
+            return
+        time.sleep(0.2)
+
+
+def _shown(row: dict[str, Any]) -> list[str]:
+    return [",".join(row[name]) if name == "reasons" else str(row[name] or "") for name in _SHOWN]
