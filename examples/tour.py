@@ -6,10 +6,14 @@ prints each command and what it answers, and leaves nothing behind.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from nameserver import NameServer
@@ -30,14 +34,22 @@ sestrack domain verify trace.example.com --resolver $DNS
 sestrack settings enable --dimension account --domain trace.example.com --click --open
 sestrack settings show --sender news.example.com
 sestrack rewrite --sender news.example.com --recipient ada@example.org --message june \
-< letter.html > tracked.html
+--at 2026-06-01T08:00:00Z < letter.html > tracked.html
 sestrack inspect "$(grep -o 'https://trace[^"]*' tracked.html | head -n 1)"
+sestrack serve --bind $SERVER > serve.log 2>&1 &
+python visit.py tracked.html --server $SERVER
+python visit.py tracked.html --server $SERVER --scanner
+sestrack stats | cut -f 1,2,6,8,9,11,12
+sestrack settings disable
+python visit.py tracked.html --server $SERVER
+sestrack events tail | cut -f 2-4,6,10
 """
 
 
 def run(folder: Path) -> str:
     """Take the tour in `folder`; return its transcript."""
     (folder / "letter.html").write_text(LETTER, encoding="utf-8")
+    shutil.copy(Path(__file__).with_name("visit.py"), folder)
     transcript = []
     with NameServer({".": "edge.example.net. 3600 IN A 192.0.2.1"}) as server:
         environment = {
@@ -45,17 +57,44 @@ def run(folder: Path) -> str:
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "SESTRACK_STORE": "store.db",
             "DNS": server.address,
+            "SERVER": f"127.0.0.1:{_free_port()}",
         }
+        served = None
         for line in STEPS.splitlines():
+            if line.endswith(" &"):
+                served = subprocess.Popen(  # noqa: S602 - as below
+                    f"exec {line.removesuffix(' &')}", shell=True, cwd=folder, env=environment
+                )
+                transcript.append(f"$ {line}\n")
+                _wait_for(environment["SERVER"])
+                continue
             done = subprocess.run(  # noqa: S602 - these lines are what the tour shows
                 line, shell=True, cwd=folder, env=environment, check=True, text=True,
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             )  # fmt: skip
             transcript.append(f"$ {line}\n{done.stdout}")
+            if "settings disable" in line:
+                time.sleep(1.5)  # a running server looks at the settings twice a second
             # what an administrator does by hand: the zone lines go into the zone
             for zone in folder.glob("*.zone"):
                 server.add(zone.read_text(encoding="utf-8"))
+        if served is not None:
+            served.terminate()
+            served.wait()
     return "".join(transcript)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def _wait_for(server: str) -> None:
+    host, _, port = server.partition(":")
+    for _ in range(200):
+        with contextlib.suppress(OSError), socket.create_connection((host, int(port))):
+            return
+        time.sleep(0.05)
 
 
 def main() -> None:

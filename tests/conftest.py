@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
+import re
+import shlex
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -32,11 +40,104 @@ class Program:
             env=self.environment | environment, timeout=120,
         )  # fmt: skip
 
+    def paths(
+        self, html: str, recipient: str = "ada@example.org", at: str = "2026-06-01T08:00:00Z",
+        message: str = "june",
+    ) -> list[str]:  # fmt: skip
+        """Rewrite some HTML; return the paths of its tracking URLs, the pixel's last."""
+        text = self.ok(
+            "rewrite", "--sender", "news.example.com", "--recipient", recipient, "--message",
+            message, "--at", at, stdin=html.encode(),
+        )  # fmt: skip
+        return re.findall(r"https://trace\.example\.com(/[^\"]+)\"", text)
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return what is recorded."""
+        return [json.loads(line) for line in self.ok("events", "export").splitlines()]
+
     def ok(self, *arguments: str, stdin: bytes = b"") -> str:
         """Run it, expect success, return stdout."""
         done = self(*arguments, stdin=stdin)
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout.decode()
+
+
+class Answer(NamedTuple):
+    """What a server answered."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Server:
+    """`sestrack serve`, as a program of its own, on a port that was free."""
+
+    def __init__(self, program: Program, *options: str, limits: str = "") -> None:
+        self.log = program.folder / "serve.log"
+        command = [sys.executable, "-m", "sestrack", "serve", "--bind", "127.0.0.1:0", *options]
+        if limits:
+            command = ["bash", "-c", f"{limits}; exec {shlex.join(command)}"]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command, stderr=log, cwd=program.folder, env=program.environment
+            )
+        self.port = int(self._wait_for(r"serving on https?://[^ ]*:(\d+)/"))
+
+    def _wait_for(self, pattern: str) -> str:
+        for _ in range(300):
+            if found := re.search(pattern, self.log.read_text()):
+                # the workers begin to answer a moment later; the kernel keeps who comes before
+                return found[1] if found.groups() else found[0]
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.05)
+        raise AssertionError(self.log.read_text())
+
+    def ask(
+        self, path: str, *, method: str = "GET", host: str = "trace.example.com", **headers: str
+    ) -> Answer:
+        """Ask with a real HTTP client."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection.putrequest(method, path, skip_host=True)
+        connection.putheader("Host", host)
+        for name, value in ({"User-Agent": PERSON} | headers).items():
+            connection.putheader(name.replace("_", "-"), value)
+        connection.endheaders()
+        response = connection.getresponse()
+        answer = Answer(response.status, dict(response.getheaders()), response.read())
+        connection.close()
+        return answer
+
+    def children(self) -> list[int]:
+        """Name the workers."""
+        tasks = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(child) for child in tasks.read_text().split()]
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal; wait for the end."""
+        self.process.send_signal(number)
+        return self.process.wait(timeout=60)
+
+
+PERSON = (
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) "
+    "Chrome/126.0.0.0 Safari/537.36"
+)
+
+
+@pytest.fixture
+def serve(tracking: Program) -> Iterator[Callable[..., Server]]:
+    """Give what starts servers on a tracking store; all are stopped in the end."""
+    servers: list[Server] = []
+
+    def start(*options: str, limits: str = "") -> Server:
+        servers.append(Server(tracking, *options, limits=limits))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        if server.process.poll() is None:
+            server.stop()
 
 
 @pytest.fixture

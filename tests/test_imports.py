@@ -17,13 +17,25 @@ PACKAGE = Path(sestrack.__file__).parent
 # from the bottom up; a module imports from lower floors only
 FLOORS = [
     {"sestrack", "errors"},
-    {"model", "html.charrefs", "html.scanner", "times", "html"},
-    {"rules", "tokens", "rewrite", "domains.judgement", "domains"},
-    {"store", "settings", "output", "domains.resolver"},
-    {"migrations"},
+    {
+        "model", "html.charrefs", "html.scanner", "times", "html", "tracker", "tracker.events",
+        "tracker.checkpoint", "tracker.interning",
+    },
+    {
+        "rules", "tokens", "rewrite", "domains.judgement", "domains", "tracker.visitors",
+        "tracker.clients", "tracker.places", "tracker.recorder",
+    },
+    {
+        "store", "settings", "output", "domains.resolver", "tracker.answers",
+        "tracker.judge",
+    },
+    {"migrations", "keyfile", "tracker.figures", "tracker.protocol", "tracker.writer", "tracker.ledger"},
+    {"tracker.upkeep", "tracker.exports", "tracker.reports"},
+    {"tracker.worker", "tracker.reclassify"},
+    {"tracker.server"},
     {"commands", "commands.*"},
     {"cli", "root", "__main__"},
-]
+]  # fmt: skip
 # the ways up, each with its reason
 EXCEPTIONS = {
     ("store", "settings"),  # a type only
@@ -33,6 +45,7 @@ EXCEPTIONS = {
     ("cli", "root"),
     ("root", "cli"),
     ("__main__", "cli"),
+    ("tracker.worker", "cli"),  # a program of its own, with the same error boundary
 }
 
 

@@ -1,0 +1,353 @@
+"""The figures: always what a full recount says."""
+
+from __future__ import annotations
+
+import json
+import random
+import sqlite3
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+import sqlite_utils
+from conftest import Program
+
+from sestrack.migrations import migrations
+from sestrack.store import APPLICATION_ID, Store, initialise, open_for_recording
+from sestrack.tracker import visitors
+from sestrack.tracker.events import Kind
+from sestrack.tracker.ledger import events
+from sestrack.tracker.places import Places
+from sestrack.tracker.reclassify import reclassify
+from sestrack.tracker.reports import BY, Question, look, report
+from sestrack.tracker.upkeep import Upkeep, forget, hashed_name, purge_piece
+
+DAY = 86_400_000
+START = 1_780_272_000_000  # 2026-06-01
+AGENTS = (
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36",
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148",
+    "Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 (via ggpht.com GoogleImageProxy)",
+    "Mozilla/5.0",
+    "curl/8.5.0",
+    "",
+)
+ADDRESSES = ("8.8.8.8", "193.0.6.139", "40.94.1.1", "2001:4860:4860::8888", "", "127.0.0.1")
+
+
+def fill(connection: sqlite3.Connection, count: int, seed: int) -> None:
+    """Write events of three messages, forty recipients and three days, some of them in bursts."""
+    dice = random.Random(seed)  # noqa: S311
+    ((before,),) = connection.execute("SELECT ifnull(max(id), 0) FROM event").fetchall()
+    connection.execute("BEGIN")
+    for index, name in enumerate(("june", "july", "shop"), 1):
+        sender = "shop.example.com" if name == "shop" else "news.example.com"
+        connection.execute(
+            "INSERT OR IGNORE INTO origin VALUES (?, ?, ?, 'trace.example.com')",
+            (index, sender, name),
+        )
+        for number in range(4):
+            connection.execute(
+                "INSERT OR IGNORE INTO link VALUES (?, ?, ?, ?)",
+                (10 * index + number, index, number, f"https://example.com/{number % 3}"),
+            )
+    for index, agent in enumerate(AGENTS, 1):
+        connection.execute("INSERT OR IGNORE INTO agent VALUES (?, ?)", (index, agent))
+    at = START + before * 400
+    for event in range(before + 1, before + count + 1):
+        at += dice.choice((5, 300, 1500, 12 * DAY // count))
+        kind = dice.choice((Kind.OPEN, Kind.CLICK))
+        origin = dice.randint(1, 3)
+        link = 10 * origin + dice.randrange(4) if kind == Kind.CLICK else None
+        recipient = dice.choice(["", *(f"r{n}@example.org" for n in range(40))])
+        minted = START // 1000 - 60 if dice.random() < 0.9 else at // 1000 - 2
+        connection.execute(
+            "INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (event, at, kind, origin, link, recipient, minted, dice.choice(ADDRESSES),
+             dice.randint(1, len(AGENTS)), dice.choice((0, 0, 0, 1, 2))),
+        )  # fmt: skip
+    connection.execute("COMMIT")
+
+
+def recount(connection: sqlite3.Connection, by: str) -> dict[str, tuple[object, ...]]:
+    """Count all over from the single events, in another way than the program does."""
+    opens: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    clicks: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    uniques: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    seen: set[tuple[object, ...]] = set()
+    field = {"domain": "trace_domain", "link": "url"}.get(by, by)
+
+    def unique(name: str, what: str, *key: object) -> None:
+        if (what, *key) not in seen:
+            seen.add((what, *key))
+            uniques[name][what] += 1
+
+    for event in events(connection, Places(), 0):
+        day, hour = event["time"][:10], event["time"][:13] + ":00Z"
+        name = {"day": day, "hour": hour}.get(by) or event.get(field)
+        who = event["visitor"]
+        copy = (event["sender"], event["message"], event["trace_domain"], event["recipient"])
+        if by == "link":
+            if event["kind"] == "click":
+                clicks[name][who] += 1
+                if event["recipient"]:
+                    unique(name, f"click {who}", event["link"], *copy)
+            continue
+        (opens if event["kind"] == "open" else clicks)[name][who] += 1
+        opens[name], clicks[name]
+        if not event["recipient"]:
+            continue
+        if event["kind"] == "open":
+            unique(name, f"open {who}", *copy)
+        else:
+            unique(name, f"click {who}", *copy)
+            if who == "person":
+                unique(name, "open person", *copy)
+        if (event["kind"] == "open" and who != "machine") or who == "person":
+            unique(name, "read", *copy)
+
+    def three(counter: Counter[str], start: str = "") -> tuple[int, ...]:
+        return tuple(counter[start + who] for who in ("person", "proxy", "machine"))
+
+    return {
+        name: (
+            three(opens[name]), three(uniques[name], "open "), uniques[name]["read"],
+            three(clicks[name]), three(uniques[name], "click "),
+        )
+        for name in {*opens, *clicks}
+    }  # fmt: skip
+
+
+def reported(connection: sqlite3.Connection, by: str) -> dict[str, tuple[object, ...]]:
+    """Return what the program reports."""
+    return {
+        line.name: (
+            tuple(line.opens),
+            tuple(line.openers),
+            line.readers,
+            tuple(line.clicks),
+            tuple(line.clickers),
+        )
+        for line in report(connection, Question(by=by))
+    }
+
+
+def all_reports(path: str) -> dict[str, dict[str, tuple[object, ...]]]:
+    """Return every report but that by recipient, which tells only of events that are there."""
+    with Store(path) as store:
+        look(store.connection, Places())
+        return {by: reported(store.connection, by) for by in BY if by != "recipient"}
+
+
+def check(path: str) -> None:
+    """See that every report is what a recount says."""
+    with Store(path) as store:
+        look(store.connection, Places())
+        for by in BY:
+            expected = recount(store.connection, by)
+            if by == "recipient":
+                expected.pop("", None)
+            assert reported(store.connection, by) == expected, by
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    """Give a store."""
+    path = str(tmp_path / "store.db")
+    initialise(path, "edge.example.net", 1)
+    return path
+
+
+@contextmanager
+def writing(path: str) -> Iterator[sqlite3.Connection]:
+    """Give a connection that writes."""
+    with closing(open_for_recording(path)) as connection:
+        yield connection
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_reports_are_what_a_recount_says(path: str, seed: int) -> None:
+    """Before, between and after settling."""
+    with writing(path) as connection:
+        fill(connection, 900, seed)
+        check(path)
+        upkeep = Upkeep(connection, Places())
+        upkeep.settle(None)
+        check(path)
+        fill(connection, 700, seed + 100)
+        upkeep.settle(None)
+        check(path)
+        while upkeep.settle(None):
+            pass
+        check(path)
+
+
+def test_settling_stops_anywhere(path: str) -> None:
+    """A new upkeep goes on where the last one was cut off."""
+    with writing(path) as connection:
+        fill(connection, 1500, 7)
+        while Upkeep(connection, Places()).settle(None):
+            pass
+        check(path)
+        assert connection.execute("SELECT count(*) FROM visit").fetchone() == (1500,)
+
+
+def test_nothing_is_settled_before_its_time(path: str) -> None:
+    """An event is judged for good when the seconds after it are over."""
+    with writing(path) as connection:
+        fill(connection, 100, 1)
+        upkeep = Upkeep(connection, Places())
+        assert upkeep.settle(START) == 0
+        assert upkeep.settle(int(time.time() * 1000)) == 100
+
+
+def test_figures_of_purged_days_stay(path: str) -> None:
+    """Purging takes events and leaves every figure but those by recipient."""
+    with writing(path) as connection:
+        fill(connection, 1200, 3)
+        upkeep = Upkeep(connection, Places())
+        while upkeep.settle(None):
+            pass
+        before = all_reports(path)
+        day = START // DAY + 1
+        while purge_piece(connection, day):
+            pass
+        assert 0 < connection.execute("SELECT count(*) FROM event").fetchone()[0] < 1200
+        assert all_reports(path) == before
+        # ids are never used again, even when all is gone
+        while purge_piece(connection, 2**20):
+            pass
+        assert connection.execute("SELECT purged FROM progress").fetchone() == (1200,)
+
+
+def test_forgetting_leaves_no_trace(path: str) -> None:
+    """The name is in no file; the figures stay as they were."""
+    with writing(path) as connection:
+        fill(connection, 1200, 5)
+        upkeep = Upkeep(connection, Places())
+        while upkeep.settle(None):
+            pass
+        before = all_reports(path)
+        name = "r7@example.org"
+        names = [name, hashed_name(connection, name)]
+        assert forget(connection, names, lambda _event: None) > 0
+        for file in Path(path).parent.iterdir():
+            assert name.encode() not in file.read_bytes(), file
+        assert all_reports(path) == before
+        check(path)
+        fill(connection, 200, 6)
+        while upkeep.settle(None):
+            pass
+        check(path)
+
+
+def test_new_rules_move_the_figures(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After `reclassify` the figures are what a recount of the new judgements says."""
+    with writing(path) as connection:
+        fill(connection, 1500, 9)
+        upkeep = Upkeep(connection, Places())
+        while upkeep.settle(None):
+            pass
+        forget(connection, ["r3@example.org"], lambda _event: None)
+        assert reclassify(connection, Places(), lambda: None)[1] == 0
+        real = visitors.read_agent
+
+        def changed(text: str) -> visitors.Agent:
+            agent = real(text)
+            if "iPhone" in text:
+                return agent._replace(client="Mail", signs=visitors.Reason.ROBOT)
+            return agent._replace(signs=visitors.Reason(0)) if "curl" in text else agent
+
+        monkeypatch.setattr("sestrack.tracker.judge.read_agent", changed)
+        seen, differently = reclassify(connection, Places(), lambda: None)
+        assert differently > 300
+        assert seen < 1500  # those of the forgotten are left alone
+        check(path)
+        fill(connection, 300, 10)
+        while upkeep.settle(None):
+            pass
+        check(path)
+
+
+def test_rates_only_over_counted_copies(path: str) -> None:
+    """A rate needs the number of copies, and is not made up without it."""
+    with writing(path) as connection:
+        fill(connection, 300, 2)
+        connection.execute("INSERT INTO copies VALUES ('news.example.com', 'june', 80)")
+        with Store(path) as store:
+            look(store.connection, Places())
+            lines = {line.name: line for line in report(store.connection, Question())}
+    assert lines["june"].open_rate == lines["june"].readers / 80
+    assert (lines["july"].open_rate, lines["july"].copies) == (None, None)
+    assert lines["july"].click_to_open is not None
+
+
+def test_stats_as_a_user_reads_it(ready: Program) -> None:
+    """Tabs on a pipe, JSON, CSV; times; errors."""
+    with writing(str(ready.store)) as connection:
+        fill(connection, 300, 2)
+    lines = ready.ok("stats").splitlines()
+    assert lines[0].split("\t")[:2] == ["message", "readers"]
+    assert len(lines) == 4
+    assert len({line.count("\t") for line in lines}) == 1
+    rows = json.loads(ready.ok("stats", "--json"))
+    assert {row["message"] for row in rows} == {"june", "july", "shop"}
+    assert ready.ok("stats", "--csv").splitlines()[0].startswith("message,readers,")
+    days = json.loads(ready.ok("stats", "--by", "day", "--json"))
+    assert [day["day"] for day in days] == sorted(day["day"] for day in days)
+    first = days[0]["day"]
+    part = json.loads(
+        ready.ok("stats", "--by", "day", "--since", first, "--until", first, "--json")
+    )
+    assert part == days[:1]
+    assert len(json.loads(ready.ok("stats", "--by", "link", "--limit", "2", "--json"))) == 2
+    assert json.loads(ready.ok("stats", "--since", "1d", "--json")) == []
+    assert ready("stats", "--message", "nothing").returncode == 66
+    assert ready("stats", "--since", "soon").returncode == 2
+    assert ready("stats", "--since", "2026-07-01", "--until", "2026-06-01").returncode == 2
+    assert ready("stats", "--by", "weather").returncode == 2
+
+
+def test_events_as_a_user_reads_them(ready: Program) -> None:
+    """Tail, export in three formats, purge, forget, reclassify."""
+    with writing(str(ready.store)) as connection:
+        fill(connection, 300, 4)
+    assert len(ready.ok("events", "tail", "-n", "5").splitlines()) == 6
+    rows = [json.loads(line) for line in ready.ok("events", "export").splitlines()]
+    assert [row["id"] for row in rows] == list(range(1, 301))
+    assert len(ready.ok("events", "export", "--format", "csv").splitlines()) == 301
+    later = rows[200]["time"]
+    part = ready.ok("events", "export", "--since", later[:19] + "Z").splitlines()
+    assert len(part) == sum(row["time"][:19] >= later[:19] for row in rows)
+    assert ready("events", "export", "--format", "parquet").returncode == 2
+    assert ready("events", "export", "-o", "/nowhere/x").returncode == 73
+    ready.ok("events", "export", "-o", "all.jsonl")
+    assert len((ready.folder / "all.jsonl").read_text().splitlines()) == 300
+    assert ready("events", "forget", "--recipient", "nobody@example.org").returncode == 66
+    ready.ok("events", "forget", "--recipient", "r1@example.org")
+    assert "r1@example.org" not in ready.ok("events", "export")
+    assert b"judged again" in ready("events", "reclassify").stderr
+    ready.ok("events", "purge", "--before", "2026-06-02")
+    assert len(ready.ok("events", "export").splitlines()) < 300
+    assert ready.ok("events", "export").splitlines()[0].find("2026-06-01") < 0
+
+
+def test_a_store_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    """`init` adds what came since; until then the message says to run it."""
+    program = Program(tmp_path)
+    file = sqlite_utils.Database(program.store)
+    migrations.apply(file, stop_before="m002_tracking")
+    file.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    file.execute("PRAGMA user_version = 1")
+    file.execute("INSERT INTO key (secret, created_at) VALUES (?, 1)", [bytes(64)])
+    file.conn.commit()
+    file.close()
+    done = program("stats")
+    assert done.returncode == 78
+    assert b"sestrack init" in done.stderr
+    program.ok("init")
+    assert program.ok("stats").startswith("message")
+    assert [key["id"] for key in json.loads(program.ok("keys", "list", "--json"))] == [1]

@@ -1,0 +1,485 @@
+"""The tracking server, as a program of its own, asked over real HTTP."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from conftest import Program, Server
+
+from sestrack.store import Store
+from sestrack.tracker.answers import GIF, proof_of
+
+LETTER = (
+    '<body><a href="https://www.example.com/a?x=1&amp;y=2#part">a</a>'
+    '<a href="https://exämple.com/ü?q=ö#ß">b</a></body>'
+)
+Serve = Callable[..., Server]
+
+
+def test_click_and_open(tracking: Program, serve: Serve) -> None:
+    """A click leads exactly there, an open gets a pixel, both with headers that keep them apart."""
+    server = serve()
+    first, _, pixel = tracking.paths(LETTER)
+    second = tracking.paths(LETTER, "bob@example.org")[1]
+    click = server.ask(first)
+    assert click.status == 302
+    assert click.headers["Location"] == "https://www.example.com/a?x=1&y=2#part"
+    assert server.ask(second).headers["Location"] == (
+        "https://xn--exmple-cua.com/%C3%BC?q=%C3%B6#%C3%9F"
+    )
+    opened = server.ask(pixel)
+    assert (opened.status, opened.body, len(opened.body)) == (200, GIF, 43)
+    assert opened.headers["Content-Type"] == "image/gif"
+    for answer in (click, opened):
+        assert answer.headers["Cache-Control"] == "no-store, no-cache, must-revalidate, private"
+        assert answer.headers["Referrer-Policy"] == "no-referrer"
+        assert answer.headers["X-Robots-Tag"] == "noindex"
+        assert "Date" in answer.headers
+    assert server.stop() == 0
+    kinds = [(event["kind"], event["link"], event["visitor"]) for event in tracking.events()]
+    assert kinds == [("click", 0, "person"), ("click", 1, "person"), ("open", None, "person")]
+    event = tracking.events()[0]
+    assert event["recipient"] == "ada@example.org"
+    assert event["url"] == "https://www.example.com/a?x=1&y=2#part"
+    assert (event["device"], event["client"], event["system"]) == ("desktop", "Chrome", "Windows")
+    assert (event["ip"], event["minted_at"]) == ("127.0.0.1", "2026-06-01T08:00:00Z")
+
+
+def test_head_is_a_machines(tracking: Program, serve: Serve) -> None:
+    """HEAD is answered the same but for the body, and counted as a machine's."""
+    server = serve()
+    link, _, pixel = tracking.paths(LETTER)
+    assert server.ask(link, method="HEAD").headers["Location"].startswith("https://www.example")
+    assert server.ask(pixel, method="HEAD").headers["Content-Length"] == "43"
+    assert server.ask(pixel, method="POST").status == 405
+    server.stop()
+    assert [(e["visitor"], e["reasons"]) for e in tracking.events()] == [("machine", ["head"])] * 2
+
+
+def test_what_is_not_ours(tracking: Program, serve: Serve) -> None:
+    """Forged, foreign, truncated and oversized tokens: 404, no redirect, nothing recorded."""
+    server = serve()
+    link, other, pixel = tracking.paths(LETTER)
+    recipient, token = link[1:].split("/")
+    flipped = ("B" if token[9] != "B" else "C").join((token[:9], token[10:]))
+    for path in (
+        f"/{recipient}/{flipped}", f"/{recipient}/{token[:-4]}", f"/{token}/{recipient}",
+        f"/{recipient}/{'Q' * 9000}", "/a/b", f"/{recipient}/https://evil.example/", "//evil.example/",
+        f"/{recipient}/{token}/x", "/../../etc/passwd", f"/{recipient}/%00",
+    ):  # fmt: skip
+        answer = server.ask(path)
+        assert (answer.status, "Location" in answer.headers) == (404, False), path
+    for path in (f"{pixel}x", "/", "/nothing", pixel[:-3], "/" + "Q" * 5000):
+        answer = server.ask(path)
+        assert (answer.status, answer.body) == (404, GIF), path
+    assert server.ask(link, host="trace.example.org").status == 404
+    assert server.ask(other).status == 302
+    server.stop()
+    assert len(tracking.events()) == 1
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        pytest.param(lambda path: f"{path}?utm_source=gateway&x=1", id="a query was added"),
+        pytest.param(
+            lambda path: path.replace("~", "%7E").replace("_", "%5f"), id="percent-encoded"
+        ),
+        pytest.param(lambda path: f"{path}.", id="the end of a sentence"),
+        pytest.param(lambda path: f"{path}/", id="a slash"),
+        pytest.param(lambda path: f"{path}%22%3E", id="a quote and a bracket"),
+        pytest.param(lambda path: f"http://Trace.Example.com:80{path}", id="absolute form"),
+    ],
+)
+def test_what_gateways_do_is_undone(
+    tracking: Program, serve: Serve, changed: Callable[[str], str]
+) -> None:
+    """A link survives what is done to URLs on their way."""
+    server = serve()
+    for path in tracking.paths(LETTER)[:2]:
+        assert server.ask(changed(path)).status == 302
+
+
+def test_host_is_matched_as_hosts_are(tracking: Program, serve: Serve) -> None:
+    """Case, port and the root's dot of a host do not matter."""
+    server = serve()
+    pixel = tracking.paths(LETTER)[-1]
+    for host in ("TRACE.example.com", "trace.example.com:8443", "trace.example.com."):
+        assert server.ask(pixel, host=host).status == 200
+
+
+def test_health_and_proof(tracking: Program, serve: Serve) -> None:
+    """The server says that it lives, and proves that it has our keys."""
+    server = serve()
+    assert server.ask("/healthz").body == b"ok\n"
+    nonce = "N" * 32
+    answer = server.ask(f"/.well-known/sestrack/{nonce}", host="Trace.example.com:80")
+    with Store(str(tracking.store)) as store:
+        secret = store.keys()[0].secret
+    assert answer.body.decode().strip() == proof_of(secret, "trace.example.com", nonce)
+    assert server.ask("/.well-known/sestrack/short").status == 404
+
+
+def test_links_outlive_everything(tracking: Program, serve: Serve) -> None:
+    """Disabled, rotated, retired, purged: every link leads on; disabled ones are not recorded."""
+    server = serve()
+    link, _, pixel = tracking.paths(LETTER)
+    tracking.ok("keys", "rotate")
+    tracking.ok("settings", "disable")
+    time.sleep(1.2)
+    assert (server.ask(link).status, server.ask(pixel).status) == (302, 200)
+    assert tracking.events() == []
+    tracking.ok("settings", "enable", "--no-open")
+    time.sleep(1.2)
+    assert (server.ask(link).status, server.ask(pixel).status) == (302, 200)
+    assert [event["kind"] for event in tracking.events()] == ["click"]
+    tracking.ok("settings", "apply", "-", stdin=b"enabled = false\n")
+    tracking.ok("domain", "delete", "trace.example.com")
+    tracking.ok("events", "purge", "--before", "2099-01-01")
+    time.sleep(1.2)
+    assert server.ask(link).status == 302
+    server.stop()
+    server = serve()
+    assert server.ask(link).status == 302
+    # made with a key that the server has not seen yet
+    tracking.ok("keys", "rotate")
+
+
+def test_new_keys_are_read_at_once(tracking: Program, serve: Serve) -> None:
+    """Mail made with a key rotated in while the server runs is answered."""
+    server = serve()
+    tracking.ok("keys", "rotate")
+    link = tracking.paths(LETTER)[0]
+    time.sleep(1.2)
+    assert server.ask(link).status == 302
+
+
+def test_key_file_outlives_the_store(tracking: Program, serve: Serve) -> None:
+    """With the store gone, a key file still redirects; nothing is recorded, and that is said."""
+    link, _, pixel = tracking.paths(LETTER)
+    tracking.ok("keys", "export", "sestrack.keys")
+    for name in tracking.folder.glob("store.db*"):
+        name.unlink()
+    server = serve("--keys", "sestrack.keys")
+    assert (server.ask(link).status, server.ask(pixel).status) == (302, 200)
+    assert "nothing is recorded" in server.log.read_text()
+    assert "events were lost" in server.log.read_text()
+    assert server.stop() == 0
+    assert tracking("serve").returncode == 78
+
+
+@pytest.mark.parametrize(
+    ("options", "headers", "expected"),
+    [
+        pytest.param((), {"X_Forwarded_For": "192.0.2.7"}, "127.0.0.1", id="believed by nobody"),
+        pytest.param(("--trust-proxy", "127.0.0.0/8"), {"X_Forwarded_For": "192.0.2.7"}, "192.0.2.7", id="believed"),
+        pytest.param(("--trust-proxy", "127.0.0.1"), {"X_Forwarded_For": "6.6.6.6, 192.0.2.7, 127.0.0.2"}, "127.0.0.2", id="one hop only"),
+        pytest.param(("--trust-proxy", "127.0.0.0/8"), {"X_Forwarded_For": "6.6.6.6, 192.0.2.7, 127.0.0.2"}, "192.0.2.7", id="from the right"),
+        pytest.param(("--trust-proxy", "127.0.0.0/8"), {"Forwarded": 'for="[2001:db8::7]:123";proto=https'}, "2001:db8::7", id="RFC 7239"),
+        pytest.param(("--trust-proxy", "127.0.0.0/8", "--anonymize-ip"), {"X_Forwarded_For": "192.0.2.7"}, "192.0.2.0", id="cut to /24"),
+        pytest.param(("--trust-proxy", "127.0.0.0/8", "--anonymize-ip"), {"X_Forwarded_For": "2001:db8:1:2::7"}, "2001:db8:1::", id="cut to /48"),
+    ],
+)  # fmt: skip
+def test_client_address(
+    tracking: Program,
+    serve: Serve,
+    options: tuple[str, ...],
+    headers: dict[str, str],
+    expected: str,
+) -> None:
+    """Only proxies that were named are believed, from the right."""
+    server = serve(*options)
+    server.ask(tracking.paths(LETTER)[-1], **headers)
+    server.stop()
+    assert [event["ip"] for event in tracking.events()] == [expected]
+
+
+def test_no_recipient(tracking: Program, serve: Serve) -> None:
+    """With --no-recipient the store has no name, but still tells recipients apart."""
+    server = serve("--no-recipient")
+    for recipient in ("ada@example.org", "bob@example.org", "ada@example.org"):
+        server.ask(tracking.paths(LETTER, recipient)[-1])
+    server.stop()
+    names = [event["recipient"] for event in tracking.events()]
+    assert names[0] == names[2] != names[1]
+    assert all(name.startswith("recipient-") for name in names)
+    assert b"ada@example.org" not in b"".join(
+        p.read_bytes() for p in tracking.folder.glob("store.db*")
+    )
+    tracking.ok("events", "forget", "--recipient", "ada@example.org")
+
+
+def talk(server: Server, data: bytes, *, wait: float = 5) -> bytes:
+    """Send octets, return all that comes back until the end."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=wait) as connection:
+        connection.sendall(data)
+        answer = b""
+        try:
+            while chunk := connection.recv(65536):
+                answer += chunk
+        except TimeoutError:
+            pass
+        return answer
+
+
+def test_pipelined_requests_keep_their_order(tracking: Program, serve: Serve) -> None:
+    """Answers come in the order of the requests, whether they wait for the disk or not."""
+    server = serve()
+    link, _, pixel = tracking.paths(LETTER)
+    one = "GET {} HTTP/1.1\r\nHost: trace.example.com\r\nUser-Agent: x\r\n\r\n"
+    paths = [pixel, "/healthz", link, "/none/x", pixel] * 40
+    data = "".join(one.format(path) for path in paths) + one.format("/healthz").replace(
+        "\r\n\r\n", "\r\nConnection: close\r\n\r\n"
+    )
+    answer = talk(server, data.encode(), wait=20)
+    statuses = [part[:3] for part in answer.split(b"HTTP/1.1 ")[1:]]
+    assert statuses == [b"200", b"200", b"302", b"404", b"200"] * 40 + [b"200"]
+    server.stop()
+    assert len(tracking.events()) == 120
+
+
+def test_broken_requests_harm_nobody(tracking: Program, serve: Serve) -> None:
+    """Nonsense, giants and slow ones are turned away; others are served meanwhile."""
+    server = serve()
+    pixel = tracking.paths(LETTER)[-1]
+    good = f"GET {pixel} HTTP/1.1\r\nHost: trace.example.com\r\nConnection: close\r\n\r\n".encode()
+    assert talk(server, b"\x16\x03\x01\x02\x00\x01\x00").startswith(b"HTTP/1.1 400")
+    assert talk(server, b"GET / HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 400")
+    assert talk(server, b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 400_000).startswith(
+        b"HTTP/1.1 431"
+    )
+    assert talk(server, b"GET /" + b"y" * 400_000).startswith(b"HTTP/1.1 431")
+    assert talk(server, b"DELETE / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").startswith(
+        b"HTTP/1.1 405"
+    )
+    body = b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n" + b"z" * 300_000
+    assert talk(server, body, wait=2).startswith((b"HTTP/1.1 431", b"HTTP/1.1 404"))
+    hanging = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(50)]
+    for connection in hanging:
+        connection.sendall(b"GET / HT")
+    assert talk(server, good).startswith(b"HTTP/1.1 200")
+    for connection in hanging:
+        connection.settimeout(25)
+        assert connection.recv(100).startswith(b"HTTP/1.1 408")
+        connection.close()
+    assert "Traceback" not in server.log.read_text()
+    assert server.stop() == 0
+
+
+def test_many_idle_connections(tracking: Program, serve: Serve) -> None:
+    """A thousand idle connections cost little, and others are served."""
+    server = serve()
+    (worker,) = server.children()
+    server.ask(tracking.paths(LETTER)[-1])  # only a worker that has answered is wholly loaded
+    before = memory(worker)
+    idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(1000)]
+    assert server.ask(tracking.paths(LETTER)[-1]).status == 200
+    assert memory(worker) - before < 30_000
+    for connection in idle:
+        connection.close()
+    # a flood of forged tokens leaves nothing behind
+    for index in range(2000):
+        talked = f"GET /Q{index:0100d}A HTTP/1.1\r\nHost: h{index}.example\r\n\r\n".encode()
+        idle[0] = socket.create_connection(("127.0.0.1", server.port))
+        idle[0].sendall(talked)
+        idle[0].close()
+    assert memory(worker) - before < 30_000
+
+
+def memory(pid: int) -> int:
+    """Return the resident memory of a process in KiB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0])
+
+
+def test_a_stalled_store_holds_up_nobody(tracking: Program, serve: Serve) -> None:
+    """While the store cannot be written, readers are answered soon, and their events come later."""
+    server = serve()
+    pixel = tracking.paths(LETTER)[-1]
+    server.ask(pixel)
+    with closing(sqlite3.connect(tracking.store, isolation_level=None)) as blocker:
+        blocker.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        assert server.ask(pixel).status == 200
+        # generous for a busy machine: the bound itself is 250 ms
+        assert time.monotonic() - began < 2
+        assert blocker.execute("SELECT count(*) FROM event").fetchone() == (1,)
+        blocker.execute("ROLLBACK")
+    server.stop()
+    assert len(tracking.events()) == 2
+
+
+def test_a_full_disk_loses_nothing_while_memory_lasts(tracking: Program, serve: Serve) -> None:
+    """What cannot be written is answered, said, kept, and given up only at the end."""
+    server = serve(limits="ulimit -f 300")
+    pixel = tracking.paths(LETTER, recipient="a" * 200)[-1]
+    headers = {"Host": "trace.example.com", "User-Agent": "x" * 300}
+    with closing(http.client.HTTPConnection("127.0.0.1", server.port)) as connection:
+        for _ in range(3000):
+            connection.request("GET", pixel, headers=headers)
+            assert connection.getresponse().read() == GIF
+            if "cannot record" in server.log.read_text():
+                break
+        assert "cannot record" in server.log.read_text()
+        connection.request("GET", pixel, headers=headers)
+        assert connection.getresponse().read() == GIF
+    server.stop(signal.SIGKILL)
+    with closing(sqlite3.connect(tracking.store)) as store:
+        assert store.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_kill_loses_nothing_acknowledged(tracking: Program, serve: Serve, workers: str) -> None:
+    """SIGKILL under load, several times: every answered event is there, once."""
+    paths = [tracking.paths(LETTER, recipient=f"r{n}@example.org")[-1] for n in range(8)]
+    asked = [0] * 8
+    answered = [0] * 8
+    ends = threading.Event()
+    port = 0
+
+    def ask(index: int) -> None:
+        while not ends.is_set():
+            try:
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+                while not ends.is_set():
+                    asked[index] += 1
+                    connection.request("GET", paths[index], headers={"Host": "trace.example.com"})
+                    if connection.getresponse().read() == GIF:
+                        answered[index] += 1
+            except (OSError, http.client.HTTPException):
+                time.sleep(0.02)
+
+    threads = []
+    for round_ in range(4):
+        server = serve("--workers", workers)
+        port = server.port
+        if not threads:
+            threads = [threading.Thread(target=ask, args=(index,)) for index in range(8)]
+            for thread in threads:
+                thread.start()
+        time.sleep(0.7 + 0.13 * round_)
+        victims = [server.process.pid] if round_ % 2 else [*server.children(), server.process.pid]
+        for victim in victims:
+            os.kill(victim, signal.SIGKILL)
+        server.process.wait(timeout=10)
+    ends.set()
+    for thread in threads:
+        thread.join()
+    with closing(sqlite3.connect(tracking.store)) as store:
+        assert store.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        counts = dict(store.execute("SELECT recipient, count(*) FROM event GROUP BY recipient"))
+    assert sum(answered) > 200
+    for index in range(8):
+        # one request may have been written and its answer lost, in each of the four rounds
+        assert answered[index] <= counts[f"r{index}@example.org"] <= asked[index]
+        assert counts[f"r{index}@example.org"] - answered[index] <= 4
+
+
+def test_term_drains(tracking: Program, serve: Serve) -> None:
+    """SIGTERM under load: what was answered is there, and what was asked is answered."""
+    server = serve()
+    pixel = tracking.paths(LETTER)[-1]
+    answered = [0]
+
+    def ask() -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+        try:
+            while True:
+                connection.request("GET", pixel, headers={"Host": "trace.example.com"})
+                if connection.getresponse().read() == GIF:
+                    answered[0] += 1
+        except (OSError, http.client.HTTPException):
+            return
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.7)
+    assert server.stop() == 0
+    for thread in threads:
+        thread.join()
+    assert len(tracking.events()) >= answered[0] > 50
+
+
+def test_a_worker_that_dies_is_replaced(tracking: Program, serve: Serve) -> None:
+    """The server goes on with a new worker."""
+    server = serve()
+    (worker,) = server.children()
+    os.kill(worker, signal.SIGKILL)
+    time.sleep(1.5)
+    assert server.ask(tracking.paths(LETTER)[-1]).status == 200
+    assert "a new one starts" in server.log.read_text()
+    assert server.stop() == 0
+
+
+def test_two_servers_on_one_store(tracking: Program, serve: Serve) -> None:
+    """A second server on the same store is told to wait."""
+    serve()
+    done = tracking("serve", "--bind", "127.0.0.1:0")
+    assert done.returncode == 75
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        pytest.param(("--bind", "nonsense"), 2, id="no address"),
+        pytest.param(("--bind", "192.0.2.1:80"), 69, id="not our address"),
+        pytest.param(("--trust-proxy", "300.0.0.0/8"), 2, id="no network"),
+        pytest.param(("--tls-cert", "x.pem"), 2, id="half of a pair"),
+        pytest.param(("--tls-cert", "x.pem", "--tls-key", "y.pem"), 65, id="no certificate"),
+        pytest.param(("--keys", "missing"), 66, id="no key file"),
+        pytest.param(("--keys", "/dev/null"), 65, id="not a key file"),
+        pytest.param(("--keep", "long"), 2, id="no number of days"),
+        pytest.param(("--mmdb", "missing"), 66, id="no database"),
+    ],
+)
+def test_what_serve_refuses(tracking: Program, options: tuple[str, ...], code: int) -> None:
+    """Each error has its exit code and its words."""
+    done = tracking("serve", *options)
+    assert done.returncode == code, done.stderr
+    assert b"sestrack: error: " in done.stderr
+    assert b"hint: " in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_tls(tracking: Program, serve: Serve) -> None:
+    """The server speaks TLS by itself."""
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+         "-keyout", "key.pem", "-out", "cert.pem", "-days", "2", "-subj", "/CN=trace.example.com",
+         "-addext", "subjectAltName=DNS:trace.example.com"],
+        cwd=tracking.folder, check=True, capture_output=True,
+    )  # fmt: skip
+    server = serve("--tls-cert", "cert.pem", "--tls-key", "key.pem")
+    link = tracking.paths(LETTER)[0]
+    done = subprocess.run(
+        ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code} %{redirect_url}", "--cacert", "cert.pem",
+         "--resolve", f"trace.example.com:{server.port}:127.0.0.1",
+         f"https://trace.example.com:{server.port}{link}"],
+        cwd=tracking.folder, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout == "302 https://www.example.com/a?x=1&y=2#part"
+
+
+def test_doctor_tells_what_was_lost(tracking: Program) -> None:
+    """Events lost are a problem that doctor shows."""
+    assert tracking("doctor").returncode == 0
+    with closing(sqlite3.connect(tracking.store)) as store:
+        store.execute("UPDATE progress SET lost = 7, lost_at = ?", (int(time.time()),))
+        store.commit()
+    done = tracking("doctor", "--json")
+    assert done.returncode == 1
+    (lost,) = [check for check in json.loads(done.stdout) if check["name"] == "events lost"]
+    assert lost["found"].startswith("7, ")
