@@ -250,6 +250,40 @@ def test_pipelined_requests_keep_their_order(tracking: Program, serve: Serve) ->
     assert len(tracking.events()) == 120
 
 
+def test_headers_that_came_before(tracking: Program, serve: Serve) -> None:
+    """Remembered headers change nothing but the time it takes."""
+    server = serve()
+    link, _, pixel = (path.encode() for path in tracking.paths(LETTER))
+    block = b" HTTP/1.1\r\nHost: trace.example.com\r\nUser-Agent: x\r\nPurpose: prefetch\r\n\r\n"
+    steps = [
+        (b"GET " + pixel + block, b"200"),
+        (b"GET " + link + block, b"302"),
+        (b"HEAD " + link + block, b"302"),
+        (b"POST " + link + block, b"405"),
+        (b"GET " + link[:-1] + block, b"404"),
+        (b"GET /healthz" + block, b"200"),
+        (b"GET  " + pixel + block, b"200"),
+        (b"GET " + pixel + b"\r\nA:" + block, b"400"),
+    ]
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+        for request, status in steps:
+            connection.sendall(request)
+            assert connection.recv(65536)[9:12] == status, request
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+        for index in range(1, len(pixel + block)):
+            # a request in two pieces, the second of which may be a whole block
+            connection.sendall((b"GET " + pixel + block)[:index])
+            time.sleep(0.001)
+            connection.sendall((b"GET " + pixel + block)[index:])
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        asked = index + 4
+    server.stop()
+    events = tracking.events()
+    assert len(events) == asked
+    assert {reason for event in events for reason in event["reasons"]} >= {"prefetch", "head"}
+    assert {event["agent"] for event in events} == {"x"}
+
+
 def test_broken_requests_harm_nobody(tracking: Program, serve: Serve) -> None:
     """Nonsense, giants and slow ones are turned away; others are served meanwhile."""
     server = serve()
@@ -261,6 +295,8 @@ def test_broken_requests_harm_nobody(tracking: Program, serve: Serve) -> None:
         b"HTTP/1.1 431"
     )
     assert talk(server, b"GET /" + b"y" * 400_000).startswith(b"HTTP/1.1 431")
+    twice = good.replace(b"Connection: close", b"host: other.example")
+    assert talk(server, twice).startswith(b"HTTP/1.1 400")
     assert talk(server, b"DELETE / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").startswith(
         b"HTTP/1.1 405"
     )

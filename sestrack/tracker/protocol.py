@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from time import gmtime, strftime, time_ns
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
@@ -21,6 +21,7 @@ from sestrack.tracker.answers import (
     TOO_SLOW,
     Answer,
     Answers,
+    Found,
 )
 from sestrack.tracker.events import Event, Target, Trait
 
@@ -36,12 +37,13 @@ LINGER_SECONDS = 5
 MAX_WAITING = 64
 
 
+MAX_KNOWN = 4096
+MAX_BLOCK = 2048
+"""How many header blocks are remembered, and the longest of them in octets."""
+
 _HEAD = int(Trait.HEAD)
 _COMMA = ord(",")
-_PURPOSES = frozenset({
-    b"Purpose", b"purpose", b"Sec-Purpose", b"sec-purpose", b"X-Purpose", b"x-purpose", b"X-moz",
-    b"X-Moz", b"x-moz",
-})  # fmt: skip
+_PURPOSES = frozenset({b"purpose", b"sec-purpose", b"x-purpose", b"x-moz"})
 _PREFETCH_WORDS = (b"prefetch", b"preview", b"prerender")
 
 
@@ -58,6 +60,14 @@ class Recorder(Protocol):
         """Send the response behind those that wait."""
 
 
+class Said(NamedTuple):
+    """What headers say."""
+
+    host: bytes
+    agent: bytes
+    traits: int
+
+
 class Site:
     """What all connections share."""
 
@@ -69,6 +79,8 @@ class Site:
         self.name_of: Callable[[str], str] | None = None
         """What is kept in place of a recipient's name; None keeps the name."""
         self.connections: set[Connection] = set()
+        self.known: dict[bytes, Said] = {}
+        """What the header blocks say that came before, by what follows the request's target."""
         self.room = 100_000
         """How many connections there may be."""
         self.closing = False
@@ -106,8 +118,8 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_began", "_ends", "_feed", "_full", "_headers", "_ip", "_lingers", "_parser", "_paused",
-        "_peer", "_pieces", "_proxied", "_seen", "_site", "_size", "_transport", "_waiting",
-        "on_header", "on_url",
+        "_peer", "_pieces", "_proxied", "_said", "_seen", "_site", "_size", "_transport",
+        "_waiting", "on_url",
     )  # fmt: skip
 
     def __init__(self, site: Site) -> None:
@@ -135,8 +147,7 @@ class Connection(asyncio.Protocol):
         self._ip = site.clients.kept(self._peer)
         self._headers: dict[bytes, bytes] = {}
         self._pieces: list[bytes] = []
-        # a request has many headers, and most do not matter: for them no Python is run
-        self.on_header = self._collect if self._proxied else self._headers.__setitem__
+        self._said: list[Said] = []
         self.on_url = self._pieces.append
         self._parser = HttpRequestParser(self)
         self._feed = self._parser.feed_data
@@ -147,15 +158,25 @@ class Connection(asyncio.Protocol):
         self._site.connections.discard(self)
 
     def data_received(self, data: bytes) -> None:
-        """Parse; every whole request calls `on_message_complete`."""
+        """Take a request that differs from earlier ones in its target alone; parse any other."""
         if self._ends:
             return
-        if not self._began:
+        fresh = not self._began
+        if fresh:
+            target = data[4 : data.find(b" ", 4)]
+            said = self._site.known.get(data[4 + len(target) :])
+            if said is not None and data[:5] == b"GET /" and not self._proxied:
+                found = self._site.answers.find(said[0], target)
+                if found[1] is not None:  # a token opened: there is nothing else in the target
+                    self._seen = self._site.tick
+                    self._record(found, self._ip, said[1], said[2])
+                    return
             self._began = self._site.tick
+        self._said.clear()
         try:
             self._feed(data)
         except HttpParserUpgrade:
-            pass  # not offered: RFC 9110 §7.8 lets a server go on as if it were not asked
+            return  # not offered: RFC 9110 §7.8 lets a server go on as if it were not asked
         except HttpParserError:
             self._refuse(BAD_REQUEST)
             return
@@ -163,6 +184,21 @@ class Connection(asyncio.Protocol):
             self._size += len(data)
             if self._size > MAX_REQUEST:
                 self._refuse(TOO_LARGE)
+        elif fresh and len(self._said) == 1:
+            self._remember(data)
+
+    def _remember(self, data: bytes) -> None:
+        """Remember the headers of a request that came alone and whole.
+
+        Readers' programs send the same octets each time but for the target, so that one
+        look-up tells what a parser would.
+        """
+        block = data[data.find(b" ", 4) :]
+        if data.startswith(b"GET /") and len(block) <= MAX_BLOCK and block.endswith(b"\r\n\r\n"):
+            known = self._site.known
+            if len(known) >= MAX_KNOWN:
+                known.clear()
+            known[block] = self._said[0]
 
     def pause_writing(self) -> None:
         """Read nothing from a client that does not take its answers."""
@@ -176,30 +212,22 @@ class Connection(asyncio.Protocol):
 
     # -- httptools -----------------------------------------------------------------------
 
-    def _collect(self, name: bytes, value: bytes) -> None:
-        """Take a header that a proxy may have sent several times (RFC 9110 §5.3)."""
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; it may come several times (RFC 9110 §5.3)."""
         name = name.lower()
         before = self._headers.get(name)
         self._headers[name] = value if before is None else before + b"," + value
 
-    def _header(self, name: bytes) -> bytes:
-        """Return a header, however its name was written; b"" if there is none."""
-        for known, value in self._headers.items():
-            if known.lower() == name:
-                return value
-        return b""
-
     def on_message_complete(self) -> None:
-        """Answer a request.  The one function that every reader waits for."""
+        """Answer a request."""
         site = self._site
         headers, pieces = self._headers, self._pieces
-        get = headers.get
-        host = get(b"Host") or get(b"host") or self._header(b"host")
-        agent = get(b"User-Agent") or get(b"user-agent") or self._header(b"user-agent")
+        host = headers.get(b"host", b"")
+        agent = headers.get(b"user-agent", b"")
         traits = 0 if _PURPOSES.isdisjoint(headers) else self._prefetch()
         ip = self._client() if self._proxied else self._ip
         headers.clear()
-        wanted = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        wanted = b"".join(pieces)
         pieces.clear()
         self._seen = site.tick
         self._began = self._size = 0
@@ -214,13 +242,24 @@ class Connection(asyncio.Protocol):
                 self._reply(NOT_ALLOWED, 0)
                 return
             traits |= _HEAD
-        if _COMMA in host or (not host and parser.get_http_version() == "1.1"):
-            self._refuse(BAD_REQUEST)  # none, or two of them: RFC 9112 §3.2
+        version = parser.get_http_version()
+        # no host, or two of them: RFC 9112 §3.2; the parser also knows HTTP/0.9
+        if _COMMA in host or (not host and version == "1.1") or version < "1.0":
+            self._refuse(BAD_REQUEST)
             return
-        answer, target, recipient, minted = site.answers.find(host, wanted)
-        if target is None:
-            self._reply(answer, traits)
+        found = site.answers.find(host, wanted)
+        if found[1] is None:
+            self._reply(found[0], traits)
             return
+        if not self._ends and not self._proxied:
+            self._said.append(Said(host, agent, traits))
+        self._record(found, ip, agent, traits)
+
+    def _record(self, found: Found, ip: str, agent: bytes, traits: int) -> None:
+        """Record a hit, and answer it then.  What every reader waits for."""
+        site = self._site
+        answer, target, recipient, minted = found
+        assert target is not None
         index = target.index
         if index < 0:
             index = site.recorder.introduce(target)
@@ -247,15 +286,9 @@ class Connection(asyncio.Protocol):
     def _client(self) -> str:
         """Return the client's address as the trusted proxy tells it."""
         clients = self._site.clients
-        get = self._headers.get
-        forwarded_for, forwarded = get(b"x-forwarded-for"), get(b"forwarded")
-        return clients.kept(
-            clients.behind(
-                self._peer,
-                forwarded_for.decode("latin-1") if forwarded_for else "",
-                forwarded.decode("latin-1") if forwarded else "",
-            )
-        )
+        forwarded_for = self._headers.get(b"x-forwarded-for", b"").decode("latin-1")
+        forwarded = self._headers.get(b"forwarded", b"").decode("latin-1")
+        return clients.kept(clients.behind(self._peer, forwarded_for, forwarded))
 
     # -- answering -----------------------------------------------------------------------
 
