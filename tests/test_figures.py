@@ -285,6 +285,17 @@ def test_rates_only_over_counted_copies(path: str) -> None:
     assert lines["july"].click_to_open is not None
 
 
+def test_forgetting_leaves_the_figures(ready: Program) -> None:
+    """Who was a machine stays one, though what showed it goes, counted before or not."""
+    with writing(str(ready.store)) as connection:
+        fill(connection, 300, 2)
+    reports = [("stats",), ("stats", "--by", "device"), ("stats", "--by", "link", "--json")]
+    before = [ready.ok(*report) for report in reports]
+    ready.ok("events", "forget", "--recipient", "r1@example.org")
+    assert [ready.ok(*report) for report in reports] == before
+    assert "r1@example.org" not in ready.ok("events", "export")
+
+
 def test_stats_as_a_user_reads_it(ready: Program) -> None:
     """Tabs on a pipe, JSON, CSV; times; errors."""
     with writing(str(ready.store)) as connection:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator
 
+_PATIENCE = 150
+"""Looks, 0.2 seconds apart, that a server may get no further."""
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
 Mmdb = Annotated[str, typer.Option(metavar="FILE", help="The MMDB that `serve` was given.")]
@@ -143,6 +146,10 @@ def forget(
 
     path = ctx.obj or store.default_path()
     with _changing(path) as connection:
+        # judged first: without its user agent and address a machine would pass for a person
+        if not _settle(path, connection):
+            ((last,),) = connection.execute("SELECT ifnull(max(id), 0) FROM event").fetchall()
+            _wait(path, connection, last)
         names = [recipient, hashed_name(connection, recipient)]
         count = forget_recipient(connection, names, lambda event: _wait(path, connection, event))
     if not count:
@@ -174,26 +181,30 @@ def _changing(path: str) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-def _settle(path: str, connection: sqlite3.Connection) -> None:
-    """Judge what is not judged yet, unless a server does."""
+def _settle(path: str, connection: sqlite3.Connection) -> bool:
+    """Judge and count all that is not yet; False if a running server does it."""
     from sestrack.tracker.places import Places
     from sestrack.tracker.upkeep import Upkeep
 
     try:
         with store.serving_lock(path):
             upkeep = Upkeep(connection, Places())
-            while upkeep.settle(int(time.time() * 1000)):
+            while upkeep.settle(None):  # no server runs: nothing follows that would bear on it
                 pass
     except TryAgain:
-        pass
+        return False
+    return True
 
 
 def _wait(path: str, connection: sqlite3.Connection, event: int) -> None:
-    """Wait until a running server has judged an event."""
-    for _ in range(150):
+    """Wait until a running server has judged an event, or has got no further for a while."""
+    before, patience = -1, _PATIENCE
+    while patience and store.is_served(path):
         ((judged,),) = connection.execute("SELECT judged FROM progress").fetchall()
-        if judged >= event or not store.is_served(path):
+        if judged >= event:
             return
+        patience = patience - 1 if judged == before else _PATIENCE
+        before = judged
         time.sleep(0.2)
 
 
