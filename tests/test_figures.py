@@ -296,6 +296,29 @@ def test_forgetting_leaves_the_figures(ready: Program) -> None:
     assert "r1@example.org" not in ready.ok("events", "export")
 
 
+@pytest.mark.parametrize(
+    ("question", "shown"),
+    [
+        (Question("message"), True),
+        (Question("recipient"), True),
+        (Question("day"), False),
+        (Question("device"), False),
+        (Question("message", since_day=1), False),
+    ],
+)
+def test_click_to_open_where_it_means_something(
+    path: str, question: Question, *, shown: bool
+) -> None:
+    """A click may stand on another day or device than the open: then there is no rate."""
+    with writing(path) as connection:
+        fill(connection, 300, 2)
+    with Store(path) as store:
+        look(store.connection, Places())
+        rates = [line.click_to_open for line in report(store.connection, question)]
+    assert any(rate is not None for rate in rates) is shown
+    assert all(rate <= 1 for rate in rates if rate is not None)
+
+
 def test_stats_as_a_user_reads_it(ready: Program) -> None:
     """Tabs on a pipe, JSON, CSV; times; errors."""
     with writing(str(ready.store)) as connection:

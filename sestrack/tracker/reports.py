@@ -49,6 +49,8 @@ BY = {
 """What a report may be by: the column, and the dimension of `tally` it stands in."""
 
 _IN_TIME = {"day", "hour"}
+_WHOLE = {"message", "sender", "domain", "recipient"}
+"""A first open and a first click may come on two days, from two devices or countries."""
 
 
 class Count(NamedTuple):
@@ -70,11 +72,13 @@ class Line(NamedTuple):
     clickers: Count
     copies: int | None
     """How many were made, if that was counted."""
+    whole: bool = True
+    """Whether whoever clicked here is also counted as a reader here, and not elsewhere."""
 
     @property
     def click_to_open(self) -> float | None:
-        """Of those who read, the part that clicked."""
-        return self.clickers.people / self.readers if self.readers else None
+        """Of those who read, the part that clicked; None where the two may stand apart."""
+        return self.clickers.people / self.readers if self.readers and self.whole else None
 
     @property
     def open_rate(self) -> float | None:
@@ -131,10 +135,12 @@ def report(connection: sqlite3.Connection, question: Question) -> list[Line]:
     else:
         chosen = sorted(sums.items(), key=_most_read_first)
     copies = _copies(connection, question)
+    in_time = question.since_day > 0 or question.until_day < 2**31
+    whole = question.by in _WHOLE and not in_time
     return [
         Line(
             _name(question.by, name), Count(*n[0:3]), Count(*n[3:6]), sum(n[6:9]), Count(*n[9:12]),
-            Count(*n[12:15]), copies.get(str(name)),
+            Count(*n[12:15]), copies.get(str(name)), whole,
         )
         for name, n in chosen
     ]  # fmt: skip
