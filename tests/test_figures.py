@@ -142,6 +142,12 @@ def all_reports(path: str) -> dict[str, dict[str, tuple[object, ...]]]:
         return {by: reported(store.connection, by) for by in BY if by != "recipient"}
 
 
+def settle_all(upkeep: Upkeep) -> None:
+    """Judge and count all that there is."""
+    while upkeep.settle(None):
+        pass
+
+
 def check(path: str) -> None:
     """See that every report is what a recount says."""
     with Store(path) as store:
@@ -180,8 +186,7 @@ def test_reports_are_what_a_recount_says(path: str, seed: int) -> None:
         fill(connection, 700, seed + 100)
         upkeep.settle(None)
         check(path)
-        while upkeep.settle(None):
-            pass
+        settle_all(upkeep)
         check(path)
 
 
@@ -209,8 +214,7 @@ def test_figures_of_purged_days_stay(path: str) -> None:
     with writing(path) as connection:
         fill(connection, 1200, 3)
         upkeep = Upkeep(connection, Places())
-        while upkeep.settle(None):
-            pass
+        settle_all(upkeep)
         before = all_reports(path)
         day = START // DAY + 1
         while purge_piece(connection, day):
@@ -228,8 +232,7 @@ def test_forgetting_leaves_no_trace(path: str) -> None:
     with writing(path) as connection:
         fill(connection, 1200, 5)
         upkeep = Upkeep(connection, Places())
-        while upkeep.settle(None):
-            pass
+        settle_all(upkeep)
         before = all_reports(path)
         name = "r7@example.org"
         names = [name, hashed_name(connection, name)]
@@ -239,8 +242,7 @@ def test_forgetting_leaves_no_trace(path: str) -> None:
         assert all_reports(path) == before
         check(path)
         fill(connection, 200, 6)
-        while upkeep.settle(None):
-            pass
+        settle_all(upkeep)
         check(path)
 
 
@@ -249,8 +251,7 @@ def test_new_rules_move_the_figures(path: str, monkeypatch: pytest.MonkeyPatch) 
     with writing(path) as connection:
         fill(connection, 1500, 9)
         upkeep = Upkeep(connection, Places())
-        while upkeep.settle(None):
-            pass
+        settle_all(upkeep)
         forget(connection, ["r3@example.org"], lambda _event: None)
         assert reclassify(connection, Places(), lambda: None)[1] == 0
         real = visitors.read_agent
@@ -267,8 +268,7 @@ def test_new_rules_move_the_figures(path: str, monkeypatch: pytest.MonkeyPatch) 
         assert seen < 1500  # those of the forgotten are left alone
         check(path)
         fill(connection, 300, 10)
-        while upkeep.settle(None):
-            pass
+        settle_all(upkeep)
         check(path)
 
 

@@ -21,7 +21,7 @@ from sestrack.tracker.judge import Judge, Visit
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from sestrack.tracker.places import Places
 
@@ -69,14 +69,11 @@ def _judge_again(
     while news := list(islice(judged, PIECE)):
         olds = {
             visit.event: visit
-            for visit in map(
-                Visit._make,
-                connection.execute(
-                    f"{_KEPT} WHERE event.id BETWEEN ? AND ? AND traits & ? = 0",
-                    (news[0].event, min(news[-1].event, last), int(Trait.FORGOTTEN)),
-                ),
+            for visit in _kept(
+                connection, "event.id BETWEEN ? AND ? AND traits & ? = 0",
+                news[0].event, min(news[-1].event, last), int(Trait.FORGOTTEN),
             )
-        }
+        }  # fmt: skip
         same = []
         for new in news:
             old = olds.get(new.event)
@@ -123,22 +120,18 @@ def _recount_some(
     # what was judged since we began, by the new rules already
     since = [
         visit
-        for visit in map(
-            Visit._make,
-            connection.execute(f"{_KEPT} WHERE event.id > ? ORDER BY event.id", (last,)),
-        )
+        for visit in _kept(connection, "event.id > ?", last)
         if visit.recipient and (visit.origin, visit.recipient) in pairs
     ]
     counts: Counts = {}
     for origin, recipient in pairs:
-        before = [
-            Visit._make(row)
-            for row in connection.execute(
-                f"{_KEPT} WHERE event.id IN (SELECT event FROM temp.mine WHERE origin = ? AND "
-                "recipient = ?) ORDER BY event.id",
-                (origin, recipient),
+        before = list(
+            _kept(
+                connection,
+                "event.id IN (SELECT event FROM temp.mine WHERE origin = ? AND recipient = ?)",
+                origin, recipient,
             )
-        ]
+        )  # fmt: skip
         own = [visit for visit in since if (visit.origin, visit.recipient) == (origin, recipient)]
         news = {
             row[0]: Visit._make(row)
@@ -206,6 +199,12 @@ def _keep(connection: sqlite3.Connection, figures: Figures, visits: list[Visit])
             for v in visits
         ],
     )
+
+
+def _kept(connection: sqlite3.Connection, where: str, *values: int | str) -> Iterator[Visit]:
+    """Read visits as they were judged, in the order of their events."""
+    rows = connection.execute(f"{_KEPT} WHERE {where} ORDER BY event.id", values)
+    return map(Visit._make, rows)
 
 
 def _counts_as(visit: Visit) -> tuple[int | str, ...]:
