@@ -387,13 +387,16 @@ def test_kill_loses_nothing_acknowledged(tracking: Program, serve: Serve, worker
 
     def ask(index: int) -> None:
         while not ends.is_set():
+            client = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
             try:
-                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-                while not ends.is_set():
-                    asked[index] += 1
-                    connection.request("GET", paths[index], headers={"Host": "trace.example.com"})
-                    if connection.getresponse().read() == GIF:
-                        answered[index] += 1
+                with closing(client) as connection:
+                    while not ends.is_set():
+                        asked[index] += 1
+                        connection.request(
+                            "GET", paths[index], headers={"Host": "trace.example.com"}
+                        )
+                        if connection.getresponse().read() == GIF:
+                            answered[index] += 1
             except (OSError, http.client.HTTPException):
                 time.sleep(0.02)
 
@@ -430,12 +433,13 @@ def test_term_drains(tracking: Program, serve: Serve) -> None:
     answered = [0]
 
     def ask() -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+        client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
         try:
-            while True:
-                connection.request("GET", pixel, headers={"Host": "trace.example.com"})
-                if connection.getresponse().read() == GIF:
-                    answered[0] += 1
+            with closing(client) as connection:
+                while True:
+                    connection.request("GET", pixel, headers={"Host": "trace.example.com"})
+                    if connection.getresponse().read() == GIF:
+                        answered[0] += 1
         except (OSError, http.client.HTTPException):
             return
 
