@@ -11,6 +11,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, Self
 
+import dns.edns
 import dns.flags
 import dns.message
 import dns.name
@@ -29,8 +30,9 @@ MAX_HOPS = 16
 class NameServer:
     """Answers until it is closed.
 
-    `faults` says for a name what goes wrong: "drop", "servfail", "refused", or "truncate"
-    (over UDP only).  With `chase=False` it knows a CNAME, but not where it leads.
+    `faults` says for a name what goes wrong: "drop", "servfail", "refused", "bogus" (as a
+    resolver answers that finds signatures wrong), or "truncate" (over UDP only).  With
+    `chase=False` it knows a CNAME, but not where it leads.
     """
 
     def __init__(
@@ -39,7 +41,10 @@ class NameServer:
         faults: Mapping[str, str] | None = None,
         *,
         chase: bool = True,
+        host: str = "127.0.0.1",
+        port: int = 0,
     ) -> None:
+        self.host, self.port = host, port
         self.records: dict[tuple[dns.name.Name, dns.rdatatype.RdataType], dns.rrset.RRset] = {}
         self.faults = {dns.name.from_text(name): fault for name, fault in (faults or {}).items()}
         self.chase = chase
@@ -63,7 +68,7 @@ class NameServer:
     @property
     def address(self) -> str:
         """What to give to `--resolver`."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     def __enter__(self) -> Self:
         """Start answering."""
@@ -82,9 +87,9 @@ class NameServer:
                     if answer:
                         self.wfile.write(len(answer).to_bytes(2) + answer)
 
-        self._servers: list[Any] = [socketserver.ThreadingTCPServer(("127.0.0.1", 0), Tcp)]
+        self._servers: list[Any] = [_Tcp((self.host, self.port), Tcp)]
         self.port = self._servers[0].server_address[1]
-        self._servers.append(socketserver.ThreadingUDPServer(("127.0.0.1", self.port), Udp))
+        self._servers.append(socketserver.ThreadingUDPServer((self.host, self.port), Udp))
         for one in self._servers:
             one.daemon_threads = True
             threading.Thread(target=one.serve_forever, args=(0.05,), daemon=True).start()
@@ -109,6 +114,9 @@ class NameServer:
             return None
         if fault in {"servfail", "refused"}:
             response.set_rcode(dns.rcode.from_text(fault))
+        elif fault == "bogus":
+            response.set_rcode(dns.rcode.SERVFAIL)
+            response.use_edns(options=[dns.edns.EDEOption(dns.edns.EDECode.DNSSEC_BOGUS)])
         elif fault == "truncate" and transport == "udp":
             response.flags |= dns.flags.TC
         else:
@@ -119,13 +127,13 @@ class NameServer:
         self, response: dns.message.Message, name: dns.name.Name, kind: dns.rdatatype.RdataType
     ) -> None:
         for _ in range(MAX_HOPS):
-            found = self.records.get((name, kind))
+            found = self._find(name, kind)
             if found is not None:
                 response.answer.append(found)
                 return
-            alias = self.records.get((name, dns.rdatatype.CNAME))
+            alias = self._find(name, dns.rdatatype.CNAME)
             if alias is None:
-                if not any(known.is_subdomain(name) for known, _ in self.records):
+                if not any(known.is_subdomain(self._owner(name)) for known, _ in self.records):
                     response.set_rcode(dns.rcode.NXDOMAIN)
                 return
             response.answer.append(alias)
@@ -134,6 +142,25 @@ class NameServer:
             name = alias[0].target
         response.answer.clear()
         response.set_rcode(dns.rcode.SERVFAIL)
+
+    def _owner(self, name: dns.name.Name) -> dns.name.Name:
+        """Return the wildcard that stands for a name that nobody has made (RFC 4592 §3.3.1)."""
+        if any(known.is_subdomain(name) for known, _ in self.records):
+            return name
+        closest = name.parent()
+        while not any(known.is_subdomain(closest) for known, _ in self.records):
+            closest = closest.parent()
+        return dns.name.Name((b"*", *closest.labels))
+
+    def _find(self, name: dns.name.Name, kind: dns.rdatatype.RdataType) -> dns.rrset.RRset | None:
+        found = self.records.get((self._owner(name), kind))
+        if found is None:
+            return None
+        return dns.rrset.from_rdata_list(name, found.ttl, list(found))
+
+
+class _Tcp(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
 
 
 def main() -> None:

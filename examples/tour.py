@@ -30,7 +30,7 @@ sestrack init --edge edge.example.net
 sestrack sender add news.example.com > sender.zone
 sestrack sender verify news.example.com --resolver $DNS
 sestrack domain create trace --primary example.com > trace.zone
-sestrack domain verify trace.example.com --resolver $DNS
+sestrack domain verify trace.example.com --no-http --resolver $DNS 2>&1 | cut -f 2-5
 sestrack settings enable --dimension account --domain trace.example.com --click --open
 sestrack settings show --sender news.example.com
 sestrack rewrite --sender news.example.com --recipient ada@example.org --message june \

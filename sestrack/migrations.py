@@ -147,6 +147,36 @@ _TRACKING = (
 )
 
 
+@migrations()
+def m003_health(db: Database) -> None:
+    """Make the health of trace domains: where they should lead, failures in a row, history."""
+    for statement in _HEALTH:
+        db.execute(statement)
+
+
+_HEALTH = (
+    "ALTER TABLE trace_domain ADD COLUMN target TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE trace_domain ADD COLUMN former_target TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE trace_domain ADD COLUMN dns_verified INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE trace_domain ADD COLUMN dns_only INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE trace_domain ADD COLUMN failures INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE trace_domain ADD COLUMN refusals INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE trace_domain ADD COLUMN failing_since INTEGER NOT NULL DEFAULT 0",
+    # until now there was no other target than the edge, and no other check than that of DNS
+    "UPDATE trace_domain SET target = (SELECT edge FROM config)",
+    "UPDATE trace_domain SET dns_verified = 1, dns_only = 1 WHERE last_ok_at > 0",
+    # checks that found the same are one row
+    """
+    CREATE TABLE trace_check (
+        id INTEGER PRIMARY KEY, trace_domain TEXT NOT NULL, state TEXT NOT NULL,
+        found TEXT NOT NULL, since INTEGER NOT NULL, until INTEGER NOT NULL,
+        times INTEGER NOT NULL
+    ) STRICT
+    """,
+    "CREATE INDEX trace_check_of ON trace_check (trace_domain, id)",
+)
+
+
 def apply(db: Database) -> bool:
     """Run what is pending; return whether anything was."""
     if not migrations.pending(db):

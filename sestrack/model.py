@@ -30,6 +30,14 @@ class DomainStatus(StrEnum):
     RETIRED = "retired"
 
 
+class Conclusion(StrEnum):
+    """What a check of a trace domain comes to: usable, not now to be told, or not."""
+
+    YES = "usable"
+    LATER = "later"
+    NO = "no"
+
+
 class Sender(NamedTuple):
     """A sender domain.  Times are seconds since 1970, UTC; 0 is never."""
 
@@ -59,7 +67,21 @@ class TraceDomain(NamedTuple):
     checked_at: int
     last_ok_at: int
     last_state: str
-    """What the last check found: a state of `sestrack.domains.judgement`, "" before."""
+    """What the last check found: a state of `sestrack.domains.findings`, "" before."""
+    target: str
+    """Where its CNAME should lead: the edge, or the host of a CDN in front of it."""
+    former_target: str = ""
+    """Accepted too, until `target` is seen."""
+    dns_verified: bool = False
+    """DNS leads to us, as far as is known: a certificate may be asked for."""
+    dns_only: bool = False
+    """Verified without asking over HTTPS."""
+    failures: int = 0
+    """Checks in a row that did not say yes."""
+    refusals: int = 0
+    """Checks in a row that said a definite no."""
+    failing_since: int = 0
+    """When the first of the failures was."""
 
     @property
     def base(self) -> str:

@@ -121,7 +121,7 @@ def table(
     `right` are the columns of numbers, from 0.
     """
     rows = list(rows)
-    if not sys.stdout.isatty():
+    if not is_terminal():
         lines = ["\t".join(_one_line(cell) for cell in row) for row in (headings, *rows)]
         product("\n".join(lines) + "\n")
         return
@@ -141,9 +141,31 @@ def table(
     Console().print(drawn)
 
 
+_MARKS = {"ok": "green", "warning": "yellow", "later": "yellow", "no": "bold red"}
+
+
+def checks(lines: Iterable[tuple[str, str, list[str]]]) -> None:
+    """Draw checks on a terminal: how each went, its name, what is to be said of it."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table.grid(padding=(0, 2, 0, 0))
+    for no_wrap in (True, True, False):
+        drawn.add_column(no_wrap=no_wrap, overflow="fold")
+    for level, name, words in lines:
+        drawn.add_row(Text(f"  {level}", style=_MARKS[level]), name, Text("\n".join(words)))
+    Console().print(drawn)
+
+
+def is_terminal() -> bool:
+    """Does a person read stdout?"""
+    return sys.stdout.isatty()
+
+
 def facts(pairs: Iterable[tuple[str, str]]) -> None:
     """Print names and values, one pair a line."""
-    if not sys.stdout.isatty():
+    if not is_terminal():
         product("".join(f"{name}\t{_one_line(value)}\n" for name, value in pairs))
         return
     pairs = list(pairs)

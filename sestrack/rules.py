@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, assert_never
 
 from sestrack.errors import BadInput, Refused, UsageError
-from sestrack.model import Dimension, DomainStatus, Entry, SenderStatus, Verdict
+from sestrack.model import Conclusion, Dimension, DomainStatus, Entry, SenderStatus, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -25,22 +25,40 @@ _PREFIX = re.compile(r"(?!-)[a-z0-9-]{3,63}(?<!-)")
 
 
 def check_name(kind: str, name: str) -> str:
-    """Return a domain name in lower case, without its trailing dot.
+    """Return a domain name as DNS has it: lower case, A-labels, no trailing dot.
 
-    Raises `BadInput` if it is not one: `kind` is what it should have been.
+    A URL stands for its host.  Raises `BadInput` if it is no name: `kind` is what it should
+    have been.
     """
-    cleaned = name.strip().removesuffix(".").lower()
-    labels = cleaned.split(".")
+    cleaned = name.strip()
+    scheme, slashes, rest = cleaned.partition("://")
+    if slashes and scheme.lower() in {"http", "https"}:
+        cleaned = rest.partition("/")[0].partition(":")[0]
     if not cleaned.isascii():
-        msg = f"the {kind} {name!r} is not ASCII"
-        raise BadInput(msg, "type an internationalised name as its xn-- form")
+        cleaned = _a_labels(kind, cleaned)
+    cleaned = cleaned.removesuffix(".").lower()
     if len(cleaned) > MAX_NAME:
         msg = f"the {kind} {cleaned[:40]!r}… has {len(cleaned)} octets; a name has at most 253"
         raise BadInput(msg)
+    labels = cleaned.split(".")
     if len(labels) < 2 or not all(_LABEL.fullmatch(label) for label in labels):  # noqa: PLR2004
         msg = f"the {kind} {name!r} is not a domain name"
         raise BadInput(msg, "type a name like news.example.com")
+    if labels[-1].isdigit():
+        msg = f"the {kind} {name!r} is an address, and a name is wanted"
+        raise BadInput(msg, "type a name like news.example.com")
     return cleaned
+
+
+def _a_labels(kind: str, name: str) -> str:
+    """Write an internationalised name in A-labels (RFC 5891), mapped as browsers do (UTS 46)."""
+    import idna  # seldom needed, and its tables are large
+
+    try:
+        return idna.encode(name, uts46=True).decode()
+    except idna.IDNAError as error:
+        msg = f"the {kind} {name!r} is not a domain name: {error}"
+        raise BadInput(msg, "type its xn-- form if you know it") from None
 
 
 def sender_domain_of(sender: str) -> str:
@@ -49,14 +67,50 @@ def sender_domain_of(sender: str) -> str:
     return check_name("sender", address.rpartition("@")[2].rpartition("<")[2])
 
 
+def split_name(name: str, primary: str | None, senders: Collection[Sender]) -> tuple[str, str]:
+    """Return the prefix and the primary domain of a trace domain that is to be made.
+
+    `name` is a prefix, or the whole name where that can mean one thing only.  Raises
+    `Refused`, or `UsageError` if the primary domain must be said.
+    """
+    if primary is not None:
+        primary = check_name("primary domain", primary)
+    if "." not in name.strip().removesuffix("."):
+        chosen = choose_primary(primary, senders)
+        return check_prefix(name, chosen), chosen
+    whole = check_name("trace domain", name)
+    primaries = {s.primary for s in senders if s.status is SenderStatus.VERIFIED}
+    if whole in primaries or whole == primary:
+        msg = f"{whole} is the top of its zone, where no CNAME can stand (RFC 1034 §3.6.2)"
+        raise Refused(msg, f"sestrack domain create trace --primary {whole}")
+    under = next((p for p in sorted(primaries) if whole.endswith("." + p)), None)
+    if under is None or primary not in {None, under}:
+        msg = f"{whole} is not under {primary or 'the primary domain of a verified sender domain'}"
+        raise Refused(msg, f"sestrack domain create {whole.partition('.')[0]} --primary DOMAIN")
+    prefix = whole.removesuffix("." + under)
+    if "." in prefix:
+        msg = f"a trace domain is one label before {under}, and {prefix} is more"
+        raise Refused(msg, f"sestrack domain create {prefix.partition('.')[0]} --primary {under}")
+    return check_prefix(prefix, under), under
+
+
+def named_domain(name: str, domains: Collection[TraceDomain]) -> str:
+    """Return the name of a trace domain, given in whole, as a URL, or by its prefix alone.
+
+    Raises `BadInput` if it is no name, `UsageError` if several have the prefix.
+    """
+    prefix = name.strip().lower()
+    having = [domain.name for domain in domains if domain.prefix == prefix]
+    if len(having) > 1:
+        msg = f"{len(having)} trace domains have the prefix {prefix}"
+        raise UsageError(msg, "one of " + ", ".join(having[:5]))
+    return having[0] if having else check_name("trace domain", name)
+
+
 def check_prefix(prefix: str, primary: str) -> str:
     """Return the prefix in lower case.  Raises `Refused` with the reason if it is none."""
-    cleaned = prefix.lower()
+    cleaned = prefix.strip().removesuffix(".").lower()
     hint = f"sestrack domain create trace --primary {primary}"
-    if cleaned.removesuffix(".").endswith("." + primary):
-        before = cleaned.removesuffix(".").removesuffix("." + primary)
-        msg = f"the prefix {prefix!r} is a whole name; only the label before {primary} is wanted"
-        raise Refused(msg, f"sestrack domain create {before} --primary {primary}")
     if not cleaned.isascii() or cleaned.startswith("xn--"):
         reason = "is not plain ASCII, which blockers and mail programs need"
     elif not MIN_PREFIX <= len(cleaned) <= MAX_LABEL:
@@ -99,6 +153,10 @@ def choose_primary(primary: str | None, senders: Collection[Sender]) -> str:
         raise Refused(msg, "sestrack sender add news.example.com")
     if primary in verified:
         return primary
+    own = next((sender for sender in senders if sender.domain == primary), None)
+    if own is not None and own.primary != primary:
+        msg = f"{primary} is a sender domain, and its primary domain is {own.primary}"
+        raise Refused(msg, f"--primary {own.primary}")
     pending = [sender.domain for sender in senders if sender.primary == primary]
     if pending:
         msg = f"the sender domain {pending[0]} under {primary} is not verified"
@@ -124,6 +182,44 @@ def usable(name: str, domain: TraceDomain | None) -> Verdict:
         case _ as never:  # pragma: no cover
             assert_never(never)
     return Verdict(False, f"domain-{domain.status}", words)  # noqa: FBT003
+
+
+MAX_FAILURES, FAILURES_SECONDS, MAX_REFUSALS = 3, 3600, 2
+
+
+def after_check(
+    domain: TraceDomain, check: Conclusion, dns: Conclusion, now: int, *, dns_only: bool
+) -> TraceDomain:
+    """Return a trace domain as it stands after a check, of which `dns` is the part about DNS.
+
+    Passing trouble never demotes at once: only the third failure in a row does, an hour or
+    more after the first; a definite no does the second time.  Nothing makes pending worse.
+    """
+    domain = domain._replace(checked_at=now)
+    if dns is Conclusion.YES:
+        domain = domain._replace(dns_verified=True)
+    if check is Conclusion.YES:
+        return domain._replace(
+            status=DomainStatus.VERIFIED,
+            dns_only=dns_only,
+            verified_at=domain.verified_at or now,
+            last_ok_at=now,
+            failures=0,
+            refusals=0,
+            failing_since=0,
+        )
+    domain = domain._replace(
+        failures=domain.failures + 1,
+        refusals=domain.refusals + 1 if check is Conclusion.NO else 0,
+        failing_since=domain.failing_since or now,
+    )
+    refused = domain.refusals >= MAX_REFUSALS
+    failed = domain.failures >= MAX_FAILURES and now - domain.failing_since >= FAILURES_SECONDS
+    if domain.status is DomainStatus.VERIFIED and (refused or failed):
+        domain = domain._replace(status=DomainStatus.FAILING)
+    if refused and dns is Conclusion.NO:
+        domain = domain._replace(dns_verified=False)
+    return domain
 
 
 def effective(settings: Settings, sender: str) -> Verdict:

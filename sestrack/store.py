@@ -38,18 +38,36 @@ from sestrack.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from sqlite_utils import Database
 
     from sestrack.settings import Text
 
 APPLICATION_ID = 0x73657374  # "sest": tells our files from other SQLite files
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """`PRAGMA user_version`: the number of migrations that made the file."""
 
 BUSY_SECONDS = 5.0
 KEY_OCTETS = 64
+
+
+KEPT_CHECKS = 100
+"""Lines of a trace domain's history."""
+
+
+class PastCheck(NamedTuple):
+    """What checks in a row found alike.  Times are seconds since 1970, UTC."""
+
+    state: str
+    found: str
+    since: int
+    until: int
+    times: int
+
+
+Checked = tuple[TraceDomain, str]
+"""A trace domain as it stands after a check, and what was found in words."""
 
 
 class KeyRow(NamedTuple):
@@ -116,14 +134,17 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 @contextmanager
-def serving_lock(path: str) -> Iterator[None]:
-    """Hold the lock of the one server that writes to a store.  Raises `TryAgain`."""
+def serving_lock(path: str) -> Iterator[Callable[[str], None]]:
+    """Hold the lock of the one server that writes to a store; yield what notes its URL there.
+
+    Raises `TryAgain`.
+    """
     import fcntl
 
     try:
         handle = os.open(f"{path}-serve", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError:
-        yield  # there is no store here, or none that can be written
+        yield lambda _: None  # there is no store here, or none that can be written
         return
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -131,8 +152,13 @@ def serving_lock(path: str) -> Iterator[None]:
         os.close(handle)
         msg = f"another sestrack serve records into {path}"
         raise TryAgain(msg, "sestrack serve --workers 2 uses more cores") from None
+
+    def note_url(url: str) -> None:
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, url.encode(), 0)
+
     try:
-        yield
+        yield note_url
     finally:
         os.close(handle)
 
@@ -144,6 +170,14 @@ def is_served(path: str) -> bool:
             return False
     except TryAgain:
         return True
+
+
+def served_at(path: str) -> str | None:
+    """Return the URL of the server that records into the store now; "" where it is not told."""
+    if not is_served(path):
+        return None
+    with open(f"{path}-serve", encoding="utf-8") as file:
+        return file.read()
 
 
 def _connect(path: str, mode: str) -> sqlite3.Connection:
@@ -340,19 +374,64 @@ class Store:
                 raise Refused(msg, f"sestrack domain show {domain.name}")
             db.table("trace_domain").upsert(domain._asdict(), pk="name")
 
-    def note_check(
-        self, name: str, status: DomainStatus, state: str, now: int, *, usable: bool
-    ) -> None:
-        """Note what a check of a trace domain found."""
+    def note_checks(self, checks: Iterable[Checked]) -> None:
+        """Note what checks of trace domains found: where they stand now, and the history."""
+        with self.change() as db:
+            for domain, found in checks:
+                known = self.find_trace_domain(domain.name)
+                if known is None or known.status is DomainStatus.RETIRED:
+                    continue
+                # what is not for a check to say stays, for another may have changed it since
+                row = {field: getattr(domain, field) for field in _CHECKED}
+                if known.target == domain.target:
+                    row["former_target"] = domain.former_target
+                db.table("trace_domain").update(domain.name, row)
+                self._note_history(db, domain, found)
+
+    def _note_history(self, db: Database, domain: TraceDomain, found: str) -> None:
+        """Count a finding that is the last one's again; else begin a new line."""
+        last = self._rows(
+            "SELECT id, state, found FROM trace_check WHERE trace_domain = ? "
+            "ORDER BY id DESC LIMIT 1",
+            domain.name,
+        )
+        if last and last[0][1:] == (domain.last_state, found):
+            db.execute(
+                "UPDATE trace_check SET until = ?, times = times + 1 WHERE id = ?",
+                [domain.checked_at, last[0][0]],
+            )
+            return
+        db.execute(
+            "INSERT INTO trace_check (trace_domain, state, found, since, until, times) "
+            "VALUES (?, ?, ?, ?, ?, 1)",
+            [domain.name, domain.last_state, found, domain.checked_at, domain.checked_at],
+        )
+        db.execute(
+            "DELETE FROM trace_check WHERE trace_domain = ? AND id NOT IN (SELECT id FROM "
+            "trace_check WHERE trace_domain = ? ORDER BY id DESC LIMIT ?)",
+            [domain.name, domain.name, KEPT_CHECKS],
+        )
+
+    def history(self, name: str) -> list[PastCheck]:
+        """Return what checks of a trace domain found, the newest first."""
+        rows = self._rows(
+            "SELECT state, found, since, until, times FROM trace_check "
+            "WHERE trace_domain = ? ORDER BY id DESC",
+            name,
+        )
+        return [PastCheck._make(row) for row in rows]
+
+    def set_target(self, name: str, target: str) -> TraceDomain:
+        """Change where the CNAME of a trace domain should lead.
+
+        The former target is accepted too, until a check sees the new one.
+        """
         with self.change() as db:
             known = self.trace_domain(name)
-            if known.status is DomainStatus.RETIRED:
-                return
-            row: dict[str, object] = {"status": status, "last_state": state, "checked_at": now}
-            if usable:
-                row["last_ok_at"] = now
-                row["verified_at"] = known.verified_at or now
-            db.table("trace_domain").update(name, row)
+            if known.target != target:
+                row = {"target": target, "former_target": known.target}
+                db.table("trace_domain").update(name, row)
+        return self.trace_domain(name)
 
     def retire(self, name: str) -> None:
         """Retire a trace domain.  Raises `Refused` while settings use it."""
@@ -421,6 +500,10 @@ class Store:
                 )
 
 
+_CHECKED = (
+    "status", "verified_at", "checked_at", "last_ok_at", "last_state", "dns_verified", "dns_only",
+    "failures", "refusals", "failing_since",
+)  # fmt: skip
 _EMPTY_FILE = 4096  # SQLite's first page, which setting WAL writes
 # quoted, for `primary` is a word of SQL
 _SELECT_SENDER = 'SELECT "' + '", "'.join(Sender._fields) + '" FROM sender'
@@ -434,7 +517,12 @@ def _sender(row: tuple[object, ...]) -> Sender:
 
 def _trace_domain(row: tuple[object, ...]) -> TraceDomain:
     domain = TraceDomain._make(row)
-    return domain._replace(status=DomainStatus(domain.status), plain_http=bool(domain.plain_http))
+    return domain._replace(
+        status=DomainStatus(domain.status),
+        plain_http=bool(domain.plain_http),
+        dns_verified=bool(domain.dns_verified),
+        dns_only=bool(domain.dns_only),
+    )
 
 
 def _add_key(db: Database, now: int) -> int:

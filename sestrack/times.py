@@ -33,4 +33,16 @@ def seconds_of(time: str, option: str = "--at", now: int | None = None) -> int:
         raise UsageError(msg, f"a time like 2026-06-01T08:00:00Z, a day{ago}") from None
 
 
-_UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+def duration(text: str, option: str) -> int:
+    """Read a span of time in seconds: `30s`, `10m`, `2h`, or a number of seconds.
+
+    Raises `UsageError` that names the option.
+    """
+    number, unit = (text, "s") if text.isdigit() else (text[:-1], text[-1:])
+    if not number.isdigit() or unit not in _UNITS:
+        msg = f"{option} {text!r} is not a span of time"
+        raise UsageError(msg, f"{option} 10m")
+    return int(number) * _UNITS[unit]
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}

@@ -163,7 +163,7 @@ def tracking(ready: Program) -> Program:
     with NameServer({}) as server:
         server.add("edge.example.net. 60 IN A 192.0.2.1")
         server.add("trace.example.com. 60 IN CNAME edge.example.net.")
-        ready.ok("domain", "verify", "trace.example.com", "--resolver", server.address)
+        ready.ok("domain", "verify", "trace.example.com", "--no-http", "--resolver", server.address)
     ready.ok(
         "settings", "enable", "--dimension", "account", "--domain", "trace.example.com",
         "--click", "--open",

@@ -6,6 +6,7 @@ import pytest
 
 from sestrack.errors import BadInput, Refused, SestrackError, UsageError
 from sestrack.model import (
+    Conclusion,
     Dimension,
     DomainStatus,
     Entry,
@@ -15,13 +16,16 @@ from sestrack.model import (
     TraceDomain,
 )
 from sestrack.rules import (
+    after_check,
     check_name,
     check_prefix,
     check_settings,
     choose_primary,
     effective,
+    named_domain,
     prefix_warning,
     sender_domain_of,
+    split_name,
     tracked,
     usable,
 )
@@ -35,7 +39,9 @@ NOTHING = Entry("trace.example.com")
 def a_domain(name: str, status: DomainStatus) -> TraceDomain:
     """Make a trace domain in a state."""
     prefix, _, primary = name.partition(".")
-    return TraceDomain(name, prefix, primary, status, False, 0, 1, 1, 1, 1, "wrong-target")
+    return TraceDomain(
+        name, prefix, primary, status, False, 0, 1, 1, 1, 1, "wrong-target", "edge.example.net"
+    )
 
 
 def a_sender(domain: str, primary: str, status: SenderStatus) -> Sender:
@@ -52,10 +58,16 @@ def a_sender(domain: str, primary: str, status: SenderStatus) -> Sender:
         pytest.param("bad-.example.com", None, id="a hyphen last"),
         pytest.param("localhost", None, id="one label"),
         pytest.param("a..b", None, id="an empty label"),
-        pytest.param("bücher.example", None, id="not ASCII"),
+        pytest.param("Bücher.example", "xn--bcher-kva.example", id="Unicode"),
+        pytest.param("news。example.com", "news.example.com", id="another full stop"),
+        pytest.param("bü cher.example", None, id="Unicode that is no name"),
+        pytest.param("192.0.2.1", None, id="an address"),
+        pytest.param("*.example.com", None, id="a wildcard"),
         pytest.param("a" * 64 + ".example", None, id="a label of 64"),
         pytest.param(".".join(["a" * 60] * 5), None, id="more than 253 octets"),
-        pytest.param("https://example.com/", None, id="a URL"),
+        pytest.param("https://News.example.com/a?b", "news.example.com", id="a URL"),
+        pytest.param("http://news.example.com:8080", "news.example.com", id="a URL with a port"),
+        pytest.param("ftp://news.example.com", None, id="a URL of another kind"),
     ],
 )
 def test_names(name: str, wanted: str | None) -> None:
@@ -88,7 +100,6 @@ def test_sender_domain_of_an_address(sender: str) -> None:
         pytest.param("a_b_c", "other than", id="an underscore"),
         pytest.param("xn--abc", "ASCII", id="an xn-- label"),
         pytest.param("spür", "ASCII", id="not ASCII"),
-        pytest.param("trace.example.com", "whole name", id="the whole name"),
     ],
 )
 def test_prefixes(prefix: str, reason: str) -> None:
@@ -262,3 +273,114 @@ def test_which_settings_can_be_saved(
             check_settings(settings, domains, in_use)
     else:
         check_settings(settings, domains, in_use)
+
+
+SENDERS = [
+    a_sender("news.example.com", "example.com", SenderStatus.VERIFIED),
+    a_sender("shop.example.org", "example.org", SenderStatus.VERIFIED),
+    a_sender("news.example.net", "example.net", SenderStatus.PENDING),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "primary", "wanted"),
+    [
+        ("trace", "example.com", ("trace", "example.com")),
+        ("Trace.", "Example.COM.", ("trace", "example.com")),
+        ("trace.example.com", None, ("trace", "example.com")),
+        ("https://Trace.Example.com/", None, ("trace", "example.com")),
+        ("trace.example.com.", "example.com", ("trace", "example.com")),
+        ("trace.example.com", "example.org", "not under example.org"),
+        ("example.com", None, "no CNAME can stand"),
+        ("a.news.example.com", None, "one label before example.com"),
+        ("trace.example.net", None, "not under the primary domain"),
+        ("trace.co.uk", None, "not under"),
+        ("trace", "news.example.com", "its primary domain is example.com"),
+        ("trace", "co.uk", "not the primary domain"),
+        ("trace", None, "--primary is missing"),
+        ("trace", "example.net", "not verified"),
+        ("b\u00fccher", "example.com", "plain ASCII"),
+    ],
+)
+def test_names_people_type(name: str, primary: str | None, wanted: tuple[str, str] | str) -> None:
+    """What can mean one thing only is accepted, else the error says what to type."""
+    if isinstance(wanted, tuple):
+        assert split_name(name, primary, SENDERS) == wanted
+        return
+    with pytest.raises(SestrackError, match=wanted) as caught:
+        split_name(name, primary, SENDERS)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("trace.example.com", "trace.example.com"),
+        ("https://trace.example.com/x", "trace.example.com"),
+        ("only", "only.example.com"),
+        ("Trace", UsageError),
+        ("other", BadInput),
+        ("unknown.example.com", "unknown.example.com"),
+    ],
+)
+def test_a_trace_domain_by_its_prefix(name: str, wanted: str | type[Exception]) -> None:
+    """A prefix that one trace domain has is enough."""
+    names = ("trace.example.com", "trace.example.org", "only.example.com")
+    domains = [a_domain(each, DomainStatus.VERIFIED) for each in names]
+    if isinstance(wanted, str):
+        assert named_domain(name, domains) == wanted
+    else:
+        with pytest.raises(wanted):
+            named_domain(name, domains)
+
+
+YES, LATER, NO = Conclusion.YES, Conclusion.LATER, Conclusion.NO
+PENDING, VERIFIED, FAILING = DomainStatus.PENDING, DomainStatus.VERIFIED, DomainStatus.FAILING
+
+
+@pytest.mark.parametrize(
+    ("before", "checks", "after"),
+    [
+        pytest.param(PENDING, [(0, YES)], VERIFIED, id="a first yes verifies"),
+        pytest.param(PENDING, [(0, NO), (9, NO), (9999, NO)], PENDING, id="nothing makes pending worse"),
+        pytest.param(VERIFIED, [(0, NO)], VERIFIED, id="one definite no does not demote"),
+        pytest.param(VERIFIED, [(0, NO), (60, NO)], FAILING, id="two do"),
+        pytest.param(VERIFIED, [(0, NO), (60, YES), (90, NO)], VERIFIED, id="a yes between begins anew"),
+        pytest.param(VERIFIED, [(0, LATER), (60, LATER), (120, LATER)], VERIFIED, id="three failures within minutes do not"),
+        pytest.param(VERIFIED, [(0, LATER), (3600, LATER)], VERIFIED, id="two failures in an hour do not"),
+        pytest.param(VERIFIED, [(0, LATER), (60, LATER), (3600, LATER)], FAILING, id="three over an hour do"),
+        pytest.param(VERIFIED, [(0, LATER), (60, LATER), (3500, YES), (3600, LATER)], VERIFIED, id="but in a row"),
+        pytest.param(VERIFIED, [(0, NO), (1800, LATER), (3600, NO)], FAILING, id="failures of both kinds count"),
+        pytest.param(FAILING, [(0, LATER)], FAILING, id="failing stays"),
+        pytest.param(FAILING, [(0, YES)], VERIFIED, id="until a yes"),
+    ],
+)  # fmt: skip
+def test_states_over_time(
+    before: DomainStatus, checks: list[tuple[int, Conclusion]], after: DomainStatus
+) -> None:
+    """Passing trouble never demotes at once."""
+    domain = a_domain("trace.example.com", before)._replace(last_ok_at=5)
+    for at, conclusion in checks:
+        domain = after_check(domain, conclusion, conclusion, 1000 + at, dns_only=False)
+    assert domain.status is after
+    assert domain.checked_at == 1000 + checks[-1][0]
+    good = [1000 + at for at, conclusion in checks if conclusion is YES]
+    assert domain.last_ok_at == (good[-1] if good else 5)
+
+
+@pytest.mark.parametrize(
+    ("checks", "wanted"),
+    [
+        pytest.param([(NO, YES)], True, id="HTTPS that fails leaves it: it needs a certificate"),
+        pytest.param([(YES, YES), (LATER, LATER), (LATER, LATER)], True, id="trouble leaves it"),
+        pytest.param([(YES, YES), (NO, NO)], True, id="one no leaves it"),
+        pytest.param([(YES, YES), (NO, NO), (NO, NO)], False, id="two take it"),
+        pytest.param([(NO, LATER)], False, id="what was never so is not"),
+    ],
+)
+def test_dns_verified(checks: list[tuple[Conclusion, Conclusion]], wanted: bool) -> None:
+    """Whether a certificate may be asked for depends on DNS alone."""
+    domain = a_domain("trace.example.com", PENDING)
+    for conclusion, dns in checks:
+        domain = after_check(domain, conclusion, dns, 1000, dns_only=False)
+    assert domain.dns_verified is wanted

@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 from conftest import Program, Server
 
+from sestrack.domains import challenge
 from sestrack.store import Store
-from sestrack.tracker.answers import GIF, proof_of
+from sestrack.tracker.answers import GIF
 
 LETTER = (
     '<body><a href="https://www.example.com/a?x=1&amp;y=2#part">a</a>'
@@ -128,7 +129,9 @@ def test_health_and_proof(tracking: Program, serve: Serve) -> None:
     answer = server.ask(f"/.well-known/sestrack/{nonce}", host="Trace.example.com:80")
     with Store(str(tracking.store)) as store:
         secret = store.keys()[0].secret
-    assert answer.body.decode().strip() == proof_of(secret, "trace.example.com", nonce)
+    said = challenge.read(answer.body, "trace.example.com", nonce, [b"another", secret])
+    assert said == (challenge.Answered.OURS, "trace.example.com")
+    assert answer.headers["Cache-Control"].startswith("no-store")
     assert server.ask("/.well-known/sestrack/short").status == 404
 
 
@@ -515,11 +518,11 @@ def test_tls(tracking: Program, serve: Serve) -> None:
 
 def test_doctor_tells_what_was_lost(tracking: Program) -> None:
     """Events lost are a problem that doctor shows."""
-    assert tracking("doctor").returncode == 0
+    assert tracking("doctor", "--offline").returncode == 0
     with closing(sqlite3.connect(tracking.store)) as store:
         store.execute("UPDATE progress SET lost = 7, lost_at = ?", (int(time.time()),))
         store.commit()
-    done = tracking("doctor", "--json")
+    done = tracking("doctor", "--offline", "--json")
     assert done.returncode == 1
     (lost,) = [check for check in json.loads(done.stdout) if check["name"] == "events lost"]
     assert lost["found"].startswith("7, ")

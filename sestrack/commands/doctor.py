@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, NamedTuple
+from contextlib import closing
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from sestrack import output, store
-from sestrack.errors import EXIT_NO, SestrackError
-from sestrack.model import DomainStatus
+from sestrack.errors import EXIT_NO, SestrackError, UsageError
+from sestrack.model import Conclusion, DomainStatus, TraceDomain
 from sestrack.times import utc
+
+if TYPE_CHECKING:
+    from sestrack.domains.judgement import Report
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -32,13 +36,22 @@ class Check(NamedTuple):
 @app.command()
 def doctor(
     ctx: typer.Context,
+    resolver: Annotated[
+        str | None, typer.Option(metavar="IP[:PORT]", help="Ask this name server.")
+    ] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Ask nobody: trace domains as they were found last.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:
-    """Check the store, its keys and domains, and what was lost.  Exits with 1 for a problem.
+    """Check the store, its keys, server and domains, and what was lost; 1 for a problem.
+
+    Trace domains are verified anew, and what is found counts: run it from cron every 15 minutes.
+    One that was verified on DNS alone is asked of DNS alone.
 
     Example: sestrack doctor
     """
-    checks = _checks(ctx.obj or store.default_path())
+    checks = _checks(ctx.obj or store.default_path(), resolver, offline=offline)
     if json:
         output.json_array([check._asdict() for check in checks])
     else:
@@ -52,17 +65,19 @@ def doctor(
     return 0 if all(check.well for check in checks) else EXIT_NO
 
 
-def _checks(path: str) -> list[Check]:
+def _checks(path: str, resolver: str | None, *, offline: bool) -> list[Check]:
     try:
         with store.Store(path) as opened, store.sqlite_errors(path):
             return [
                 Check("store", True, path),  # noqa: FBT003
                 _space(path),
                 _keys(opened),
-                *_domains(opened),
-                _serving(path),
+                _serving(path, offline=offline),
+                *(_domains_as_known(opened) if offline else _domains(opened, resolver)),
                 *_recording(opened),
             ]
+    except UsageError:
+        raise
     except SestrackError as error:
         return [Check("store", False, error.message, error.hint)]  # noqa: FBT003
 
@@ -80,22 +95,101 @@ def _keys(opened: store.Store) -> Check:
     return Check("keys", bool(keys), f"{len(keys)}", "sestrack init")
 
 
-def _domains(opened: store.Store) -> list[Check]:
+def _alive(opened: store.Store) -> list[TraceDomain]:
+    return [d for d in opened.trace_domains() if d.status is not DomainStatus.RETIRED]
+
+
+def _domains_as_known(opened: store.Store) -> list[Check]:
     return [
         Check(
             f"trace domain {domain.name}", domain.status is not DomainStatus.FAILING,
             f"{domain.status}, {domain.last_state or 'never checked'}",
             f"sestrack domain verify {domain.name}",
         )
-        for domain in opened.trace_domains()
-        if domain.status is not DomainStatus.RETIRED
+        for domain in _alive(opened)
     ]  # fmt: skip
 
 
-def _serving(path: str) -> Check:
-    """A store that nobody serves may be one that is served elsewhere: no problem by itself."""
-    running = "running" if store.is_served(path) else "no server records into this store now"
-    return Check("server", True, running)  # noqa: FBT003
+def _domains(opened: store.Store, resolver: str | None) -> list[Check]:
+    from sestrack.domains.survey import How, check, note
+
+    checked = [
+        one
+        for dns_only in (False, True)
+        for one in check(
+            opened,
+            [d for d in _alive(opened) if d.dns_only is dns_only],
+            How(resolver, http=not dns_only),
+            store.now(),
+        )
+    ]
+    try:
+        note(opened, checked)
+    except SestrackError as error:
+        # a full disk, or a user who may only read, must not hide what was found
+        output.warn(f"what was found is not kept: {error.message}")
+    return [_judged(domain, report) for domain, report in sorted(checked, key=lambda one: one[0])]
+
+
+def _judged(domain: TraceDomain, report: Report) -> Check:
+    """Say in a line how a domain is; one that is pending is nobody's problem yet."""
+    ends = [f.certificate_ends for f in report.findings if f.certificate_ends]
+    finding = next((f for f in report.findings if f.state == "cert-expiring"), report.decisive)
+    usable = report.conclusion is Conclusion.YES
+    words = [str(domain.status), str(finding.state)]
+    if ends:
+        words.append(f"certificate {(min(ends) - store.now()) // 86_400} days")
+    if not usable or finding.state == "cert-expiring":
+        words.append(finding.found)
+    well = usable and finding.state != "cert-expiring"
+    return Check(
+        f"trace domain {domain.name}", well or domain.status is DomainStatus.PENDING,
+        ", ".join(words), finding.advice or f"sestrack domain verify {domain.name}",
+    )  # fmt: skip
+
+
+def _serving(path: str, *, offline: bool) -> Check:
+    """Ask the server that records here for an answer.
+
+    A store that nobody serves may be one that is served elsewhere: no problem by itself, for
+    the trace domains show whether anyone answers.
+    """
+    url = store.served_at(path)
+    if url is None:
+        return Check("server", True, "no server records into this store now")  # noqa: FBT003
+    if offline or not url:
+        return Check("server", True, f"running {url}".strip())  # noqa: FBT003
+    trouble = _trouble_at(url)
+    hint = "see its log; systemctl restart sestrack"
+    return Check("server", not trouble, trouble or f"answers on {url}", hint)
+
+
+def _trouble_at(url: str) -> str:
+    """Return what is wrong with the server at a URL of this machine, "" for nothing."""
+    import http.client
+    import ssl
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(url)
+    # what listens on every address has none of its own
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(parts.hostname or "", parts.hostname or "")  # noqa: S104
+    if parts.scheme == "https":
+        # whether its certificate holds is seen at the trace domains: here it has no name
+        connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+            host,
+            parts.port,
+            timeout=5,
+            context=ssl._create_unverified_context(),  # noqa: S323, SLF001
+        )
+    else:
+        connection = http.client.HTTPConnection(host, parts.port, timeout=5)
+    try:
+        with closing(connection):
+            connection.request("GET", "/healthz")
+            status = connection.getresponse().status
+    except (OSError, http.client.HTTPException) as error:
+        return f"does not answer on {url}: {error}"
+    return "" if status == http.client.OK else f"answers {status} on {url}healthz"
 
 
 def _recording(opened: store.Store) -> list[Check]:

@@ -10,7 +10,7 @@ import typer
 from sestrack import output, store
 from sestrack.errors import Refused, TryAgain
 from sestrack.model import Sender, SenderStatus
-from sestrack.rules import check_name
+from sestrack.rules import check_name, sender_domain_of
 from sestrack.times import utc
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
@@ -37,7 +37,7 @@ def add(
     """
     from publicsuffixlist import PublicSuffixList
 
-    name = check_name("sender domain", domain)
+    name = sender_domain_of(domain)
     primary = PublicSuffixList().privatesuffix(name)
     if primary is None:
         msg = f"{name} is a public suffix: nobody can own it"
@@ -78,7 +78,7 @@ def verify(ctx: typer.Context, domain: Name, resolver: Server = None, json: Json
             output.note(f"{name} was taken on trust; the record is looked for all the same")
         found = asyncio.run(Resolver.of(resolver).txt(f"_sestrack.{name}"))
         finding = judge_txt(found, sender.proof)
-        if finding.usable and sender.status is not SenderStatus.VERIFIED:
+        if finding.level == "ok" and sender.status is not SenderStatus.VERIFIED:
             sender = opened.verify_sender(name, store.now())
     if json:
         output.json_object(
@@ -91,12 +91,12 @@ def verify(ctx: typer.Context, domain: Name, resolver: Server = None, json: Json
             ("sender domain", name), ("check", finding.state), ("found", finding.found),
             ("expected", finding.expected),
         ])  # fmt: skip
-    if finding.usable:
+    if finding.level == "ok":
         output.note(
             f"{name} is verified; next: sestrack domain create trace --primary {sender.primary}"
         )
         return
-    if finding.transient or (finding.absent and sender.status is SenderStatus.PENDING):
+    if finding.level == "later" or (finding.absent and sender.status is SenderStatus.PENDING):
         raise TryAgain(f"{name}: {finding.found}", finding.advice)  # noqa: EM102, TRY003
     raise Refused(f"{name}: {finding.found}", finding.advice)  # noqa: EM102, TRY003
 

@@ -9,11 +9,11 @@ sentence around it taken along.
 
 from __future__ import annotations
 
-import hmac
 import re
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote_to_bytes
 
+from sestrack.domains import challenge
 from sestrack.errors import ForgedToken
 from sestrack.rules import effective
 from sestrack.tokens import MAX_TOKEN, Copy, CopyOpener, Key, open_link, senders_part
@@ -40,8 +40,7 @@ _PRIVATE = (
 _CACHED = 65_536
 """Messages and links that are kept opened."""
 
-_PROOF_PATH = b"/.well-known/sestrack/"
-_NONCE = re.compile(rb"[A-Za-z0-9_-]{16,64}")
+_PROOF_PATH = challenge.PATH.encode()
 _NOT_IN_TOKEN = b"/.,;:!?)]}>'\"*\\"
 
 
@@ -98,7 +97,7 @@ _FOUND = _line(b"302 Found")
 _TEXT = b"text/plain; charset=utf-8"
 PIXEL = _answer(b"200 OK", GIF, b"image/gif")
 NO_PIXEL = _answer(b"404 Not Found", GIF, b"image/gif")
-NO_LINK = _answer(b"404 Not Found", b"This link is not one of ours.\n", _TEXT)
+NO_LINK = _answer(b"404 Not Found", challenge.NOT_OURS.encode() + b"\n", _TEXT)
 HEALTHY = _answer(b"200 OK", b"ok\n", _TEXT)
 BAD_REQUEST = _answer(b"400 Bad Request", b"", _TEXT)
 TOO_SLOW = _answer(b"408 Request Timeout", b"", _TEXT)
@@ -185,15 +184,11 @@ class Answers:
             self._hosts.clear()
 
     def _prove(self, host: bytes, nonce: bytes) -> Answer:
-        if not _NONCE.fullmatch(nonce) or not self._secrets:
+        if not self._secrets:
             return NO_LINK
-        proof = proof_of(self._secrets[0], _name(host.lower()), nonce.decode())
-        return _answer(b"200 OK", proof.encode() + b"\n", _TEXT)
-
-
-def proof_of(secret: bytes, host: str, nonce: str) -> str:
-    """What only a server with our keys can say to a nonce asked at a host, in hex."""
-    return hmac.digest(secret, f"sestrack proof\0{host}\0{nonce}".encode(), "sha256").hex()
+        name, asked = _name(host.lower()), nonce.decode("latin-1")
+        said = challenge.answer(self._secrets[0], name, asked)
+        return _answer(b"200 OK", said.encode(), _TEXT) if said else NO_LINK
 
 
 def location_of(url: str) -> bytes:

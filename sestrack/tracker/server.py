@@ -34,6 +34,7 @@ from sestrack.tracker.writer import Worker, Writer
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Callable
 
 GIVE_UP_SECONDS = 30.0
 """How long the writer goes on trying after SIGTERM."""
@@ -56,7 +57,7 @@ def serve(plan: Plan) -> int:
     tls_context(plan)
     _raise_file_limit()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(serving_lock(plan.store))
+        note_url = stack.enter_context(serving_lock(plan.store))
         listeners = [stack.enter_context(listener) for listener in _listen(plan)]
         connection = None
         try:
@@ -65,16 +66,21 @@ def serve(plan: Plan) -> int:
             if not plan.secrets:
                 raise
             output.warn(f"nothing is recorded: {error.message}")
-        return Server(plan, listeners, connection).run()
+        return Server(plan, listeners, connection, note_url).run()
 
 
 class Server:
     """The process that was started."""
 
     def __init__(
-        self, plan: Plan, listeners: list[socket.socket], connection: sqlite3.Connection | None
+        self,
+        plan: Plan,
+        listeners: list[socket.socket],
+        connection: sqlite3.Connection | None,
+        note_url: Callable[[str], None],
     ) -> None:
-        """Take what was opened; no worker runs yet."""
+        """Take what was opened, and what tells others where; no worker runs yet."""
+        self._note_url = note_url
         self._plan = plan
         self._listeners = listeners
         self._writer = None
@@ -101,6 +107,7 @@ class Server:
         signal.signal(signal.SIGCHLD, self._note_death)
         for index in range(len(self._listeners)):
             self._start(index)
+        self._note_url(self._url())
         output.note(f"serving on {self._url()}; SIGTERM drains and ends")
         if self._writer is None:
             while self._going_on():

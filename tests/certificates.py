@@ -1,0 +1,77 @@
+"""Certificates made for the tests: good ones, and each kind that is not."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+NOW = datetime.now(UTC)
+
+
+class Authority:
+    """A certificate authority; `of` makes one that another has signed."""
+
+    def __init__(self, folder: Path, name: str, parent: Authority | None = None) -> None:
+        self.folder, self.name = folder, name
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.parent = parent
+        self.certificate = self._sign(
+            self.key.public_key(), name, parent or self, is_authority=True
+        )
+        self.file = folder / f"{name}.pem"
+        self.file.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
+
+    def _sign(
+        self, key: ec.EllipticCurvePublicKey, name: str, signer: Authority, *, is_authority: bool = False,
+        names: tuple[str, ...] = (), begins: float = -1, ends: float = 60.5,
+    ) -> x509.Certificate:  # fmt: skip
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, signer.name)])
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(issuer)
+            .public_key(key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(NOW + timedelta(days=begins))
+            .not_valid_after(NOW + timedelta(days=ends))
+            .add_extension(x509.BasicConstraints(is_authority, None), critical=True)
+        )
+        if names:
+            alternatives = x509.SubjectAlternativeName([x509.DNSName(each) for each in names])
+            builder = builder.add_extension(alternatives, critical=False)
+        return builder.sign(signer.key, hashes.SHA256())
+
+    def issue(
+        self, *names: str, begins: float = -1, ends: float = 60.5, chain: bool = True,
+        self_signed: bool = False,
+    ) -> tuple[Path, Path]:  # fmt: skip
+        """Issue a certificate; return the files of the chain and of the key."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        if self_signed:
+            signer = Authority.__new__(Authority)
+            signer.key, signer.name = key, names[0]
+        else:
+            signer = self
+        leaf = self._sign(key.public_key(), names[0], signer, names=names, begins=begins, ends=ends)
+        certificates = [leaf]
+        if chain and not self_signed and self.parent is not None:
+            certificates.append(self.certificate)
+        number = len(list(self.folder.iterdir()))
+        chain_file, key_file = self.folder / f"{number}.crt", self.folder / f"{number}.key"
+        chain_file.write_bytes(
+            b"".join(one.public_bytes(serialization.Encoding.PEM) for one in certificates)
+        )
+        key_file.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+        return chain_file, key_file
