@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "init": "Make the store and its first key.",
     "sender": "Sender domains: add, verify, list, show, remove.",
-    "domain": "Trace domains: create, verify, list, show, delete.",
+    "domain": "Trace domains: create, verify, accelerate, list, show, delete.",
     "settings": "Tracking settings: show, enable, disable, edit, export, apply.",
     "rewrite": "Rewrite HTML mail: wrap its links, add the pixel.",
     "serve": "Answer tracking URLs, and record opens and clicks.",

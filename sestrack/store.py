@@ -374,6 +374,13 @@ class Store:
                 raise Refused(msg, f"sestrack domain show {domain.name}")
             db.table("trace_domain").upsert(domain._asdict(), pk="name")
 
+    def note_dns(self, names: Iterable[str]) -> None:
+        """Note that DNS leads to us at these trace domains."""
+        rows = [(name,) for name in names]
+        if rows:
+            with self.change() as db:
+                db.conn.executemany("UPDATE trace_domain SET dns_verified = 1 WHERE name = ?", rows)
+
     def note_checks(self, checks: Iterable[Checked]) -> None:
         """Note what checks of trace domains found: where they stand now, and the history."""
         with self.change() as db:

@@ -31,7 +31,7 @@ FLOORS = [
     },
     {"domains.judgement"},
     {"domains.survey"},
-    {"migrations", "keyfile", "tracker.figures", "tracker.protocol", "tracker.writer", "tracker.ledger"},
+    {"migrations", "keyfile", "tracker.ask", "tracker.figures", "tracker.protocol", "tracker.writer", "tracker.ledger"},
     {"tracker.upkeep", "tracker.exports", "tracker.reports"},
     {"tracker.worker", "tracker.reclassify"},
     {"tracker.server"},

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from sestrack import output, store
+from sestrack.commands.domain_accelerate import accelerate
 from sestrack.commands.domain_verify import status_of, verify
 from sestrack.errors import NotSetUp, Refused
 from sestrack.model import DomainStatus, TraceDomain
@@ -66,6 +67,7 @@ def create(  # noqa: PLR0913 - one for each choice
 
 
 app.command()(verify)
+app.command()(accelerate)
 
 
 @app.command("list")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sestrack import store
+from sestrack import output, store
 from sestrack.errors import UsageError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -42,6 +42,9 @@ def serve(  # noqa: PLR0913 - one for each choice
     mmdb: Annotated[
         str, typer.Option(metavar="FILE", help="An MMDB for countries and regions.")
     ] = "",
+    ask: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where Caddy asks which names are ours.")
+    ] = "",
 ) -> int:
     """Answer the URLs that `rewrite` makes, and record opens and clicks.
 
@@ -55,7 +58,10 @@ def serve(  # noqa: PLR0913 - one for each choice
     if bool(tls_cert) != bool(tls_key):
         msg = "--tls-cert and --tls-key go together"
         raise UsageError(msg, "sestrack serve --tls-cert FULLCHAIN.pem --tls-key KEY.pem")
-    host, port = _address(bind)
+    host, port = _address("--bind", bind, 8025)
+    asked = _address("--ask", ask, 8026) if ask else None
+    if asked and not asked[0].startswith(("127.", "::1", "localhost")):
+        output.warn(f"--ask {ask} is open to others: it tells which trace domains there are")
     return serve(
         Plan(
             store=ctx.obj or store.default_path(),
@@ -70,15 +76,16 @@ def serve(  # noqa: PLR0913 - one for each choice
             no_recipient=no_recipient,
             secrets=tuple(read_keys(keys)) if keys else (),
             mmdb=mmdb,
+            ask=asked,
         )
     )
 
 
-def _address(bind: str) -> tuple[str, int]:
-    host, colon, port = bind.rpartition(":")
+def _address(option: str, text: str, usual: int) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
     if not colon or not port.isdigit() or int(port) > 65535:  # noqa: PLR2004
-        msg = f"--bind {bind!r} is not an address and a port"
-        raise UsageError(msg, "--bind 127.0.0.1:8025, or --bind [::]:8025")
+        msg = f"{option} {text!r} is not an address and a port"
+        raise UsageError(msg, f"{option} 127.0.0.1:{usual}, or {option} [::]:{usual}")
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - ":8025" asks for just that
 
 

@@ -10,6 +10,7 @@ from sestrack.domains.findings import Level
 from sestrack.domains.judgement import Report, Target, judge, judge_cname
 from sestrack.domains.probe import Prober
 from sestrack.domains.resolver import Resolver
+from sestrack.model import Conclusion
 from sestrack.rules import after_check
 
 if TYPE_CHECKING:
@@ -41,7 +42,16 @@ def check(
     now: int,
     step: Callable[[], None] = lambda: None,
 ) -> list[tuple[TraceDomain, Report]]:
-    """Report on each of `domains`; they come as they stand after it, which `note` keeps."""
+    """Report on each of `domains`; they come as they stand after it, which `note` keeps.
+
+    A front end that gets certificates when they are asked for (`tracker/ask.py`) must know
+    that DNS is right before HTTPS can be: that alone is kept at once.
+    """
+    unknown = [d for d in domains if how.http and not d.dns_verified and not d.plain_http]
+    if unknown:
+        reports = asyncio.run(survey(unknown, how, None, now))
+        well = [report.dns is Conclusion.YES for report in reports]
+        opened.note_dns(d.name for d, yes in zip(unknown, well, strict=True) if yes)
     # a dict's view would be a method of the same name
     prober = Prober([key.secret for key in opened.keys()]) if how.http else None  # noqa: SIM118
     reports = asyncio.run(survey(domains, how, prober, now, step))

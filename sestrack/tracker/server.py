@@ -58,7 +58,13 @@ def serve(plan: Plan) -> int:
     _raise_file_limit()
     with contextlib.ExitStack() as stack:
         note_url = stack.enter_context(serving_lock(plan.store))
-        listeners = [stack.enter_context(listener) for listener in _listen(plan)]
+        listeners = [
+            stack.enter_context(listener)
+            for listener in _listen(plan.host, plan.port, plan.workers, "--bind 127.0.0.1:8025")
+        ]
+        ask = None
+        if plan.ask is not None:
+            ask = stack.enter_context(_listen(*plan.ask, 1, "--ask 127.0.0.1:8026")[0])
         connection = None
         try:
             connection = stack.enter_context(contextlib.closing(open_for_recording(plan.store)))
@@ -66,7 +72,7 @@ def serve(plan: Plan) -> int:
             if not plan.secrets:
                 raise
             output.warn(f"nothing is recorded: {error.message}")
-        return Server(plan, listeners, connection, note_url).run()
+        return Server(plan, listeners, ask, connection, note_url).run()
 
 
 class Server:
@@ -76,6 +82,7 @@ class Server:
         self,
         plan: Plan,
         listeners: list[socket.socket],
+        ask: socket.socket | None,
         connection: sqlite3.Connection | None,
         note_url: Callable[[str], None],
     ) -> None:
@@ -83,6 +90,7 @@ class Server:
         self._note_url = note_url
         self._plan = plan
         self._listeners = listeners
+        self._ask = ask
         self._writer = None
         if connection is not None:
             upkeep = Upkeep(connection, Places(plan.mmdb), plan.keep_days)
@@ -122,18 +130,19 @@ class Server:
 
     def _start(self, index: int) -> None:
         """Start a worker: a new program, for a fork would share SQLite's memory of its locks."""
-        listener = self._listeners[index]
-        handles = [listener.fileno()]
+        # front ends ask the first worker, and those that come after it
+        ask = self._ask.fileno() if self._ask is not None and index == 0 else None
+        handles = [self._listeners[index].fileno(), None, ask]
         link = None
         if self._writer is not None:
             link = socket.socketpair()
             for end in link:
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LINK_OCTETS)
-            handles.append(link[1].fileno())
+            handles[1] = link[1].fileno()
         process = subprocess.Popen(
             [sys.executable, "-c", "from sestrack.tracker.worker import main; main()"],
             stdin=subprocess.PIPE,
-            pass_fds=handles,
+            pass_fds=[handle for handle in handles if handle is not None],
         )
         assert process.stdin is not None
         # not in argv, which everybody may read: there are keys in it
@@ -188,18 +197,18 @@ class Server:
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
-def _listen(plan: Plan) -> list[socket.socket]:
+def _listen(host: str, port: int, number: int, hint: str) -> list[socket.socket]:
     """Open a socket for each worker; the kernel shares connections out among them."""
     listeners: list[socket.socket] = []
     try:
         family, kind, proto, _, address = socket.getaddrinfo(
-            plan.host, plan.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        for _ in range(plan.workers):
+        for _ in range(number):
             listener = socket.socket(family, kind, proto)
             listeners.append(listener)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if plan.workers > 1:
+            if number > 1:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             # port 0 is any: the others take the one that the first got
             listener.bind(listeners[0].getsockname() if len(listeners) > 1 else address)
@@ -208,8 +217,8 @@ def _listen(plan: Plan) -> list[socket.socket]:
     except OSError as error:
         for listener in listeners:
             listener.close()
-        msg = f"cannot listen on {plan.host}:{plan.port}: {error.strerror}"
-        raise CannotListen(msg, "sestrack serve --bind 127.0.0.1:8025") from None
+        msg = f"cannot listen on {host}:{port}: {error.strerror}"
+        raise CannotListen(msg, f"sestrack serve {hint}") from None
     return listeners
 
 

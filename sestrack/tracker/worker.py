@@ -26,6 +26,7 @@ from sestrack.cli import boundary
 from sestrack.errors import BadInput, SestrackError
 from sestrack.store import Store
 from sestrack.tracker.answers import Answers
+from sestrack.tracker.ask import Ask
 from sestrack.tracker.clients import Clients, Network
 from sestrack.tracker.protocol import Connection, Site
 from sestrack.tracker.recorder import Nowhere, Recorder
@@ -60,6 +61,8 @@ class Plan(NamedTuple):
     secrets: tuple[tuple[int, bytes], ...] = ()
     """From a key file; they read what the store's do not."""
     mmdb: str = ""
+    ask: tuple[str, int] | None = None
+    """Where front ends ask whether a name may have a certificate."""
 
 
 class Known(NamedTuple):
@@ -74,23 +77,30 @@ class Known(NamedTuple):
 
 def main() -> None:
     """Be a worker: the plan and the open sockets come from the server on stdin."""
-    plan, (listener, *link) = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own parent
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the server tells us
-    code = boundary(
-        lambda: work(
-            plan, socket.socket(fileno=listener), socket.socket(fileno=link[0]) if link else None
-        )
+    plan, handles = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own parent
+    listener, link, ask = (
+        None if handle is None else socket.socket(fileno=handle) for handle in handles
     )
+    assert listener is not None
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the server tells us
+    code = boundary(lambda: work(plan, listener, link, ask))
     sys.exit(code)
 
 
-def work(plan: Plan, listener: socket.socket, link: socket.socket | None) -> int:
-    """Answer until SIGTERM; return the exit code.  Without a link nothing is recorded."""
+def work(
+    plan: Plan, listener: socket.socket, link: socket.socket | None, ask: socket.socket | None
+) -> int:
+    """Answer until SIGTERM; return the exit code.
+
+    Without a link nothing is recorded; `ask` is where front ends ask, of one worker only.
+    """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_work(plan, listener, link))
+        return runner.run(_work(plan, listener, link, ask))
 
 
-async def _work(plan: Plan, listener: socket.socket, link: socket.socket | None) -> int:
+async def _work(
+    plan: Plan, listener: socket.socket, link: socket.socket | None, ask: socket.socket | None
+) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
@@ -117,6 +127,7 @@ async def _work(plan: Plan, listener: socket.socket, link: socket.socket | None)
         ssl=tls,
         ssl_handshake_timeout=HANDSHAKE_SECONDS if tls else None,
     )
+    asked = await asyncio.start_server(Ask(plan.store).answer, sock=ask) if ask else None
     # what is there now stays: collecting it again and again would cost, and hold up readers
     gc.collect()
     gc.freeze()
@@ -129,6 +140,8 @@ async def _work(plan: Plan, listener: socket.socket, link: socket.socket | None)
         tasks.append(asyncio.create_task(_renew(plan, tls)))
     await stop.wait()
     server.close()
+    if asked is not None:
+        asked.close()
     site.drain()
     for _ in range(int(DRAIN_SECONDS / 0.01)):
         if not recorder.waiting and not site.connections:

@@ -1,0 +1,64 @@
+"""`sestrack domain accelerate`: what stands between readers and `sestrack serve`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sestrack import output, store
+from sestrack.domains.frontends import FrontEnd, Place, cdn_advice, configuration
+from sestrack.errors import Refused, UsageError
+from sestrack.rules import check_name, named_domain
+
+
+def accelerate(  # noqa: PLR0913 - one for each choice
+    ctx: typer.Context,
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A trace domain like trace.example.com.")
+    ],
+    kind: Annotated[
+        FrontEnd | None, typer.Option("--for", help="Print a configuration that does TLS.")
+    ] = None,
+    via: Annotated[
+        str, typer.Option(metavar="HOST", help="The CNAME that a CDN gave out, to expect in DNS.")
+    ] = "",
+    off: Annotated[
+        bool, typer.Option("--off", help="No CDN any more: expect the edge again.")
+    ] = False,
+    upstream: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where sestrack serve listens.")
+    ] = "127.0.0.1:8025",
+    ask: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Its --ask, for Caddy.")
+    ] = "127.0.0.1:8026",
+) -> None:
+    """Print what puts TLS, or a CDN, in front of a trace domain.
+
+    Example: sestrack domain accelerate trace.example.com --for nginx > sestrack.conf
+    """
+    if sum((kind is not None, bool(via), off)) != 1:
+        msg = "one of --for, --via and --off is wanted"
+        raise UsageError(msg, "sestrack domain accelerate --help")
+    with store.Store(ctx.obj or store.default_path()) as opened:
+        edge = opened.edge()
+        domain = opened.trace_domain(named_domain(name, opened.trace_domains()))
+        if kind is not None:
+            through_cdn = edge not in {domain.target, domain.former_target}
+            place = Place(domain.name, upstream, ask, through_cdn)
+            output.product(configuration(kind, place))
+            return
+        target = edge if off else check_name("--via", via)
+        if not off and target in {domain.name, edge}:
+            msg = f"--via {target} is {'the edge' if target == edge else 'the trace domain'} itself"
+            raise Refused(msg, "--via the host that the CDN gave out")
+        if domain.target == target:
+            output.note(f"{domain.name} is to lead to {target} already")
+        else:
+            domain = opened.set_target(domain.name, target)
+    if off:
+        output.product(f"{domain.name}. 3600 IN CNAME {target}.\n")
+    else:
+        output.product(cdn_advice(domain.name, edge, target))
+    former = f"; {domain.former_target} is accepted until then" if domain.former_target else ""
+    output.note(f"next: publish this record, then: sestrack domain verify {domain.name}{former}")

@@ -1,0 +1,62 @@
+"""Real servers from the distribution's packages, started by the tests that need them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+PACKAGES = {
+    "nginx": "nginx-light", "haproxy": "haproxy", "caddy": "caddy", "pebble": "pebble",
+    "knotd": "knot", "keymgr": "knot", "unbound": "unbound",
+}  # fmt: skip
+"""Which Debian package a program comes from."""
+
+
+def program(name: str) -> str:
+    """Return the path of a program; without it the test is left out, but not in the gate."""
+    path = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    if path is None:
+        message = f"{name} is not installed: apt-get install {PACKAGES[name]}"
+        if os.environ.get("SESTRACK_SERVICES") == "required":
+            pytest.fail(message)
+        pytest.skip(message)
+    return path
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """Return a port that nobody listens on, over TCP and UDP."""
+    with socket.create_server((host, 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running(
+    command: list[str], port: int, folder: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server until the test ends; it is ready when `port` takes connections."""
+    log = folder / f"{Path(command[0]).name}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, cwd=folder,
+            env={**os.environ, **(environment or {})},
+        )  # fmt: skip
+    try:
+        for _ in range(400):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                break
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.05)
+        else:
+            raise AssertionError(log.read_text())
+        yield process
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
