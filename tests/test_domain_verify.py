@@ -1,0 +1,349 @@
+"""`domain verify`, `domain accelerate`, `serve --ask` and `doctor`, as they are typed."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import socket
+import sqlite3
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from certificates import Authority
+from conftest import Program, Server
+from nameserver import NameServer
+from services import free_port
+from sqlite_utils import Database
+
+from sestrack.migrations import migrations
+from sestrack.store import APPLICATION_ID, Store, serving_lock
+
+NAME = "trace.example.com"
+EDGE = "edge.example.net. 60 IN A 127.0.0.1"
+RIGHT = f"{NAME}. 60 IN CNAME edge.example.net."
+WRONG = f"{NAME}. 60 IN CNAME other.example.org.\nother.example.org. 60 IN A 127.0.0.1"
+HTML = b'<p><a href="https://example.com/">x</a></p></body>'
+
+
+class Site:
+    """A trace domain over https, with its server and its DNS."""
+
+    def __init__(self, program: Program, server: Server, dns: NameServer) -> None:
+        self.program, self.server, self.dns = program, server, dns
+
+    def verify(self, *options: str) -> int:
+        """Verify; return the exit code."""
+        return self.program(
+            "domain", "verify", NAME, "--resolver", self.dns.address, *options
+        ).returncode
+
+    def status(self) -> str:
+        """Return the status of the trace domain."""
+        return str(json.loads(self.program.ok("domain", "show", NAME, "--json"))["status"])
+
+
+@pytest.fixture
+def site(program: Program, tmp_path: Path) -> Iterator[Site]:
+    """Give a site that answers over TLS itself, with a certificate of a trusted authority."""
+    folder = tmp_path / "certificates"
+    folder.mkdir()
+    authority = Authority(folder, "Root")
+    program.environment["SSL_CERT_FILE"] = str(authority.file)
+    chain, key = authority.issue(NAME)
+    program.ok("init", "--edge", "edge.example.net")
+    program.ok("sender", "add", "news.example.com", "--assume-verified")
+    server = Server(program, "--tls-cert", str(chain), "--tls-key", str(key))
+    program.ok("domain", "create", "trace", "--port", str(server.port))
+    with NameServer({".": f"{EDGE}\n{RIGHT}"}) as dns:
+        yield Site(program, server, dns)
+    if server.process.poll() is None:
+        server.stop()
+
+
+def test_verified_in_whole(site: Site) -> None:
+    """DNS, certificate and our answer: one line a check on a pipe, the same as JSON."""
+    text = site.program.ok("domain", "verify", "--resolver", site.dns.address)
+    heading, *lines = [line.split("\t") for line in text.splitlines()]
+    assert heading == ["trace domain", "status", "check", "state", "found", "expected", "fix"]
+    assert [line[2:4] for line in lines] == [
+        ["edge", "ok"], ["cname", "ok"], ["wildcard", "ok"], ["caa", "ok"], ["https", "ok"],
+    ]  # fmt: skip
+    found = json.loads(
+        site.program.ok("domain", "verify", "trace", "--resolver", site.dns.address, "--json")
+    )
+    assert (found["usable"], found["status"], found["dns_only"]) == (True, "verified", False)
+    assert [
+        [found["name"], found["status"], *(check[k] for k in ("check", "state", "found", "expected", "fix"))]
+        for check in found["checks"]
+    ] == lines  # fmt: skip
+    assert found["checks"][-1]["certificate_ends"]
+
+
+def test_dns_alone_is_shown_as_such(site: Site) -> None:
+    """Without HTTPS the domain is usable, and says what that rests on."""
+    assert site.verify("--no-http") == 0
+    assert "verified (DNS only)" in site.program.ok("domain", "list")
+    assert site.verify() == 0
+    assert "DNS only" not in site.program.ok("domain", "list")
+
+
+def test_a_failing_domain_stops_new_mail_and_no_old_link(site: Site) -> None:
+    """A definite no counts from the second; mail goes out as it was; sent links lead on."""
+    program = site.program
+    assert site.verify() == 0
+    program.ok(
+        "settings", "enable", "--dimension", "account", "--domain", NAME, "--click", "--open"
+    )
+    arguments = ("rewrite", "--sender", "news.example.com", "--message", "june")
+    tracked = program(*arguments, stdin=HTML).stdout
+    assert tracked != HTML
+    site.dns.add(WRONG)
+    assert site.verify() == 1
+    assert site.status() == "verified"
+    assert site.verify() == 1
+    assert site.status() == "failing"
+    done = program(*arguments, stdin=HTML)
+    assert (done.returncode, done.stdout) == (0, HTML)
+    assert b"failing (wrong-target)" in done.stderr
+    context = ssl.create_default_context(cafile=program.environment["SSL_CERT_FILE"])
+    context.check_hostname = False  # asked by its address
+    connection = http.client.HTTPSConnection("127.0.0.1", site.server.port, context=context)
+    with closing(connection):
+        link = tracked.decode().partition(f"{NAME}:{site.server.port}")[2].partition('"')[0]
+        connection.request("GET", link, headers={"Host": NAME})
+        assert connection.getresponse().getheader("Location") == "https://example.com/"
+    history = json.loads(program.ok("domain", "show", NAME, "--json"))["history"]
+    assert [(line["state"], line["times"]) for line in history] == [("wrong-target", 2), ("ok", 1)]
+    site.dns.add(RIGHT)
+    assert site.verify() == 0
+    assert site.status() == "verified"
+    assert program(*arguments, stdin=HTML).stdout != HTML
+
+
+def test_passing_trouble_does_not_demote(site: Site) -> None:
+    """A resolver that fails, or a server that is down for a moment, is exit 75 and no more."""
+    assert site.verify() == 0
+    site.server.stop()
+    for _ in range(4):
+        assert site.verify() == 75
+    assert site.status() == "verified"
+    with closing(sqlite3.connect(site.program.store, isolation_level=None)) as store:
+        store.execute("UPDATE trace_domain SET failing_since = failing_since - 3600")
+    assert site.verify() == 75
+    assert site.status() == "failing"
+
+
+def test_wait_until_the_record_is_there(site: Site) -> None:
+    """--wait looks again; what was found on the way counts as one look."""
+    site.dns.records = {k: v for k, v in site.dns.records.items() if "trace" not in str(k[0])}
+    timer = threading.Timer(1.0, lambda: site.dns.add(RIGHT))
+    timer.start()
+    done = site.program("domain", "verify", NAME, "--resolver", site.dns.address, "--wait", "30s")
+    timer.join()
+    assert done.returncode == 0, done.stderr
+    assert b"does not exist; 1 not usable yet, again in 2 s" in done.stderr
+    assert len(json.loads(site.program.ok("domain", "show", NAME, "--json"))["history"]) == 1
+
+
+def test_wait_ends_at_its_deadline(site: Site) -> None:
+    """A deadline that passes is the exit code of the last look."""
+    site.dns.add(WRONG)
+    assert site.verify("--wait", "1s") == 1
+    assert site.verify("--wait", "soon") == 2
+
+
+def test_all_gives_the_worst(site: Site) -> None:
+    """Every domain that is not retired; the exit code is that of the worst."""
+    program = site.program
+    program.ok("sender", "add", "shop.example.org", "--assume-verified")
+    for prefix in ("absent", "astray", "gone"):
+        program.ok("domain", "create", prefix, "--primary", "example.org")
+    program.ok("domain", "delete", "gone.example.org")
+    site.dns.add(
+        "astray.example.org. 60 IN CNAME other.example.org.\nother.example.org. 60 IN A 192.0.2.9"
+    )
+    done = program(
+        "domain", "verify", "--all", "--no-http", "--resolver", site.dns.address, "--json"
+    )
+    assert done.returncode == 1
+    found = {one["name"]: one["state"] for one in json.loads(done.stdout)}
+    assert found == {
+        NAME: "ok", "absent.example.org": "no-such-name", "astray.example.org": "wrong-target",
+    }  # fmt: skip
+    program.ok("domain", "delete", "astray.example.org")
+    done = program("domain", "verify", "--all", "--no-http", "--resolver", site.dns.address)
+    assert done.returncode == 75  # of a pending one: it may come yet
+
+
+# -- in front ----------------------------------------------------------------------------
+
+
+def test_a_cdn_in_front_and_back(site: Site) -> None:
+    """Both targets are accepted until the new one is seen; --off goes back the same way."""
+    program = site.program
+    done = program("domain", "accelerate", NAME, "--via", "D1.cloudfront.net")
+    assert b"; sestrack: trace.example.com behind Amazon CloudFront" in done.stdout
+    assert done.stdout.endswith(b"trace.example.com. 3600 IN CNAME d1.cloudfront.net.\n")
+    assert b"edge.example.net is accepted until then" in done.stderr
+    site.dns.add("d1.cloudfront.net. 60 IN A 127.0.0.1")
+    assert site.verify() == 0
+    site.dns.add(f"{NAME}. 60 IN CNAME d1.cloudfront.net.")
+    assert site.verify() == 0
+    site.dns.add(RIGHT)
+    assert site.verify() == 1
+    program.ok("domain", "accelerate", NAME, "--off")
+    assert site.verify() == 0
+    site.dns.add(f"{NAME}. 60 IN CNAME d1.cloudfront.net.")
+    assert site.verify() == 1
+    assert b"already" in program("domain", "accelerate", NAME, "--off").stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        pytest.param((), 2, id="neither"),
+        pytest.param(("--for", "apache"), 2, id="a program without a configuration"),
+        pytest.param(("--for", "nginx", "--off"), 2, id="two at once"),
+        pytest.param(("--via", "edge.example.net"), 1, id="the edge as CDN"),
+        pytest.param(("--via", NAME), 1, id="itself as CDN"),
+        pytest.param(("--via", "192.0.2.1"), 65, id="an address as CDN"),
+    ],
+)
+def test_accelerate_refuses(ready: Program, arguments: tuple[str, ...], code: int) -> None:
+    """A wrong choice is said, and nothing changes."""
+    done = ready("domain", "accelerate", NAME, *arguments)
+    assert done.returncode == code
+    assert b"hint: " in done.stderr
+    assert not done.stdout
+    with Store(str(ready.store)) as store:
+        assert store.trace_domain(NAME).target == "edge.example.net"
+
+
+@pytest.mark.parametrize(
+    ("host", "title"),
+    [
+        ("trace.example.com.cdn.cloudflare.net", "Cloudflare"),
+        ("d1.cloudfront.net", "Amazon CloudFront"),
+        ("trace.example.com.eo.dnse1.com", "Tencent EdgeOne"),
+        ("cdn.example.org", "a CDN"),
+    ],
+)
+def test_what_to_set_at_a_cdn(ready: Program, host: str, title: str) -> None:
+    """Origin, host, cache and TLS, as comments over the zone line."""
+    text = ready.ok("domain", "accelerate", NAME, "--via", host)
+    assert f"behind {title};" in text
+    for word in ("origin", "host", "cache", "TLS", "client"):
+        assert f";   {word} " in text
+    assert all(line.startswith((";", f"{NAME}. ")) for line in text.splitlines())
+
+
+# -- certificates on demand --------------------------------------------------------------
+
+
+def test_who_may_have_a_certificate(
+    tracking: Program, serve: Callable[..., Server], tmp_path: Path
+) -> None:
+    """Exactly the names whose DNS was verified, retired ones too; whatever fails is a no."""
+    port = free_port()
+    tracking.ok("domain", "create", "pending")
+    serve("--ask", f"127.0.0.1:{port}", "--workers", "2")
+
+    def ask(path: str, method: str = "GET") -> int:
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+            connection.request(method, path)
+            return connection.getresponse().status
+
+    assert ask(f"/ask?domain={NAME}") == 200
+    assert ask(f"/ask?domain={NAME.upper()}.") == 200
+    for other in ("pending.example.com", "example.com", "x" * 300, "", "%00", "a b"):
+        assert ask(f"/ask?domain={other.replace(' ', '%20')}") in {400, 403}
+    assert ask("/ask") == ask("/") == ask(f"/ask?domain={NAME}", "POST") == 400
+    assert ask(f"/ask?domain={NAME}&domain=other.example") == 400
+    tracking.ok("settings", "apply", "-", stdin=b"enabled = false\n")
+    tracking.ok("domain", "delete", NAME)
+    assert ask(f"/ask?domain={NAME}") == 200
+    shutil.move(tracking.store, tmp_path / "away.db")
+    assert ask(f"/ask?domain={NAME}") == 403
+    shutil.move(tmp_path / "away.db", tracking.store)
+
+
+def test_ask_where_nobody_can_listen(tracking: Program) -> None:
+    """An address that is taken, or is none, is said before anything is served."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        done = tracking(
+            "serve", "--bind", "127.0.0.1:0", "--ask", f"127.0.0.1:{taken.getsockname()[1]}"
+        )
+    assert done.returncode == 69
+    assert tracking("serve", "--ask", "8026").returncode == 2
+
+
+# -- doctor ------------------------------------------------------------------------------
+
+
+def doctor(site: Site) -> dict[str, tuple[bool, str]]:
+    """Run doctor; return what it found."""
+    done = site.program("doctor", "--resolver", site.dns.address, "--json")
+    found = {one["name"]: (one["well"], one["found"]) for one in json.loads(done.stdout)}
+    assert done.returncode == (0 if all(well for well, _ in found.values()) else 1)
+    return found
+
+
+def test_doctor_looks_at_everything(site: Site) -> None:
+    """Server, trace domains and the days of their certificates; what it finds counts."""
+    site.verify()
+    found = doctor(site)
+    assert found["server"] == (True, f"answers on https://127.0.0.1:{site.server.port}/")
+    assert found[f"trace domain {NAME}"] == (True, "verified, ok, certificate 60 days")
+    site.dns.add(WRONG)
+    assert doctor(site)[f"trace domain {NAME}"][0] is False
+    assert doctor(site)[f"trace domain {NAME}"][1].startswith("failing, wrong-target")
+    assert site.status() == "failing"
+    text = site.program("doctor", "--offline").stdout.decode()
+    assert f"trace domain {NAME}\tPROBLEM\tfailing, wrong-target" in text
+
+
+def test_doctor_sees_a_server_that_does_not_answer(ready: Program) -> None:
+    """The server that records into the store is asked, where it said it listens."""
+    with serving_lock(str(ready.store)) as note_url:
+        note_url(f"http://127.0.0.1:{free_port()}/")
+        done = ready("doctor", "--resolver", "127.0.0.1:9", "--json")
+    assert done.returncode == 1
+    server = next(one for one in json.loads(done.stdout) if one["name"] == "server")
+    assert "does not answer" in server["found"]
+    assert server["hint"]
+
+
+def test_doctor_with_a_resolver_that_is_none(ready: Program) -> None:
+    """A wrong option is a wrong command line, not a broken store."""
+    assert ready("doctor", "--resolver", "x").returncode == 2
+
+
+# -- stores made before ------------------------------------------------------------------
+
+
+def test_a_store_of_schema_2_is_brought_up_to_date(tracking: Program, tmp_path: Path) -> None:
+    """Domains keep their status; they lead to the edge; what was verified was so by DNS alone."""
+    old = tmp_path / "old.db"
+    with closing(sqlite3.connect(old)) as connection:
+        db = Database(connection)
+        migrations.apply(db, stop_before="m003_health")
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute("PRAGMA user_version = 2")
+        connection.execute("UPDATE config SET edge = 'edge.example.net'")
+        connection.execute(
+            'INSERT INTO trace_domain (name, prefix, "primary", status, created_at, last_ok_at, '
+            "plain_http, port, verified_at, checked_at, last_state) VALUES "
+            "('trace.example.com', 'trace', 'example.com', 'verified', 1, 9, 0, 0, 2, 9, 'ok')"
+        )
+        connection.commit()
+    assert tracking("--store", str(old), "domain", "list").returncode == 78
+    tracking.ok("--store", str(old), "init")
+    shown = json.loads(tracking.ok("--store", str(old), "domain", "show", NAME, "--json"))
+    assert (shown["status"], shown["target"], shown["dns_only"], shown["dns_verified"]) == (
+        "verified", "edge.example.net", True, True,
+    )  # fmt: skip
