@@ -384,40 +384,22 @@ class Store:
     def note_checks(self, checks: Iterable[Checked]) -> None:
         """Note what checks of trace domains found: where they stand now, and the history."""
         with self.change() as db:
+            known = {domain.name: domain for domain in self.trace_domains()}
             for domain, found in checks:
-                known = self.find_trace_domain(domain.name)
-                if known is None or known.status is DomainStatus.RETIRED:
+                before = known.get(domain.name)
+                if before is None or before.status is DomainStatus.RETIRED:
                     continue
                 # what is not for a check to say stays, for another may have changed it since
-                row = {field: getattr(domain, field) for field in _CHECKED}
-                if known.target == domain.target:
-                    row["former_target"] = domain.former_target
-                db.table("trace_domain").update(domain.name, row)
-                self._note_history(db, domain, found)
-
-    def _note_history(self, db: Database, domain: TraceDomain, found: str) -> None:
-        """Count a finding that is the last one's again; else begin a new line."""
-        last = self._rows(
-            "SELECT id, state, found FROM trace_check WHERE trace_domain = ? "
-            "ORDER BY id DESC LIMIT 1",
-            domain.name,
-        )
-        if last and last[0][1:] == (domain.last_state, found):
-            db.execute(
-                "UPDATE trace_check SET until = ?, times = times + 1 WHERE id = ?",
-                [domain.checked_at, last[0][0]],
-            )
-            return
-        db.execute(
-            "INSERT INTO trace_check (trace_domain, state, found, since, until, times) "
-            "VALUES (?, ?, ?, ?, ?, 1)",
-            [domain.name, domain.last_state, found, domain.checked_at, domain.checked_at],
-        )
-        db.execute(
-            "DELETE FROM trace_check WHERE trace_domain = ? AND id NOT IN (SELECT id FROM "
-            "trace_check WHERE trace_domain = ? ORDER BY id DESC LIMIT ?)",
-            [domain.name, domain.name, KEPT_CHECKS],
-        )
+                former = domain if before.target == domain.target else before
+                db.execute(
+                    _NOTE_CHECK,
+                    [
+                        *(getattr(domain, field) for field in _CHECKED),
+                        former.former_target,
+                        domain.name,
+                    ],
+                )
+                _note_history(db, domain, found)
 
     def history(self, name: str) -> list[PastCheck]:
         """Return what checks of a trace domain found, the newest first."""
@@ -511,6 +493,10 @@ _CHECKED = (
     "status", "verified_at", "checked_at", "last_ok_at", "last_state", "dns_verified", "dns_only",
     "failures", "refusals", "failing_since",
 )  # fmt: skip
+_NOTE_CHECK = (
+    f"UPDATE trace_domain SET {', '.join(f'{field} = ?' for field in _CHECKED)}, "
+    "former_target = ? WHERE name = ?"
+)
 _EMPTY_FILE = 4096  # SQLite's first page, which setting WAL writes
 # quoted, for `primary` is a word of SQL
 _SELECT_SENDER = 'SELECT "' + '", "'.join(Sender._fields) + '" FROM sender'
@@ -529,6 +515,27 @@ def _trace_domain(row: tuple[object, ...]) -> TraceDomain:
         plain_http=bool(domain.plain_http),
         dns_verified=bool(domain.dns_verified),
         dns_only=bool(domain.dns_only),
+    )
+
+
+def _note_history(db: Database, domain: TraceDomain, found: str) -> None:
+    """Count a finding that is the last one's again; else begin a new line."""
+    again = db.execute(
+        "UPDATE trace_check SET until = ?, times = times + 1 WHERE state = ? AND found = ? "
+        "AND id = (SELECT max(id) FROM trace_check WHERE trace_domain = ?)",
+        [domain.checked_at, domain.last_state, found, domain.name],
+    )
+    if again.rowcount:
+        return
+    db.execute(
+        "INSERT INTO trace_check (trace_domain, state, found, since, until, times) "
+        "VALUES (?, ?, ?, ?, ?, 1)",
+        [domain.name, domain.last_state, found, domain.checked_at, domain.checked_at],
+    )
+    db.execute(
+        "DELETE FROM trace_check WHERE trace_domain = ? AND id NOT IN (SELECT id FROM "
+        "trace_check WHERE trace_domain = ? ORDER BY id DESC LIMIT ?)",
+        [domain.name, domain.name, KEPT_CHECKS],
     )
 
 

@@ -74,7 +74,7 @@ def judge(facts: DomainFacts, target: Target, now: int) -> Report:
         if servers.state is State.PROPAGATING:
             # the record is there: only resolvers do not know it yet
             cname = replace(cname, weighs=Level.LATER)
-    if facts.wildcard is not None:
+    if facts.wildcard is not None and not _is_trouble(facts.wildcard.outcome):
         rest.append(judge_wildcard(facts.wildcard, facts.name.name))
     https = _judge_https(facts, cname, now)
     if facts.caa is not None:
@@ -236,7 +236,7 @@ def judge_wildcard(facts: NameFacts, name: str) -> Finding:
     """Judge what a name that nobody made leads to; `facts.name` is the zone asked."""
     expected = f"no wildcard under {facts.name}"
     leads = ", ".join((*facts.chain, *facts.addresses))
-    if facts.outcome is not Outcome.ANSWER or not leads:
+    if not leads:
         return Finding(Check.WILDCARD, State.OK, "none", expected)
     advice = f"a record deleted or mistyped goes unnoticed: {name} needs one of its own"
     return Finding(

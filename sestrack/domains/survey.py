@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
+import uvloop
+
 from sestrack.domains.facts import DomainFacts, Outcome
 from sestrack.domains.findings import Level
 from sestrack.domains.judgement import Report, Target, judge, judge_cname
@@ -49,12 +51,12 @@ def check(
     """
     unknown = [d for d in domains if how.http and not d.dns_verified and not d.plain_http]
     if unknown:
-        reports = asyncio.run(survey(unknown, how, None, now))
+        reports = uvloop.run(survey(unknown, how, None, now))
         well = [report.dns is Conclusion.YES for report in reports]
         opened.note_dns(d.name for d, yes in zip(unknown, well, strict=True) if yes)
     # a dict's view would be a method of the same name
     prober = Prober([key.secret for key in opened.keys()]) if how.http else None  # noqa: SIM118
-    reports = asyncio.run(survey(domains, how, prober, now, step))
+    reports = uvloop.run(survey(domains, how, prober, now, step))
     return [
         (_after(domain, report, now), report)
         for domain, report in zip(domains, reports, strict=True)
@@ -98,20 +100,19 @@ async def _gather(
     domain: TraceDomain, target: Target, resolver: Resolver, how: How, prober: Prober | None
 ) -> DomainFacts:
     name = domain.name
-    own, edge = await asyncio.gather(
-        resolver.name(name, both=prober is not None), resolver.target(target.name)
+    own, edge, wildcard = await asyncio.gather(
+        resolver.name(name, both=prober is not None),
+        resolver.target(target.name),
+        resolver.wildcard(domain.primary),
     )
     well = judge_cname(own, target, edge).level is Level.OK
-    doubled = servers = wildcard = caa = https = None
+    doubled = servers = caa = https = None
     if not well and own.outcome in {Outcome.ANSWER, Outcome.NO_SUCH_NAME} and not own.chain:
         doubled = await resolver.name(f"{name}.{domain.primary}", both=False)
     if how.authoritative or not (well or own.outcome in {Outcome.SILENCE, Outcome.BOGUS}):
         servers = await resolver.servers(name, domain.primary)
-    silent = own.outcome is Outcome.SILENCE
-    if not silent:
-        wildcard = await resolver.wildcard(domain.primary)
     if prober is not None:
-        if not domain.plain_http and not silent:
+        if not domain.plain_http and own.outcome is not Outcome.SILENCE:
             caa = await resolver.caa(name)
         addresses = own.addresses
         https = tuple(
