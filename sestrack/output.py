@@ -137,7 +137,7 @@ def table(
         else:
             drawn.add_column("", no_wrap=True)
     for row in rows:
-        drawn.add_row(*map(Text, row))
+        drawn.add_row(*(Text(_printable(cell, sys.stdout.encoding)) for cell in row))
     Console().print(drawn)
 
 
@@ -154,7 +154,8 @@ def checks(lines: Iterable[tuple[str, str, list[str]]]) -> None:
     for no_wrap in (True, True, False):
         drawn.add_column(no_wrap=no_wrap, overflow="fold")
     for level, name, words in lines:
-        drawn.add_row(Text(f"  {level}", style=_MARKS[level]), name, Text("\n".join(words)))
+        said = _printable("\n".join(words), sys.stdout.encoding)
+        drawn.add_row(Text(f"  {level}", style=_MARKS[level]), name, Text(said))
     Console().print(drawn)
 
 

@@ -8,6 +8,8 @@ import shutil
 import socket
 import sqlite3
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -19,6 +21,7 @@ from conftest import Program, Server
 from nameserver import NameServer
 from services import free_port
 from sqlite_utils import Database
+from web import Web, says
 
 from sestrack.migrations import migrations
 from sestrack.store import APPLICATION_ID, Store, serving_lock
@@ -157,6 +160,23 @@ def test_wait_ends_at_its_deadline(site: Site) -> None:
     assert site.verify("--wait", "soon") == 2
 
 
+def test_a_terminal_shows_no_escape_of_others(site: Site, tmp_path: Path) -> None:
+    """What a certificate says is shown, and does nothing to the terminal."""
+    folder = tmp_path / "hostile"
+    folder.mkdir()
+    hostile = Authority(folder, "\x1b]0;pwned\x07 CA")
+    site.server.stop()
+    with Web(says(200), hostile.issue(NAME), port=site.server.port):
+        command = f"{sys.executable} -m sestrack domain verify {NAME} --resolver {site.dns.address}"
+        done = subprocess.run(
+            ["script", "-qec", command, "/dev/null"], capture_output=True, check=False,
+            env=site.program.environment, timeout=60,
+        )  # fmt: skip
+    assert b"pwned" in done.stdout
+    assert b"\x1b]0;" not in done.stdout
+    assert b"\x07" not in done.stdout
+
+
 def test_all_gives_the_worst(site: Site) -> None:
     """Every domain that is not retired; the exit code is that of the worst."""
     program = site.program
@@ -240,6 +260,16 @@ def test_what_to_set_at_a_cdn(ready: Program, host: str, title: str) -> None:
     for word in ("origin", "host", "cache", "TLS", "client"):
         assert f";   {word} " in text
     assert all(line.startswith((";", f"{NAME}. ")) for line in text.splitlines())
+
+
+def test_addresses_behind_a_cdn(ready: Program) -> None:
+    """Behind a CDN the addresses that it tells are kept, and the front end's is added."""
+    direct = ready.ok("domain", "accelerate", NAME, "--for", "nginx")
+    ready.ok("domain", "accelerate", NAME, "--via", "d1.cloudfront.net")
+    behind = ready.ok("domain", "accelerate", NAME, "--for", "nginx")
+    assert "X-Forwarded-For $remote_addr;" in direct
+    assert "X-Forwarded-For $proxy_add_x_forwarded_for;" in behind
+    assert "--trust-proxy each network of the CDN" in behind
 
 
 # -- certificates on demand --------------------------------------------------------------

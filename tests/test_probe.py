@@ -174,6 +174,7 @@ def raw(answer: bytes | None, *, listen: bool = True) -> Iterator[int]:
         pytest.param(b"", False, False, {State.CONNECT_REFUSED}, id="nobody listens"),
         pytest.param(None, True, False, {State.CONNECTION_RESET}, id="cut"),
         pytest.param(b"HTTP/1.1 400 Bad\r\n\r\n", True, False, {State.TLS_FAILED}, id="http on 443"),
+        pytest.param(b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", True, True, {State.NOT_OUR_SERVER}, id="another protocol"),
         pytest.param(b"220 mail ESMTP\r\n", True, True, {State.NOT_OUR_SERVER}, id="no http"),
         pytest.param(b"", True, True, {State.CONNECTION_RESET}, id="an end before the answer"),
     ],

@@ -44,7 +44,7 @@ def accelerate(  # noqa: PLR0913 - one for each choice
         edge = opened.edge()
         domain = opened.trace_domain(named_domain(name, opened.trace_domains()))
         if kind is not None:
-            through_cdn = edge not in {domain.target, domain.former_target}
+            through_cdn = bool({domain.target, domain.former_target} - {edge, ""})
             place = Place(domain.name, upstream, ask, through_cdn)
             output.product(configuration(kind, place))
             return

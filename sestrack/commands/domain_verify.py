@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Checked = tuple[TraceDomain, "Report"]
 
+MAX_COMPLAINTS = 20
+"""Trace domains of which it is said on stderr what is wrong; stdout has all."""
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0
 """Seconds between the looks of `--wait`, which double: resolvers remember what is not there."""
 
@@ -63,10 +65,7 @@ def verify(  # noqa: PLR0913 - one for each choice
             output.json_object(rows[0])
     else:
         _tell(checked)
-    for domain, report in checked:
-        if report.conclusion is not Conclusion.YES:
-            finding = report.decisive
-            output.error(f"{domain.name}: {finding.check}: {finding.found}", finding.advice)
+    _complain([one for one in checked if one[1].conclusion is not Conclusion.YES])
     worst = _worst(checked)
     if not worst and checked:
         output.note(
@@ -74,6 +73,18 @@ def verify(  # noqa: PLR0913 - one for each choice
             f"--domain {checked[0][0].name} --click --open"
         )
     return worst
+
+
+def _complain(wanting: list[Checked]) -> None:
+    """Say what is wrong, and what to do; of very many domains that of the first."""
+    for domain, report in wanting[:MAX_COMPLAINTS]:
+        finding = report.decisive
+        output.error(f"{domain.name}: {finding.check}: {finding.found}", finding.advice)
+    if len(wanting) > MAX_COMPLAINTS:
+        output.error(
+            f"{len(wanting) - MAX_COMPLAINTS} more trace domains are not usable",
+            f"sestrack domain verify {wanting[MAX_COMPLAINTS][0].name}",
+        )
 
 
 def _look(

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MAX_OCTETS = 65_536
+MAX_WORDS = 200
+"""Characters of what another server says that are told on."""
 CONNECT_SECONDS = 5.0
 WHOLE_SECONDS = 20.0
 """A front end that gets its certificate now takes some seconds for the handshake."""
@@ -68,7 +70,7 @@ class Prober:
             outcome, detail = HttpOutcome.UNREACHABLE, error.strerror or ""
             if error.errno in _NO_NETWORK:
                 outcome = HttpOutcome.NO_ROUTE
-        except httptools.HttpParserError as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             outcome, detail = HttpOutcome.NOT_HTTP, str(error)
         return HttpFacts(address, outcome, plain, detail)
 
@@ -136,7 +138,7 @@ class _Response:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header."""
-        self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")[:200]
+        self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")[:MAX_WORDS]
 
     def on_body(self, octets: bytes) -> None:
         """Keep a piece of the body."""
@@ -187,7 +189,8 @@ def _certificate(der: bytes | None, sent: int) -> CertificateFacts | None:
     except ValueError:  # what some appliances make is no certificate to anyone else
         return None
     return CertificateFacts(
-        tuple(names), ", ".join(organisation) or certificate.issuer.rfc4514_string(),
+        tuple(name[:MAX_WORDS] for name in names),
+        (", ".join(organisation) or certificate.issuer.rfc4514_string())[:MAX_WORDS],
         int(certificate.not_valid_before_utc.timestamp()),
         int(certificate.not_valid_after_utc.timestamp()), sent,
     )  # fmt: skip

@@ -25,6 +25,10 @@ AT_ONCE = 100
 """Domains; more lose packets, and each costs a second."""
 
 
+MAX_ADDRESSES = 16
+"""Asked over HTTPS of one domain."""
+
+
 class How(NamedTuple):
     """How trace domains are to be looked at."""
 
@@ -114,7 +118,7 @@ async def _gather(
     if prober is not None:
         if not domain.plain_http and own.outcome is not Outcome.SILENCE:
             caa = await resolver.caa(name)
-        addresses = own.addresses
+        addresses = own.addresses[:MAX_ADDRESSES]
         https = tuple(
             await asyncio.gather(
                 *(
