@@ -372,6 +372,8 @@ class Store:
             if known is not None and known.status is not DomainStatus.RETIRED:
                 msg = f"the trace domain {domain.name} is there already"
                 raise Refused(msg, f"sestrack domain show {domain.name}")
+            if known is not None:  # the certificate of links in sent mail goes on
+                domain = domain._replace(dns_verified=known.dns_verified)
             db.table("trace_domain").upsert(domain._asdict(), pk="name")
 
     def note_dns(self, names: Iterable[str]) -> None:
