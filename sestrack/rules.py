@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, assert_never
 
-from sestrack.errors import BadInput, Refused, UsageError
+from sestrack.errors import BadInput, NotFound, Refused, UsageError
 from sestrack.model import Conclusion, Dimension, DomainStatus, Entry, SenderStatus, Verdict
 
 if TYPE_CHECKING:
@@ -97,13 +97,17 @@ def split_name(name: str, primary: str | None, senders: Collection[Sender]) -> t
 def named_domain(name: str, domains: Collection[TraceDomain]) -> str:
     """Return the name of a trace domain, given in whole, as a URL, or by its prefix alone.
 
-    Raises `BadInput` if it is no name, `UsageError` if several have the prefix.
+    Raises `BadInput` if it is no name, `NotFound` if no domain has the prefix, `UsageError` if
+    several have.
     """
     prefix = name.strip().lower()
     having = [domain.name for domain in domains if domain.prefix == prefix]
     if len(having) > 1:
         msg = f"{len(having)} trace domains have the prefix {prefix}"
         raise UsageError(msg, "one of " + ", ".join(having[:5]))
+    if not having and "." not in prefix:
+        msg = f"no trace domain has the prefix {name!r}"
+        raise NotFound(msg, "sestrack domain list")
     return having[0] if having else check_name("trace domain", name)
 
 

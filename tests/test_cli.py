@@ -50,6 +50,8 @@ def test_init_twice_changes_nothing(program: Program) -> None:
         pytest.param(["rewrite"], 2, id="a missing option"),
         pytest.param(["rewrite", "--sender", "-bad-", "x.html"], 66, id="no such mail"),
         pytest.param(["domain", "verify", "--resolver", "x"], 2, id="a resolver that is none"),
+        pytest.param(["domain", "verify", "trace", "--all"], 2, id="one and all"),
+        pytest.param(["domain", "show", "nosuch"], 66, id="a prefix nobody has"),
     ],
 )
 def test_errors_have_a_code_and_leave_stdout_empty(

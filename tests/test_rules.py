@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sestrack.errors import BadInput, Refused, SestrackError, UsageError
+from sestrack.errors import BadInput, NotFound, Refused, SestrackError, UsageError
 from sestrack.model import (
     Conclusion,
     Dimension,
@@ -319,7 +319,8 @@ def test_names_people_type(name: str, primary: str | None, wanted: tuple[str, st
         ("https://trace.example.com/x", "trace.example.com"),
         ("only", "only.example.com"),
         ("Trace", UsageError),
-        ("other", BadInput),
+        ("other", NotFound),
+        ("b_d.-x", BadInput),
         ("unknown.example.com", "unknown.example.com"),
     ],
 )

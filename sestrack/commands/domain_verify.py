@@ -28,7 +28,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0
 
 def verify(  # noqa: PLR0913 - one for each choice
     ctx: typer.Context,
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME...]", help="By name, or prefix alone.")
+    ] = None,
     every: Annotated[bool, typer.Option("--all", help="Every one that is not retired.")] = False,
     wait: Annotated[
         str, typer.Option(metavar="TIME", help="Look again until all are usable, like 10m.")
@@ -120,6 +122,9 @@ def _look(
 def _wanted(opened: store.Store, names: list[str], *, every: bool) -> list[TraceDomain]:
     domains = opened.trace_domains()
     alive = [d for d in domains if d.status is not DomainStatus.RETIRED]
+    if names and every:
+        msg = f"--all and {names[0]} contradict each other"
+        raise UsageError(msg, "sestrack domain verify --all")
     if names:
         wanted = [opened.trace_domain(named_domain(name, alive)) for name in dict.fromkeys(names)]
         for domain in wanted:

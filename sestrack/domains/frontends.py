@@ -36,7 +36,7 @@ def configuration(kind: FrontEnd, place: Place) -> str:
     """Write a complete configuration."""
     client = _CLIENTS[kind][place.through_cdn]
     values = place._asdict() | {"client": client, "trust": _trust(place)}
-    text = _CONFIGURATIONS[kind]
+    text = _CONFIGURATIONS[kind] if client else _CONFIGURATIONS[kind].replace("@client@\n", "")
     for key, value in values.items():
         text = text.replace(f"@{key}@", str(value))
     return text
