@@ -8,7 +8,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 NOW = datetime.now(UTC)
 
@@ -28,7 +28,7 @@ class Authority:
 
     def _sign(
         self, key: ec.EllipticCurvePublicKey, name: str, signer: Authority, *, is_authority: bool = False,
-        names: tuple[str, ...] = (), begins: float = -1, ends: float = 60.5,
+        names: tuple[str, ...] = (), begins: float = -1, ends: float = 60.5, of_client: bool = False,
     ) -> x509.Certificate:  # fmt: skip
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, signer.name)])
@@ -45,11 +45,14 @@ class Authority:
         if names:
             alternatives = x509.SubjectAlternativeName([x509.DNSName(each) for each in names])
             builder = builder.add_extension(alternatives, critical=False)
+        if of_client:
+            usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+            builder = builder.add_extension(usage, critical=True)
         return builder.sign(signer.key, hashes.SHA256())
 
     def issue(
         self, *names: str, begins: float = -1, ends: float = 60.5, chain: bool = True,
-        self_signed: bool = False,
+        self_signed: bool = False, of_client: bool = False,
     ) -> tuple[Path, Path]:  # fmt: skip
         """Issue a certificate; return the files of the chain and of the key."""
         key = ec.generate_private_key(ec.SECP256R1())
@@ -58,7 +61,10 @@ class Authority:
             signer.key, signer.name = key, names[0]
         else:
             signer = self
-        leaf = self._sign(key.public_key(), names[0], signer, names=names, begins=begins, ends=ends)
+        leaf = self._sign(
+            key.public_key(), names[0], signer,
+            names=names, begins=begins, ends=ends, of_client=of_client,
+        )  # fmt: skip
         certificates = [leaf]
         if chain and not self_signed and self.parent is not None:
             certificates.append(self.certificate)

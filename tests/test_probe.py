@@ -42,11 +42,13 @@ def answers(host: str = NAME, key: bytes = KEY, nonce: str = "") -> Respond:
 
 
 def look(
-    port: int, zone: str = ZONE, *, plain: bool = False, status: DomainStatus = DomainStatus.PENDING
+    port: int, zone: str = ZONE, *, plain: bool = False, faults: dict[str, str] | None = None
 ) -> Report:
     """Look at the trace domain in whole."""
-    domain = a_domain(NAME, status)._replace(target="edge.example.net", port=port, plain_http=plain)
-    with NameServer({".": zone}) as dns:
+    domain = a_domain(NAME, DomainStatus.PENDING)._replace(
+        target="edge.example.net", port=port, plain_http=plain
+    )
+    with NameServer({".": zone}, faults) as dns:
         (report,) = asyncio.run(survey([domain], How(dns.address), Prober([KEY, OLD_KEY]), NOW))
     return report
 
@@ -98,6 +100,7 @@ def test_every_answer(authority: Authority, respond: Respond, state: State, foun
         ({"begins": 1}, State.CERT_NOT_YET_VALID, "begins 20"),
         ({"self_signed": True}, State.CERT_SELF_SIGNED, "self-signed"),
         ({"chain": False}, State.CERT_INCOMPLETE_CHAIN, "(Between)"),
+        ({"of_client": True}, State.CERT_INVALID, "purpose"),
         ({"ends": 5.5}, State.CERT_EXPIRING, "in 5 days"),
     ],
 )  # fmt: skip
@@ -134,6 +137,37 @@ def test_no_certificate_yet(authority: Authority) -> None:
         report = look(web.port, zone)
     assert of(report, Check.HTTPS).state is State.CERT_PENDING
     assert of(report, Check.CAA).state is State.CAA_LIMITED
+    assert report.conclusion is Conclusion.LATER
+
+
+@pytest.mark.parametrize(
+    ("caa", "faults", "state", "found"),
+    [
+        ('example.com. 60 IN CAA 0 issue ";"', {}, State.CAA_FORBIDS, "nobody may issue"),
+        ("", {"example.com": "servfail"}, State.CAA_UNKNOWN, "cannot be told"),
+    ],
+)
+def test_who_may_issue_only_warns(
+    authority: Authority, caa: str, faults: dict[str, str], state: State, found: str
+) -> None:
+    """What stands in the way of the next certificate is no fault of the one that holds."""
+    with Web(answers(), authority.issue(NAME)) as web:
+        report = look(web.port, f"{ZONE}\n{caa}", faults=faults)
+    finding = of(report, Check.CAA)
+    assert finding.state is state
+    assert found in finding.found
+    assert finding.advice
+    assert report.conclusion is Conclusion.YES
+
+
+def test_an_address_that_nobody_can_reach(authority: Authority) -> None:
+    """An address of one machine's network alone (RFC 4007 §6) leads readers nowhere."""
+    zone = ZONE.replace("A 127.0.0.1", "AAAA fe80::1")
+    with Web(answers(), authority.issue(NAME)) as web:
+        report = look(web.port, zone)
+    if of(report, Check.HTTPS).state is State.NOT_CHECKED:
+        pytest.skip("a machine without IPv6")
+    assert of(report, Check.HTTPS).state is State.UNREACHABLE
     assert report.conclusion is Conclusion.LATER
 
 
