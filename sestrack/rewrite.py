@@ -51,6 +51,8 @@ class Reason(StrEnum):
     OTHER_SCHEME = "other-scheme"
     NO_HOST = "no-host"
     TOO_LONG = "too-long"
+    LONG_LINE = "long-line"
+    UNCLEAR_END = "unclear-end"
 
 
 # a member is looked up slowly on its class in CPython 3.11
@@ -69,6 +71,8 @@ REASON_WORDS = {
     Reason.OTHER_SCHEME: "neither http nor https",
     Reason.NO_HOST: "the URL has no host",
     Reason.TOO_LONG: f"the tracking URL would pass {MAX_URL} characters",
+    Reason.LONG_LINE: "its line would grow too long for mail",
+    Reason.UNCLEAR_END: "where it ends cannot be told",
 }
 
 
@@ -89,6 +93,21 @@ class Wrapping(NamedTuple):
     quote: bool = False
     """Put quotes around a value that had none: what stands for the recipient token is a
     merge field that is not safe without."""
+    unsubscribe: frozenset[str] = frozenset()
+    """URLs of the List-Unsubscribe header (RFC 2369 §3.2)."""
+    max_line: int = 0
+    """Longest line in octets, for what goes into a mail as it is (RFC 5322 §2.1.1: 998);
+    0 for no limit.  Lines that were longer before are left as they are."""
+    line_end: bytes = b"\n"
+
+
+class Hole(NamedTuple):
+    """Where a copy differs: `start` to `end` give way to `before`, the recipient token, `after`."""
+
+    start: int
+    end: int
+    before: bytes
+    after: bytes
 
 
 class Decision(NamedTuple):
@@ -109,6 +128,8 @@ class Template(NamedTuple):
     """Byte offset in the input; -1 for none."""
     encoding: str
     """UTF-16 or UTF-32, or "" for anything that is a superset of ASCII."""
+    holes: list[Hole]
+    """What `chunks` were cut by, in byte offsets of the input."""
 
     def render(self, copy_token: bytes) -> bytes:
         """Make one copy of the document for the recipient of `copy_token`."""
@@ -134,7 +155,47 @@ def compile_html(data: bytes, wrapping: Wrapping, charset: str = "") -> Template
     reader = _Reader(data, charset)
     decisions = [reader.decide(href, wrapping) for href in found.hrefs]
     pixel_at = _pixel_place(data, found, wrapping)
-    return Template(_cut(data, decisions, pixel_at, wrapping), decisions, pixel_at, "")
+    holes = _holes(data, decisions, pixel_at, wrapping)
+    return Template(_cut(data, holes), decisions, pixel_at, "", holes)
+
+
+def compile_text(data: bytes, wrapping: Wrapping) -> Template:
+    """Compile plain text, in a superset of ASCII: its http and https URLs, without a pixel.
+
+    A URL ends before white space, a quote, an angle bracket (RFC 3986 appendix C), or the
+    punctuation that ends a sentence; one that runs into other letters than ASCII is left.
+    """
+    reader = _Reader(data, "")
+    decisions = []
+    for found in re.finditer(_URL_IN_TEXT, data):
+        raw = _without_punctuation(found[0])
+        start, end = found.start(), found.start() + len(raw)
+        url = raw.decode("ascii")
+        reason = _reason_to_leave(url)
+        if reason is _WRAPPED:
+            if data[found.end() : found.end() + 1] >= b"\x80":
+                reason = Reason.UNCLEAR_END
+            elif wrapping.seal is None:
+                reason = Reason.CLICKS_OFF
+            elif _unsubscribes(url, wrapping):
+                reason = Reason.UNSUBSCRIBE
+            else:
+                reason = _closer_look(url, wrapping)
+        href = Href(start, end, start, end, conditional=False)
+        decisions.append(reader.within_line(Decision(href, url, reason), wrapping))
+    holes = _holes(data, decisions, -1, wrapping)
+    return Template(_cut(data, holes), decisions, -1, "", holes)
+
+
+def _without_punctuation(raw: bytes) -> bytes:
+    """Take off what belongs to the sentence around a URL, an unpaired bracket too."""
+    while raw:
+        last = raw[-1:]
+        opening = _OPENING.get(last)
+        if opening is None or (opening and raw.count(opening) >= raw.count(last)):
+            break
+        raw = raw[:-1]
+    return raw
 
 
 def refuse_other_input(data: bytes) -> None:
@@ -171,16 +232,21 @@ def _compile_wide(data: bytes, mark: bytes, encoding: str, wrapping: Wrapping) -
             return narrow_offset
         return len(mark) + len(narrow[:narrow_offset].decode().encode(encoding))
 
+    holes = [
+        Hole(
+            offset(hole.start), offset(hole.end),
+            hole.before.decode().encode(encoding), hole.after.decode().encode(encoding),
+        )
+        for hole in template.holes
+    ]  # fmt: skip
     return Template(
-        chunks=[
-            (b"" if number else mark) + chunk.decode().encode(encoding)
-            for number, chunk in enumerate(template.chunks)
-        ],
+        chunks=_cut(data, holes),
         decisions=[
             decision._replace(href=_moved(decision.href, offset)) for decision in template.decisions
         ],
         pixel_at=offset(template.pixel_at),
         encoding=encoding,
+        holes=holes,
     )
 
 
@@ -193,28 +259,59 @@ def _moved(href: Href, offset: Callable[[int], int]) -> Href:
     )
 
 
-def _cut(data: bytes, decisions: list[Decision], pixel_at: int, wrapping: Wrapping) -> list[bytes]:
+def _cut(data: bytes, holes: list[Hole]) -> list[bytes]:
     """Cut `data` where a recipient token goes."""
     chunks = []
     behind = b""  # what follows the last token: the rest of its URL
-    position = index = 0
+    position = 0
+    for start, end, before, after in holes:
+        chunks.append(b"".join((behind, data[position:start], before)))
+        behind, position = after, end
+    chunks.append(behind + data[position:])
+    return chunks
+
+
+def _holes(data: bytes, decisions: list[Decision], pixel_at: int, wrapping: Wrapping) -> list[Hole]:
+    """List what is replaced, in order."""
+    holes: list[Hole] = []
+    index = 0
     base, seal = wrapping.base, wrapping.seal
     for href, url, reason in decisions:
         if reason is not _WRAPPED or seal is None:
             continue
         start, end = href.start, href.end
-        if position <= pixel_at <= start:
-            chunks.append(b"".join((behind, data[position:pixel_at], _PIXEL_OPEN, base)))
-            behind, position = _PIXEL_CLOSE, pixel_at
+        if 0 <= pixel_at <= start:
+            holes.append(_pixel(data, holes, pixel_at, wrapping, links_follow=True))
+            pixel_at = -1
         quote = b'"' if wrapping.quote and data[start - 1] not in b"\"'" else b""
-        chunks.append(b"".join((behind, data[position:start], quote, base)))
-        behind, position = b"/" + seal(index, url) + quote, end
+        holes.append(Hole(start, end, quote + base, b"/" + seal(index, url) + quote))
         index += 1
-    if position <= pixel_at:
-        chunks.append(b"".join((behind, data[position:pixel_at], _PIXEL_OPEN, base)))
-        behind, position = _PIXEL_CLOSE, pixel_at
-    chunks.append(behind + data[position:])
-    return chunks
+    if pixel_at >= 0:
+        holes.append(_pixel(data, holes, pixel_at, wrapping))
+    return holes
+
+
+def _pixel(
+    data: bytes, holes: list[Hole], pixel_at: int, wrapping: Wrapping, *, links_follow: bool = False
+) -> Hole:
+    """Make the hole of the pixel; on a line of its own where one line would be too long."""
+    pixel = Hole(pixel_at, pixel_at, _PIXEL_OPEN + wrapping.base, _PIXEL_CLOSE)
+    if wrapping.max_line:
+        start, end = _line(data, pixel_at)
+        grown = sum(
+            len(hole.before) + wrapping.copy_size + len(hole.after) - (hole.end - hole.start)
+            for hole in (*holes, pixel)
+            if hole.start >= start
+        )
+        if links_follow or end - start + grown > wrapping.max_line:
+            eol = wrapping.line_end
+            pixel = pixel._replace(before=eol + pixel.before, after=pixel.after + eol)
+    return pixel
+
+
+def _line(data: bytes, position: int) -> tuple[int, int]:
+    end = data.find(b"\n", position)
+    return data.rfind(b"\n", 0, position) + 1, len(data) if end < 0 else end
 
 
 # RFC-less wisdom: `display:none` keeps some programs from fetching it, no size shows a
@@ -253,9 +350,31 @@ class _Reader:
     def __init__(self, data: bytes, charset: str) -> None:
         self.data = data
         self.charset = charset
+        self.line = -1
+        self.grown = 0
+        """By how many octets the line that starts at `line` grows."""
 
     def decide(self, href: Href, wrapping: Wrapping) -> Decision:
-        """Decide on one href."""
+        """Decide on one href; all of a document in their order."""
+        decision = self._decide(href, wrapping)
+        return self.within_line(decision, wrapping) if wrapping.max_line else decision
+
+    def within_line(self, decision: Decision, wrapping: Wrapping) -> Decision:
+        """Leave a link that would make its line too long, unless it was so before."""
+        limit = wrapping.max_line
+        href, url, reason = decision
+        if not limit or reason is not _WRAPPED:
+            return decision
+        start, end = _line(self.data, href.start)
+        if start != self.line:
+            self.line, self.grown = start, 0
+        grows = _tracked_size(url, wrapping) - (href.end - href.start)
+        if limit >= end - start > limit - self.grown - grows:
+            return decision._replace(reason=Reason.LONG_LINE)
+        self.grown += grows
+        return decision
+
+    def _decide(self, href: Href, wrapping: Wrapping) -> Decision:
         data = self.data
         start, end, tag_start, tag_end, _ = href
         raw = data[start:end]
@@ -272,7 +391,7 @@ class _Reader:
         tag = data[tag_start:tag_end].decode("latin-1").lower()
         if ("trac" in tag or "data-skip" in tag) and _opts_out(data, tag_start):
             return Decision(href, url, Reason.OPT_OUT)
-        if "unsub" in tag and not wrapping.wrap_unsubscribe and "unsubscribe" in url.lower():
+        if ("unsub" in tag or wrapping.unsubscribe) and _unsubscribes(url, wrapping):
             return Decision(href, url, Reason.UNSUBSCRIBE)
         if end - start > _SHORT:
             return Decision(href, url, _closer_look(url, wrapping))
@@ -319,13 +438,24 @@ def _reason_to_leave(url: str) -> Reason:
     return _WRAPPED
 
 
+def _unsubscribes(url: str, wrapping: Wrapping) -> bool:
+    return not wrapping.wrap_unsubscribe and (
+        "unsubscribe" in url.lower() or url in wrapping.unsubscribe
+    )
+
+
+def _tracked_size(url: str, wrapping: Wrapping) -> int:
+    """Return how long a tracking URL is, at most."""
+    sealed = 4 * (len(url.encode("utf-8", "surrogatepass")) + _SEAL_OCTETS) // 3
+    return len(wrapping.base) + wrapping.copy_size + 1 + sealed
+
+
 def _closer_look(url: str, wrapping: Wrapping) -> Reason:
     if url.startswith(wrapping.base.decode()) or (
         re.match(_LIKE_OURS, url) is not None and wrapping.is_ours(url)
     ):
         return Reason.OURS
-    sealed = 4 * (len(url.encode()) + _SEAL_OCTETS) // 3
-    if len(wrapping.base) + wrapping.copy_size + 1 + sealed > MAX_URL:
+    if _tracked_size(url, wrapping) > MAX_URL:
         return Reason.TOO_LONG
     return _WRAPPED
 
@@ -384,6 +514,9 @@ _PLACEHOLDER = (
     r"\{\{|\{%|[$#]\{|\{[A-Za-z_$][^{}<>\"]*\}|<[%?]|\*\||\|\*|%%[A-Za-z_]|"
     r"%(?![0-9A-Fa-f]{2})[A-Za-z_][\w.-]*+%|\[\[|\[%|\[[A-Z][A-Z0-9_ -]*+\]"
 )
+_URL_IN_TEXT = rb"(?<![A-Za-z0-9+.-])[hH][tT][tT][pP][sS]?://[!#-;=?-~]+"
+# what ends a sentence, and the brackets that a URL may hold in pairs
+_OPENING = dict.fromkeys((bytes((c,)) for c in b".,;:!?'*_`|"), b"") | {b")": b"(", b"]": b"["}
 _C0_AND_SPACE = "".join(map(chr, range(0x21)))
 _NO_TAB_OR_LINE_END = dict.fromkeys(b"\t\n\r")
 _LIKE_OURS = r"[hH][tT][tT][pP][sS]?://[^/]++/[A-Za-z0-9_~]{40}"

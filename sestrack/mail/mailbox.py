@@ -1,0 +1,73 @@
+"""Mailboxes: one message after the other from an mbox or a Maildir, and back.
+
+An mbox is read as a stream, message by message; its `From ` lines stay as they are.  A
+Maildir's messages are written as the format asks: into `tmp`, then renamed into their folder
+(https://cr.yp.to/proto/maildir.html); a size in the name (`S=`, of Dovecot and Courier) is
+kept true.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+FROM_LINE = re.compile(rb"From \S[^\n]*\d\d:\d\d[^\n]*\n")
+"""What parts the messages of an mbox: it has a time (RFC 4155, appendix A)."""
+
+
+def is_mbox(data: bytes) -> bool:
+    """Does it begin like an mbox?"""
+    return FROM_LINE.match(data) is not None
+
+
+def messages(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Give the messages of an mbox one by one, each with its `From ` line.
+
+    A `From ` line begins a message only behind an empty line; joined, they are the mbox.
+    """
+    kept: list[bytes] = []
+    blank = True
+    for line in lines:
+        if blank and kept and line.startswith(b"From ") and FROM_LINE.match(line):
+            yield b"".join(kept)
+            kept.clear()
+        kept.append(line)
+        blank = not line.strip()
+    if kept:
+        yield b"".join(kept)
+
+
+def stream(file: IO[bytes], head: bytes) -> Iterator[bytes]:
+    """Read an mbox whose first octets, `head`, were taken from it already."""
+    lines = head.splitlines(keepends=True)
+    if lines and not lines[-1].endswith(b"\n"):
+        lines[-1] += file.readline()
+
+    def both() -> Iterator[bytes]:
+        yield from lines
+        yield from file
+
+    return messages(both())
+
+
+def is_maildir(path: str) -> bool:
+    """Is it a Maildir?"""
+    return all(os.path.isdir(os.path.join(path, name)) for name in ("cur", "new", "tmp"))
+
+
+def maildir_files(path: str) -> Iterator[str]:
+    """Name the messages of a Maildir: `new/…` and `cur/…`."""
+    for folder in ("new", "cur"):
+        for name in sorted(os.listdir(os.path.join(path, folder))):
+            if not name.startswith("."):
+                yield os.path.join(folder, name)
+
+
+def sized(name: str, size: int) -> str:
+    """Return the name with its size made true; a size in CRLF (`W=`) is taken out."""
+    name = re.sub(r",W=\d+", "", name)
+    return re.sub(r",S=\d+", f",S={size}", name)

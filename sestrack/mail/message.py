@@ -1,0 +1,233 @@
+"""Rewriting a whole message: its HTML parts, and not one byte outside them.
+
+The parts are decoded, compiled and rewritten as HTML alone would be, and spliced back in
+their own transfer encoding and charset.  Then the result is read again: the same headers and
+parts must be there, those that were not rewritten with the same octets, those that were
+with just the content that was meant.  Else the message is left as it was.
+
+A message with a DKIM-Signature (RFC 6376) is left: a change would break it.  Signed and
+encrypted parts, attachments, reports and what else is left is said in `sestrack.mail.mime`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from sestrack.errors import BadInput, UsageError
+from sestrack.mail.mime import (
+    LEFT_WORDS,
+    MAX_LINE,
+    Edit,
+    Left,
+    Message,
+    Part,
+    decode,
+    join,
+    read,
+    splice,
+)
+from sestrack.rewrite import Template, Wrapping, compile_html, compile_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Content(NamedTuple):
+    """A part whose links could be wrapped, decoded."""
+
+    part: Part
+    data: bytes
+    left: str
+    """Why it is left after all, in words; "" if it is not."""
+
+
+class Compiled(NamedTuple):
+    """A part and what became of its links."""
+
+    part: Part
+    data: bytes
+    template: Template
+
+
+class Rewritten(NamedTuple):
+    """A message after rewriting."""
+
+    data: bytes
+    parts: list[Compiled]
+    untracked: str
+    """Why it is as it was, in words; "" if it was rewritten."""
+
+
+def contents(message: Message, *, plain: bool = False) -> list[Content]:
+    """Decode the HTML parts, and with `plain` the text parts."""
+    found = []
+    for part in message.parts:
+        if part.kind != "text/html" and not (plain and part.kind == "text/plain"):
+            continue
+        data, left = b"", part.left
+        if left is None:
+            decoded = decode(message.data[part.start : part.end], part.encoding)
+            if decoded is None:
+                left = Left.DAMAGED
+            elif b"-----BEGIN PGP " in decoded:
+                left = Left.SIGNED
+            else:
+                data = decoded
+        found.append(Content(part, data, LEFT_WORDS[left] if left else ""))
+    return found
+
+
+def untouchable(message: Message, found: list[Content]) -> str:
+    """Say why the message as a whole is left, in words; "" if it is not."""
+    if message.values("DKIM-Signature"):
+        return "it has a DKIM-Signature already; sign after rewriting"
+    if any(not content.left for content in found):
+        return ""
+    if found:
+        return "; ".join(f"part {part.number} {left}" for part, _, left in found)
+    lefts = {part.left for part in message.parts} & _WHOLE
+    if lefts:
+        return " and ".join(f"it {LEFT_WORDS[left]}" for left in sorted(lefts))
+    return "it has no HTML part"
+
+
+_WHOLE = {Left.SIGNED, Left.ENCRYPTED, Left.REPORT, Left.UNCLOSED, Left.DAMAGED, Left.AMBIGUOUS}
+
+
+def rewrite(
+    message: Message, found: list[Content], wrapping: Wrapping, copy_token: bytes
+) -> Rewritten:
+    """Rewrite the parts that `contents` found; links are numbered through all of them.
+
+    The pixel goes into the first HTML part that takes it.
+    """
+    wrapping = wrapping._replace(unsubscribe=frozenset(_list_unsubscribe(message)))
+    compiled: list[Compiled] = []
+    reasons = []
+    for part, data, left in found:
+        if left:
+            reasons.append(f"part {part.number} {left}")
+            continue
+        try:
+            template = _compile(part, data, wrapping, message.line_end)
+        except BadInput as error:
+            reasons.append(f"part {part.number}: {error.message}")
+            continue
+        compiled.append(Compiled(part, data, template))
+        wrapping = _after(wrapping, template)
+    if not compiled:
+        return Rewritten(message.data, [], "; ".join(reasons))
+    result, expected = _splice(message, compiled, copy_token)
+    if result != message.data and not _holds(message, read(result), expected):
+        reason = "reading the result again did not give what was meant; please report it"
+        return Rewritten(message.data, [], reason)
+    return Rewritten(result, compiled, "")
+
+
+def _compile(part: Part, data: bytes, wrapping: Wrapping, line_end: bytes) -> Template:
+    if part.encoding not in {"base64", "quoted-printable"}:
+        wrapping = wrapping._replace(max_line=MAX_LINE, line_end=line_end)
+    if part.kind == "text/plain":
+        return compile_text(data, wrapping)
+    return compile_html(data, wrapping, part.charset)
+
+
+def _after(wrapping: Wrapping, template: Template) -> Wrapping:
+    """Number the links of the next part on from those of this one; one pixel is enough."""
+    pixel = "" if template.pixel_at >= 0 else wrapping.pixel
+    count = len(template.holes) - (template.pixel_at >= 0)
+    seal = wrapping.seal
+    if seal is None or not count:
+        return wrapping._replace(pixel=pixel)
+    return wrapping._replace(pixel=pixel, seal=lambda number, url: seal(number + count, url))
+
+
+def _splice(
+    message: Message, compiled: list[Compiled], copy_token: bytes
+) -> tuple[bytes, dict[str, bytes]]:
+    """Return the new message, and what each part should now hold."""
+    bodies = []
+    expected = {}
+    for part, data, template in compiled:
+        token = copy_token
+        if template.encoding:
+            token = token.decode("ascii").encode(template.encoding)
+        edits = [
+            Edit(start, end, before + token + after) for start, end, before, after in template.holes
+        ]
+        raw = message.data[part.start : part.end]
+        bodies.append(
+            Edit(part.start, part.end, splice(raw, part.encoding, edits, message.line_end))
+        )
+        expected[part.number] = template.render(copy_token)
+    return join(message.data, bodies), expected
+
+
+def _holds(before: Message, after: Message, expected: dict[str, bytes]) -> bool:
+    """Is the result just what was meant?"""
+    if before.headers != after.headers or len(before.parts) != len(after.parts):
+        return False
+    position_before = position_after = 0
+    for old, new in zip(before.parts, after.parts, strict=True):
+        if old._replace(start=0, end=0) != new._replace(start=0, end=0):
+            return False
+        # what stands between two parts: boundaries and their headers
+        between = before.data[position_before : old.start]
+        if between != after.data[position_after : new.start]:
+            return False
+        position_before, position_after = old.end, new.end
+        raw = after.data[new.start : new.end]
+        if old.number in expected:
+            if decode(raw, new.encoding) != expected[old.number]:
+                return False
+        elif raw != before.data[old.start : old.end]:
+            return False
+    return before.data[position_before:] == after.data[position_after:]
+
+
+# -- what the headers say --------------------------------------------------------------------
+
+
+def _list_unsubscribe(message: Message) -> Iterator[str]:
+    """Give the URLs of List-Unsubscribe (RFC 2369 §2): between angle brackets."""
+    for value in message.values("List-Unsubscribe"):
+        for piece in value.decode("latin-1").split("<")[1:]:
+            yield "".join(piece.partition(">")[0].split())
+
+
+def recipient_of(message: Message, header: str = "") -> str:
+    """Name whom the copy is for: by the header named, else by the only address it is sent to.
+
+    Without any address the copy is nobody's.  Raises `UsageError` for several, and for a
+    header that is missing or stands twice.
+    """
+    from email.utils import getaddresses
+
+    if header:
+        values = message.values(header)
+        if len(values) != 1 or not values[0]:
+            many = f"stands {len(values)} times" if values else "is not in the message"
+            msg = f"the header {header}, which is to name the recipient, {many}"
+            raise UsageError(msg, "--recipient ada@example.org")
+        text = values[0].decode("utf-8", "replace")
+        addresses = {address for _, address in getaddresses([text]) if "@" in address}
+        return addresses.pop() if len(addresses) == 1 else text
+    named = [value for name in ("To", "Cc", "Bcc") for value in message.values(name)]
+    fields = [value.decode("utf-8", "replace") for value in named]
+    addresses = {address for _, address in getaddresses(fields) if "@" in address}
+    if len(addresses) > 1:
+        msg = f"the message goes to {len(addresses)} addresses; one copy has one recipient"
+        raise UsageError(msg, "--recipient ada@example.org, or --recipient-header X-Recipient")
+    return addresses.pop() if addresses else ""
+
+
+def label_of(message: Message, header: str) -> str:
+    """Return what the header named says.  Raises `UsageError` if it does not."""
+    values = message.values(header)
+    if len(values) != 1 or not values[0]:
+        many = f"stands {len(values)} times" if values else "is not in the message"
+        msg = f"the header {header}, which is to name the message, {many}"
+        raise UsageError(msg, "--message june")
+    from email.header import decode_header, make_header
+
+    return str(make_header(decode_header(values[0].decode("utf-8", "replace"))))
