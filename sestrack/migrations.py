@@ -177,6 +177,18 @@ _HEALTH = (
 )
 
 
+@migrations()
+def m004_campaigns(db: Database) -> None:
+    """Make what keeps a campaign that goes on after an interruption from counting twice."""
+    db.execute(
+        """
+        CREATE TABLE campaign (
+            id TEXT PRIMARY KEY, number INTEGER NOT NULL, at INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID
+        """
+    )
+
+
 def apply(db: Database) -> bool:
     """Run what is pending; return whether anything was."""
     if not migrations.pending(db):

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sestrack.errors import InputOutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 
 def note(message: str) -> None:
@@ -178,15 +179,30 @@ def _one_line(cell: str) -> str:
     return cell.replace("\t", " ").replace("\n", " ")
 
 
+_REDRAW = 0.1
+"""Seconds between two pictures of a progress bar."""
+
+
 @contextmanager
-def progress(title: str, total: int) -> Iterator[Any]:
-    """Show a bar on a terminal's stderr; yield what is to be called after each step."""
+def progress(title: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
+    """Show a bar on a terminal's stderr; yield what is to be called after each step, or steps."""
     if total < 2 or not sys.stderr.isatty():  # noqa: PLR2004
-        yield lambda: None
+        yield lambda _steps=1: None
         return
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda: bar.advance(task)
+    # drawn by us alone: a thread that draws is in the way of processes that are forked
+    with Progress(console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
+        task = bar.add_task(title, total=total, completed=done)
+        drawn = 0.0
+
+        def advance(steps: int = 1) -> None:
+            nonlocal drawn
+            bar.advance(task, steps)
+            if time.monotonic() - drawn > _REDRAW:
+                bar.refresh()
+                drawn = time.monotonic()
+
+        bar.refresh()
+        yield advance

@@ -203,15 +203,20 @@ def refuse_other_input(data: bytes) -> None:
     if not data.strip():
         msg = "the input is empty"
         raise BadInput(msg, "is what writes into the pipe running?")
-    if data[:1] != b"<" and re.match(_MESSAGE, data, re.IGNORECASE):
-        msg = "the input is a whole message, with headers; sestrack rewrites HTML"
-        raise BadInput(msg, "pass the HTML part alone, then build the message around it")
+    if looks_like_message(data):
+        msg = "the input is a whole message, with headers, where HTML is wanted"
+        raise BadInput(msg, "--type message, or without --type")
     head = data[:1024]
     controls = len(head) - len(head.translate(None, _CONTROLS))
     # some HTML has a stray NUL; only UTF-16 without its mark and real binaries have many
     if data.startswith(_BINARY_STARTS) or controls > len(head) // 50:
         msg = f"the input is binary, not HTML: it begins with {data[:8]!r}"
         raise BadInput(msg, "sestrack rewrite takes HTML")
+
+
+def looks_like_message(data: bytes) -> bool:
+    """Does it begin with headers of a message (RFC 5322 §2.2)?"""
+    return data[:1] != b"<" and re.match(_MESSAGE, data, re.IGNORECASE) is not None
 
 
 def _mask(run: re.Match[bytes]) -> bytes:
@@ -305,7 +310,10 @@ def _pixel(
         )
         if links_follow or end - start + grown > wrapping.max_line:
             eol = wrapping.line_end
-            pixel = pixel._replace(before=eol + pixel.before, after=pixel.after + eol)
+            pixel = pixel._replace(
+                before=eol + pixel.before if pixel_at > start else pixel.before,
+                after=pixel.after + eol if data[pixel_at:end].strip() else pixel.after,
+            )
     return pixel
 
 
@@ -409,7 +417,7 @@ class _Reader:
     def decode(self, raw: bytes) -> str:
         """Decode bytes that are not ASCII in the document's encoding."""
         if not self.charset:
-            self.charset = _declared_charset(self.data)
+            self.charset = declared_charset(self.data)
         for charset in (self.charset, "utf-8", "cp1252"):
             try:
                 return raw.decode(charset)
@@ -468,7 +476,8 @@ def _opts_out(data: bytes, tag_start: int) -> bool:
     return False
 
 
-def _declared_charset(data: bytes) -> str:
+def declared_charset(data: bytes) -> str:
+    """Return what a byte order mark or a `meta` says the charset is; else utf-8."""
     if data.startswith(BOM_UTF8):
         return "utf-8"
     declared = re.search(_META_CHARSET, data[:2048], re.IGNORECASE)

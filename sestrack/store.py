@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from sestrack.settings import Text
 
 APPLICATION_ID = 0x73657374  # "sest": tells our files from other SQLite files
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """`PRAGMA user_version`: the number of migrations that made the file."""
 
 BUSY_SECONDS = 5.0
@@ -131,6 +131,32 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
             connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
+
+
+def count_copies(path: str, sender: str, message: str, number: int, campaign: str = "") -> None:
+    """Count copies made of a message.
+
+    A campaign says each time how many it has made by now, so that counting twice, or going
+    on after an interruption, counts each copy once.  Raises `TryAgain` if the store is busy.
+    """
+    with sqlite_errors(path):
+        connection = _connect(path, "rw")
+        try:
+            connection.execute("PRAGMA synchronous = FULL")
+            with transaction(connection):
+                before = 0
+                if campaign:
+                    ask = "SELECT number FROM campaign WHERE id = ?"
+                    (before,) = connection.execute(ask, (campaign,)).fetchone() or (0,)
+                    put = "INSERT OR REPLACE INTO campaign (id, number, at) VALUES (?, ?, ?)"
+                    connection.execute(put, (campaign, number, now()))
+                connection.execute(
+                    "INSERT INTO copies (sender, message, number) VALUES (?, ?, ?) "
+                    "ON CONFLICT DO UPDATE SET number = number + excluded.number",
+                    (sender, message, number - before),
+                )
+        finally:
+            connection.close()
 
 
 @contextmanager

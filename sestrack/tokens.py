@@ -105,6 +105,11 @@ def seal_copy(key: Key, trace_domain: str, copy: Copy) -> bytes:
     Raises `BadInput` for a text that is too long or has control characters, or a time
     before 1970 or after 2106-02-07.
     """
+    plain = _copy_head(copy) + check_text("recipient", copy.recipient)
+    return _seal(key, plain, _copy_data(trace_domain))
+
+
+def _copy_head(copy: Copy) -> bytes:
     if not 0 <= copy.minted <= _MAX_MINTED:
         msg = f"the minting time {copy.minted} is not between 1970 and 2106"
         raise BadInput(msg, "--at takes a time like 2026-06-01T08:00:00Z")
@@ -113,18 +118,33 @@ def seal_copy(key: Key, trace_domain: str, copy: Copy) -> bytes:
     if not message:
         msg = "the message label is empty"
         raise BadInput(msg)
-    recipient = check_text("recipient", copy.recipient)
-    plain = b"".join(
-        (
-            copy.minted.to_bytes(4, "big"),
-            bytes((len(sender),)),
-            sender,
-            bytes((len(message),)),
-            message,
-            recipient,
-        )
-    )
-    return _seal(key, plain, _copy_data(trace_domain))
+    minted = copy.minted.to_bytes(4, "big")
+    return b"".join((minted, bytes((len(sender),)), sender, bytes((len(message),)), message))
+
+
+class CopySealer(NamedTuple):
+    """Seals the `R` of many copies of one message, made in the same second."""
+
+    key: Key
+    associated: list[bytes]
+    head: bytes
+    """What comes before the recipient."""
+
+    @classmethod
+    def of(cls, key: Key, trace_domain: str, sender: str, message: str, minted: int) -> CopySealer:
+        """Take what all copies share.  Raises `BadInput` as `seal_copy` does."""
+        head = _copy_head(Copy(sender, message, "", minted))
+        return cls(key, _copy_data(trace_domain), head)
+
+    def seal(self, recipient: bytes) -> bytes:
+        """Seal `R` for a recipient that `check_text` has passed."""
+        return _seal(self.key, self.head + recipient, self.associated)
+
+
+def longest_copy(sender: str, message: str) -> int:
+    """Return how many characters an `R` of this message has, at most."""
+    octets = 1 + 16 + 4 + 2 + len(sender.encode()) + len(message.encode()) + MAX_TEXT + 1
+    return -(-octets * 4 // 3)
 
 
 def open_copy(keys: Iterable[Key], trace_domain: str, token: bytes) -> Copy:

@@ -12,6 +12,8 @@ import os
 import re
 from typing import IO, TYPE_CHECKING
 
+from sestrack.errors import InputOutputError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -71,3 +73,33 @@ def sized(name: str, size: int) -> str:
     """Return the name with its size made true; a size in CRLF (`W=`) is taken out."""
     name = re.sub(r",W=\d+", "", name)
     return re.sub(r",S=\d+", f",S={size}", name)
+
+
+def deliver(maildir: str, name: str, data: bytes, *, keep: bool) -> None:
+    """Put a message into a Maildir under the name of the file it came from.
+
+    Without `keep` that file goes away: it was this Maildir's.
+    """
+    folder, base = os.path.basename(os.path.dirname(name)), os.path.basename(name)
+    for inner in ("tmp", "new", "cur"):
+        os.makedirs(os.path.join(maildir, inner), exist_ok=True)
+    target = os.path.join(maildir, folder, sized(base, len(data)))
+    passing = os.path.join(maildir, "tmp", base)
+    try:
+        with open(passing, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if os.path.exists(name) and not keep:
+            state = os.stat(name)
+            os.chmod(passing, state.st_mode)
+            os.utime(passing, ns=(state.st_atime_ns, state.st_mtime_ns))
+        os.rename(passing, target)
+        if not keep and os.path.realpath(target) != os.path.realpath(name):
+            os.unlink(name)
+    except OSError as error:
+        msg = f"writing {target} failed: {error.strerror}; {name} is as it was"
+        raise InputOutputError(msg, "df -h shows the space left") from None
+    finally:
+        if os.path.exists(passing):
+            os.unlink(passing)

@@ -56,6 +56,8 @@ class Rewritten(NamedTuple):
     parts: list[Compiled]
     untracked: str
     """Why it is as it was, in words; "" if it was rewritten."""
+    label: str = ""
+    """What its opens and clicks are counted under."""
 
 
 def contents(message: Message, *, plain: bool = False) -> list[Content]:
@@ -85,9 +87,9 @@ def untouchable(message: Message, found: list[Content]) -> str:
         return ""
     if found:
         return "; ".join(f"part {part.number} {left}" for part, _, left in found)
-    lefts = {part.left for part in message.parts} & _WHOLE
+    lefts = {part.left for part in message.parts if part.left in _WHOLE}
     if lefts:
-        return " and ".join(f"it {LEFT_WORDS[left]}" for left in sorted(lefts))
+        return " and ".join(f"it {LEFT_WORDS[left]}" for left in sorted(lefts) if left)
     return "it has no HTML part"
 
 
@@ -119,7 +121,7 @@ def rewrite(
         return Rewritten(message.data, [], "; ".join(reasons))
     result, expected = _splice(message, compiled, copy_token)
     if result != message.data and not _holds(message, read(result), expected):
-        reason = "reading the result again did not give what was meant; please report it"
+        reason = "what would be put in changes how the message is read"
         return Rewritten(message.data, [], reason)
     return Rewritten(result, compiled, "")
 
@@ -148,7 +150,7 @@ def _splice(
     """Return the new message, and what each part should now hold."""
     bodies = []
     expected = {}
-    for part, data, template in compiled:
+    for part, _, template in compiled:
         token = copy_token
         if template.encoding:
             token = token.decode("ascii").encode(template.encoding)

@@ -115,7 +115,9 @@ def read(data: bytes) -> Message:
     line_end = b"\r\n" if first > 0 and data[first - 1 : first] == b"\r" else b"\n"
     headers, body = _headers(data, 0, len(data))
     parts: list[Part] = []
-    _walk(data, (headers, body, len(data)), "", "text/plain", parts)
+    # the line ends at the end are not the document's: in an mbox they part it from the next
+    end = max(body, len(data.rstrip(b"\r\n")))
+    _walk(data, (headers, body, end), "", "text/plain", parts)
     return Message(data, headers, parts, line_end)
 
 
@@ -337,7 +339,7 @@ def _lines_of_base64(raw: bytes, data: bytes, line_end: bytes) -> bytes:
     begin = raw.index(text)
     newline = text.find(b"\n")
     width = len(text[:newline].rstrip()) if newline >= 0 else 76
-    if width % 4 or not 4 <= width <= MAX_LINE:
+    if not width or width % 4 or width > MAX_LINE:
         width = 76
     encoded = b2a_base64(data, newline=False)
     lines = [encoded[at : at + width] for at in range(0, len(encoded), width)]

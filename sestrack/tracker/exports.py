@@ -6,13 +6,13 @@ A file is written beside and renamed, so that it is whole or not there.
 from __future__ import annotations
 
 import json
-import os
 from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from sestrack import output
-from sestrack.errors import CannotCreate, InputOutputError, UsageError
+from sestrack.errors import UsageError
+from sestrack.files import beside
 from sestrack.tracker.ledger import FIELDS
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def write_parquet(rows: Rows, to: str) -> int:
     whole = {"id", "link", "age", "rules"}
     schema = pa.schema([(name, pa.int64() if name in whole else pa.string()) for name in FIELDS])
     count = 0
-    with _beside(to) as beside, parquet.ParquetWriter(beside, schema) as writer:
+    with beside(to, private=True) as name, parquet.ParquetWriter(name, schema) as writer:
         while chunk := list(islice(rows, _ROW_GROUP)):
             writer.write_table(pa.Table.from_pylist([_flat(row) for row in chunk], schema))
             count += len(chunk)
@@ -79,24 +79,5 @@ def _open(to: str) -> Iterator[Callable[[str], object]]:
     if to in {"", "-"}:
         yield output.product
         return
-    with _beside(to) as beside, open(beside, "w", encoding="utf-8", newline="") as stream:
+    with beside(to, private=True) as name, open(name, "w", encoding="utf-8", newline="") as stream:
         yield stream.write
-
-
-@contextmanager
-def _beside(to: str) -> Iterator[str]:
-    beside = f"{to}.{os.getpid()}.part"
-    try:
-        os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    except OSError as failure:
-        msg = f"cannot create {to}: {failure.strerror}"
-        raise CannotCreate(msg, "sestrack events export -o FILE") from None
-    try:
-        yield beside
-        os.replace(beside, to)
-    except OSError as failure:
-        msg = f"writing {to} failed: {failure.strerror}; nothing is left of it"
-        raise InputOutputError(msg, "df -h shows the space left") from None
-    finally:
-        if os.path.exists(beside):
-            os.unlink(beside)

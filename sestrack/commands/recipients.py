@@ -1,0 +1,71 @@
+"""`sestrack recipients`: the column that any mailing tool merges into a rewritten template."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sestrack import output, store
+from sestrack.errors import Refused
+from sestrack.mail.recipients import open_list
+from sestrack.store import default_path
+from sestrack.times import seconds_of
+from sestrack.tokens import CopySealer
+from sestrack.tracking import Tracking
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+_LINES = 1000
+
+
+@app.command()
+def recipients(
+    ctx: typer.Context,
+    file: Annotated[str, typer.Argument(metavar="LIST|-", help="A CSV file.")],
+    sender: Annotated[str, typer.Option(help="The sender domain.", metavar="DOMAIN")],
+    message: Annotated[str, typer.Option(help="The label the template was rewritten with.")],
+    column: Annotated[str, typer.Option(help="The column of the recipients.")] = "",
+    name: Annotated[str, typer.Option(help="What the new column is called.")] = "sestrack",
+    at: Annotated[str, typer.Option(help="The minting time; default now.", metavar="TIME")] = "",
+    count: Annotated[bool, typer.Option("--count", help="Count a copy for each.")] = False,
+) -> None:
+    """Add the column with the recipient tokens to a list, for a mailing tool's own merge.
+
+    The template is rewritten once, with the merge field in place of the token:
+    sestrack rewrite --sender D --message june --recipient-field '{{sestrack}}' < letter.html
+
+    Example: sestrack recipients list.csv --sender news.example.com --message june > merged.csv
+    """
+    tracking = Tracking.of(ctx.obj, sender)
+    minted = seconds_of(at) if at else store.now()
+    sealer = None
+    if tracking.entry is not None:
+        sealer = CopySealer.of(
+            tracking.keys[0], tracking.trace_domain, tracking.sender, message, minted
+        )
+    made = 0
+    with open_list(file, column) as found:
+        names = [cell.strip(' "\r\n') for cell in found.heading.split(found.delimiter)]
+        if name in names:
+            msg = f"the list {file} has a column {name!r} already"
+            raise Refused(msg, "--name sestrack2, or take it out")
+        lines = [_with(found.heading, found.delimiter, name)] if found.heading else []
+        for row in found.rows:
+            token = sealer.seal(row.recipient.encode()).decode() if sealer else ""
+            lines.append(_with(row.raw, found.delimiter, token))
+            made += 1
+            if len(lines) >= _LINES:
+                output.write_bytes("".join(lines).encode())
+                lines.clear()
+        output.write_bytes("".join(lines).encode())
+    if sealer is None:
+        output.note(f"sestrack: untracked: {tracking.untracked}; the column is empty")
+    elif count:
+        store.count_copies(ctx.obj or default_path(), tracking.sender, message, made)
+
+
+def _with(raw: str, delimiter: str, cell: str) -> str:
+    """Add a cell to a line; whatever else stands in it stays."""
+    line = raw.rstrip("\r\n")
+    return f"{line}{delimiter}{cell}{raw[len(line) :] or chr(10)}"

@@ -1,0 +1,206 @@
+"""`sestrack rewrite TEMPLATE --recipients list.csv`: a copy for each recipient."""
+
+from __future__ import annotations
+
+import os
+import sys
+from hashlib import blake2b
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any
+
+from sestrack import files, output
+from sestrack.commands.rewrite_run import check_texts, count, how, minted
+from sestrack.errors import EXIT_NO, InputOutputError, NotSetUp, Refused, UsageError
+from sestrack.mail.campaign import (
+    Journal,
+    Output,
+    Plan,
+    check_same,
+    finish,
+    make,
+    open_result,
+    read_journal,
+    resume_at,
+)
+from sestrack.mail.recipients import open_list
+from sestrack.rewrite import looks_like_message
+from sestrack.store import count_copies, default_path
+from sestrack.tracking import Letter, Tracking
+
+if TYPE_CHECKING:
+    from sestrack.commands.rewrite import Request
+
+INDEX = "index.csv"
+
+
+def run(request: Request, store: str | None) -> int:
+    """Make the copies; return the exit code."""
+    jobs = _check(request)
+    check_texts(request)
+    data = files.read(request.files[0] if request.files else "-")
+    if looks_like_message(data):
+        msg = "a campaign's template is HTML, and this is a whole message"
+        raise UsageError(msg, "build the messages around the copies; or one `rewrite` each")
+    tracking = Tracking.of(store, request.sender)
+    total = _count_rows(request)
+    if request.output in {"", "-"}:
+        return _to_stdout(
+            request, store, tracking.compile(data, request.message, how(request)), jobs, total
+        )
+    return _Campaign(request, store, tracking, data).run(jobs, total)
+
+
+def _check(request: Request) -> int:
+    for option, given in (
+        ("--in-place", request.in_place), ("--diff", request.diff), ("--check", request.check),
+        ("--report", request.report), ("--verify", request.verify), ("--count", request.count),
+        ("--plain", request.plain), ("--message-header", request.message_header),
+    ):  # fmt: skip
+        if given:
+            msg = f"{option} does not go with --recipients"
+            raise UsageError(msg, "a campaign counts its copies by itself; `sestrack check` audits")
+    if len(request.files) > 1:
+        msg = f"a campaign has one template, not {len(request.files)}"
+        raise UsageError(msg, "sestrack rewrite letter.html --recipients list.csv")
+    if request.recipients == "-" and request.files[:1] in {(), ("-",)}:
+        msg = "standard input cannot be the template and the list"
+        raise UsageError(msg, "sestrack rewrite letter.html --recipients -")
+    if request.resume and (request.output in {"", "-"} or request.recipients == "-"):
+        msg = "--resume needs a list and an output that are files"
+        raise UsageError(msg, "--recipients list.csv --output copies.jsonl --resume")
+    if not request.jobs.isdigit() or not 1 <= int(request.jobs) <= (os.cpu_count() or 1) * 4:
+        msg = f"--jobs {request.jobs!r} is not a number of processes that helps here"
+        raise UsageError(msg, f"--jobs {os.cpu_count() or 1}")
+    if request.jobs != "1" and request.recipients == "-":
+        msg = "several processes cannot read one standard input"
+        raise UsageError(msg, "--recipients list.csv, or --jobs 1")
+    return int(request.jobs)
+
+
+def _count_rows(request: Request) -> int:
+    """Read the whole list once, so that what is wrong in it is known before a copy is made."""
+    if request.recipients == "-":
+        return 0
+    with open_list(request.recipients, request.column) as found:
+        return sum(1 for _ in found.rows)
+
+
+def _to_stdout(request: Request, store: str | None, letter: Letter, jobs: int, total: int) -> int:
+    plan = Plan(letter, minted(request), request.recipients, request.column)
+    made = 0
+    sys.stdout.flush()
+    try:
+        with output.progress("copies", total) as bar:
+
+            def step(number: int) -> None:
+                nonlocal made
+                made += number
+                bar(number)
+
+            make(plan, Output(sys.stdout.fileno(), ""), jobs, step)
+    except OSError as error:
+        msg = f"writing to standard output failed: {error.strerror}"
+        raise InputOutputError(msg, f"{made} copies are out") from None
+    finally:
+        if letter.tracking.entry is not None and made:
+            count(store, letter.tracking.sender, letter.message, made)
+    return _say(letter, made, "", strict=request.strict)
+
+
+def _say(letter: Letter, made: int, where: str, *, strict: bool) -> int:
+    if letter.tracking.entry is None:
+        output.note(f"sestrack: untracked: {letter.tracking.untracked}")
+        return EXIT_NO if strict else 0
+    to = f" in {where}" if where else ""
+    output.note(
+        f"{made:,} copies of {letter.message}{to}; sestrack stats --message {letter.message}"
+    )
+    return 0
+
+
+class _Campaign:
+    """A campaign into a file or a folder, which can be gone on with."""
+
+    def __init__(
+        self, request: Request, store: str | None, tracking: Tracking, data: bytes
+    ) -> None:
+        self.request, self.store = request, store
+        self.is_folder = request.output.endswith("/") or os.path.isdir(request.output)
+        self.name = request.output.rstrip("/")
+        self.partial = f"{self.name}.partial"
+        self.result = f"{self.partial}/{INDEX}" if self.is_folder else self.partial
+        journal = read_journal(f"{self.partial}.json")
+        if journal is not None and not request.resume:
+            msg = f"a campaign into {self.name} was interrupted"
+            raise Refused(msg, f"--resume goes on; rm -r {self.partial}* begins anew")
+        if self.is_folder and os.path.isdir(self.name) and os.listdir(self.name):
+            msg = f"the folder {self.name} is not empty"
+            raise Refused(msg, "--output a folder that is not there yet, with a / at the end")
+        self.letter, self.journal = self._begin(tracking, data, journal)
+
+    def _begin(
+        self, tracking: Tracking, data: bytes, journal: Journal | None
+    ) -> tuple[Letter, Journal]:
+        request = self.request
+        if journal is not None:
+            # copies go on under the key they began with
+            tracking = _with_key(tracking, int(journal.facts["key"]))
+        letter = tracking.compile(data, request.message, how(request))
+        facts: dict[str, Any] = {
+            "id": token_hex(16), "minted": minted(request), "sender": tracking.sender,
+            "message": letter.message, "trace_domain": tracking.trace_domain,
+            "key": tracking.keys[0].id if tracking.keys else 0,
+            "template": blake2b(b"\0".join(letter.template.chunks), digest_size=16).hexdigest(),
+            "recipients": os.path.abspath(request.recipients), "column": request.column,
+        }  # fmt: skip
+        if journal is None:
+            return letter, Journal(f"{self.partial}.json", facts)
+        check_same(journal, facts)
+        if request.at and facts["minted"] != journal.facts["minted"]:
+            msg = "the interrupted campaign had another --at"
+            raise Refused(msg, "--resume without --at")
+        return letter, journal
+
+    def run(self, jobs: int, total: int) -> int:
+        """Make what is not made yet; count; give the result its name."""
+        facts = self.journal.facts
+        if not (self.request.resume and os.path.exists(self.journal.path)):
+            for old in (self.partial, self.result):
+                if os.path.isfile(old):
+                    os.unlink(old)
+        with open_result(self.result) as file:
+            self.journal.write()
+            done = resume_at(file, as_json=not self.is_folder)
+            plan = Plan(
+                self.letter, facts["minted"], self.request.recipients, self.request.column, done
+            )
+            out = Output(file.fileno(), self.partial if self.is_folder else "")
+            try:
+                with output.progress("copies", total, done) as bar:
+                    made = done + make(plan, out, jobs, bar)
+            except KeyboardInterrupt:
+                output.note(f"\ninterrupted; the same command with --resume goes on: {self.name}")
+                raise
+            except OSError as error:
+                msg = f"writing {self.result} failed: {error.strerror}"
+                raise InputOutputError(msg, "df -h; then the same command with --resume") from None
+            if self.letter.tracking.entry is not None:
+                count_copies(
+                    self.store or default_path(), facts["sender"], facts["message"], made,
+                    facts["id"],
+                )  # fmt: skip
+            if self.is_folder and os.path.isdir(self.name):
+                os.rmdir(self.name)
+            finish(file, self.partial, self.name)
+        os.unlink(self.journal.path)
+        return _say(self.letter, made, self.name, strict=self.request.strict)
+
+
+def _with_key(tracking: Tracking, key_id: int) -> Tracking:
+    if tracking.entry is None or tracking.keys[0].id == key_id:
+        return tracking
+    keys = sorted(tracking.keys, key=lambda key: key.id != key_id)
+    if keys[0].id != key_id:
+        msg = f"the interrupted campaign was sealed with key {key_id}, which the store has not"
+        raise NotSetUp(msg, "sestrack keys list")
+    return tracking._replace(keys=keys)

@@ -1,0 +1,50 @@
+"""What `sestrack rewrite` tells of its work: the report link by link, and the differences."""
+
+from __future__ import annotations
+
+import json
+from difflib import diff_bytes, unified_diff
+from typing import TYPE_CHECKING
+
+from sestrack import output
+from sestrack.errors import CannotCreate
+from sestrack.rewrite import REASON_WORDS, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sestrack.rewrite import Template
+
+
+def report(to: str, name: str, parts: Iterable[tuple[str, Template]]) -> None:
+    """Write one JSON object a link; the spans are octets of the part, decoded."""
+    lines = []
+    for part, template in parts:
+        for number, (href, url, reason) in enumerate(template.decisions):
+            line = {
+                "file": name, **({"part": part} if part else {}), "link": number,
+                "destination": url, "start": href.start, "end": href.end,
+                "wrapped": reason is Reason.WRAPPED, "reason": str(reason),
+                "words": REASON_WORDS[reason], "conditional": href.conditional,
+            }  # fmt: skip
+            lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+    text = "".join(lines)
+    if to == "-":
+        output.product(text)
+        return
+    try:
+        with open(to, "a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        msg = f"cannot write the report {to}: {error.strerror}"
+        raise CannotCreate(msg, "--report FILE") from None
+
+
+def show_diff(name: str, data: bytes, result: bytes) -> None:
+    """Print the differences of two documents, line by line."""
+    shown = name.encode(errors="surrogateescape")
+    lines = diff_bytes(
+        unified_diff, data.splitlines(keepends=True), result.splitlines(keepends=True), shown, shown
+    )
+    for line in lines:
+        output.write_bytes(line if line.endswith(b"\n") else line + b"\n\\ No newline at end\n")

@@ -1,0 +1,83 @@
+"""Files: read whole, written beside and renamed; so there is the old one or the new, never half."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING
+
+from sestrack.errors import CannotCreate, InputOutputError, NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def read(name: str) -> bytes:
+    """Read a file, or standard input for `-`.  Raises `NotFound`, `InputOutputError`."""
+    with reading(name) as file:
+        return file.read()
+
+
+@contextmanager
+def reading(name: str) -> Iterator[IO[bytes]]:
+    """Open a file, or standard input for `-`.  Raises `NotFound`, `InputOutputError`."""
+    try:
+        if name == "-":
+            yield sys.stdin.buffer
+            return
+        with open(name, "rb") as file:
+            yield file
+    except FileNotFoundError:
+        msg = f"there is no file {name}"
+        raise NotFound(msg, f"ls -l {os.path.dirname(name) or '.'}") from None
+    except OSError as error:
+        msg = f"cannot read {name}: {error.strerror}"
+        raise InputOutputError(msg, f"ls -l {name}") from None
+
+
+@contextmanager
+def beside(to: str, *, private: bool = False) -> Iterator[str]:
+    """Give the name of an empty file beside `to` that becomes it in the end, synced.
+
+    The mode is that of the old file, or what the umask says; `private` is 0600.
+    Raises `CannotCreate`, `InputOutputError`.
+    """
+    target = os.path.realpath(to)
+    name = f"{target}.{os.getpid()}.sestrack"
+    try:
+        mode = 0o600 if private else _mode(target)
+        os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    except OSError as error:
+        msg = f"cannot create {to}: {error.strerror}"
+        raise CannotCreate(msg, f"ls -ld {os.path.dirname(target)}") from None
+    try:
+        yield name
+        handle = os.open(name, os.O_RDWR)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        os.chmod(name, mode)
+        os.replace(name, target)
+    except OSError as error:
+        msg = f"writing {to} failed: {error.strerror}; it is as it was"
+        raise InputOutputError(msg, "df -h shows the space left") from None
+    finally:
+        if os.path.exists(name):
+            os.unlink(name)
+
+
+def write(to: str, data: bytes) -> None:
+    """Write a file: all of it, or nothing.  Raises `CannotCreate`, `InputOutputError`."""
+    with beside(to) as name, open(name, "wb") as file:
+        file.write(data)
+
+
+def _mode(target: str) -> int:
+    if os.path.exists(target):
+        return stat.S_IMODE(os.stat(target).st_mode)
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask

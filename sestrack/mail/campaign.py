@@ -1,0 +1,304 @@
+"""A campaign: one template, a copy for each of a list of recipients.
+
+The template is compiled once; a copy costs one sealing and one join.  Copies are made in
+blocks, by one process or several, and written in the order of the list, whoever made them:
+the result is the same, byte by byte.
+
+As JSON Lines a copy is `{"number": 1, "recipient": "…", "html": "…"}`; as files,
+`0000/00000001.html` and so on, and `index.csv` names the recipient of each.
+
+Going on after an interruption.  While it is made, the result is called `NAME.partial`, and
+`NAME.partial.json`, the *journal*, holds what makes the copies what they are: minting time,
+key, label, template.  The last whole line of the result, or of the index, says how far it
+came.  In the end the copies are counted in the store under the campaign's own id, which
+counts each once however often that is tried, and the result gets its name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from itertools import islice
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
+
+from sestrack.errors import BadInput, CannotCreate, InputOutputError, Refused
+from sestrack.mail.recipients import Row, open_list
+from sestrack.tokens import CopySealer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sestrack.tracking import Letter
+
+BLOCK = 256
+"""Copies made at a time; `writev` takes at most 1,024 pieces."""
+FOLDER = 10_000
+"""Files in a folder."""
+
+
+class Plan(NamedTuple):
+    """What makes the copies of a campaign what they are."""
+
+    letter: Letter
+    minted: int
+    recipients: str
+    column: str
+    skip: int = 0
+    """Recipients at the beginning of the list that are done."""
+
+
+# -- making --------------------------------------------------------------------------------
+
+
+class _Maker:
+    """Makes the copies of a plan, as JSON Lines or as files."""
+
+    def __init__(self, plan: Plan, *, as_json: bool) -> None:
+        letter = plan.letter
+        tracking = letter.tracking
+        self.as_json = as_json
+        self._chunks = letter.template.chunks
+        self._encoding = letter.template.encoding
+        self._sealer: CopySealer | None = None
+        if tracking.entry is not None:
+            self._sealer = CopySealer.of(
+                tracking.keys[0], tracking.trace_domain, tracking.sender, letter.message,
+                plan.minted,
+            )  # fmt: skip
+        if as_json:
+            self._chunks = json_chunks(letter)
+            self._encoding = ""
+
+    def copy(self, recipient: str) -> bytes:
+        """Make the copy itself, or what stands between the quotes in JSON."""
+        if self._sealer is None:
+            return self._chunks[0]
+        token = self._sealer.seal(recipient.encode())
+        if self._encoding:
+            token = token.decode("ascii").encode(self._encoding)
+        return token.join(self._chunks)
+
+    def lines(self, rows: list[Row]) -> list[bytes]:
+        """Make lines of JSON."""
+        quoted = json.encoder.encode_basestring
+        made = []
+        for number, recipient, _ in rows:
+            head = f'{{"number": {number}, "recipient": {quoted(recipient)}, "html": "'
+            made.append(b"".join((head.encode(), self.copy(recipient), b'"}\n')))
+        return made
+
+
+def json_chunks(letter: Letter) -> list[bytes]:
+    """Write the chunks as parts of one JSON string: characters, whatever the charset was.
+
+    Raises `BadInput` if the document is not valid in its charset.
+    """
+    template = letter.template
+    try:
+        if template.encoding:
+            texts = [chunk.decode(template.encoding).lstrip("\ufeff") for chunk in template.chunks]
+        else:
+            texts = [chunk.decode(letter.charset) for chunk in template.chunks]
+    except UnicodeDecodeError as error:
+        msg = f"the template is not {error.encoding}: byte {error.object[error.start]:#04x}"
+        raise BadInput(msg, "--output FOLDER writes bytes as they are; or convert it") from None
+    return [json.dumps(text, ensure_ascii=False)[1:-1].encode() for text in texts]
+
+
+def blocks(plan: Plan, first: int, step: int) -> Iterator[list[Row]]:
+    """Read every `step`th block of the list, from block `first` on."""
+    with open_list(plan.recipients, plan.column) as found:
+        rows = iter(found.rows)
+        for _ in islice(rows, plan.skip):
+            pass
+        number = 0
+        while block := list(islice(rows, BLOCK)):
+            if number % step == first:
+                yield block
+            number += 1
+
+
+class Output(NamedTuple):
+    """Where copies go: lines into a file, or files into a folder and their index."""
+
+    file: int
+    """A descriptor of the lines, or of the index."""
+    folder: str
+    """"" for lines."""
+
+    def prepare(self, maker: _Maker, rows: list[Row]) -> list[bytes]:
+        """Make a block, and all of it that need not be in order."""
+        if not self.folder:
+            return maker.lines(rows)
+        for number, recipient, _ in rows:
+            path = os.path.join(self.folder, file_of(number))
+            if number % FOLDER == 0 or number == rows[0].number:
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "wb") as file:
+                file.write(maker.copy(recipient))
+        return [f"{file_of(row.number)},{_csv(row.recipient)}\n".encode() for row in rows]
+
+    def commit(self, lines: list[bytes]) -> None:
+        """Write what is to be in order."""
+        write_all(self.file, lines)
+
+
+def file_of(number: int) -> str:
+    """Name the file of a copy."""
+    return f"{number // FOLDER:04d}/{number:08d}.html"
+
+
+def _csv(cell: str) -> str:
+    return '"' + cell.replace('"', '""') + '"' if set(cell) & set(',"') else cell
+
+
+def write_all(file: int, pieces: list[bytes]) -> None:
+    """Write all pieces; the kernel may take them in several goes."""
+    while pieces:
+        written = os.writev(file, pieces[:1024])
+        done = 0
+        while done < len(pieces) and written >= len(pieces[done]):
+            written -= len(pieces[done])
+            done += 1
+        pieces = pieces[done:]
+        if written:
+            pieces[0] = pieces[0][written:]
+
+
+def make(plan: Plan, out: Output, jobs: int, step: Callable[[int], object]) -> int:
+    """Make the copies; return how many.  `step` is told after each block."""
+    if jobs > 1:
+        return _make_by_several(plan, out, jobs, step)
+    maker = _Maker(plan, as_json=not out.folder)
+    count = 0
+    for rows in blocks(plan, 0, 1):
+        out.commit(out.prepare(maker, rows))
+        count += len(rows)
+        step(len(rows))
+    return count
+
+
+def _make_by_several(plan: Plan, out: Output, jobs: int, step: Callable[[int], object]) -> int:
+    """Let each process make every `jobs`th block, and write it when it is its turn."""
+    from multiprocessing import connection, get_context
+
+    context = get_context("fork")
+    turns = [context.Semaphore(1 if number == 0 else 0) for number in range(jobs)]
+    told, tell = context.Pipe(duplex=False)
+
+    def work(number: int) -> None:
+        told.close()
+        try:
+            maker = _Maker(plan, as_json=not out.folder)
+            for rows in blocks(plan, number, jobs):
+                lines = out.prepare(maker, rows)
+                turns[number].acquire()
+                out.commit(lines)
+                tell.send(len(rows))
+                turns[(number + 1) % jobs].release()
+        except BaseException as error:  # noqa: BLE001 - what it was is told to the parent
+            tell.send(error)
+        os._exit(0)
+
+    workers = [context.Process(target=work, args=(number,)) for number in range(jobs)]
+    for worker in workers:
+        worker.start()
+    tell.close()
+    count = 0
+    try:
+        while True:
+            connection.wait([told])
+            try:
+                news = told.recv()
+            except EOFError:
+                break
+            if isinstance(news, BaseException):
+                raise news
+            count += news
+            step(news)
+    finally:
+        for worker in workers:
+            worker.terminate()
+            worker.join()
+        told.close()
+    return count
+
+
+# -- going on --------------------------------------------------------------------------------
+
+
+class Journal(NamedTuple):
+    """The file beside an unfinished result."""
+
+    path: str
+    facts: dict[str, Any]
+
+    def write(self) -> None:
+        """Write it, synced."""
+        with open(self.path, "w", encoding="utf-8") as file:
+            json.dump(self.facts, file)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def read_journal(path: str) -> Journal | None:
+    """Read the journal of an unfinished campaign; None if there is none."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            facts = json.load(file)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        msg = f"the journal {path} cannot be read: {error}"
+        raise BadInput(msg, f"rm {path}* begins anew") from None
+    return Journal(path, facts)
+
+
+def check_same(journal: Journal, facts: dict[str, Any]) -> None:
+    """Raise `Refused` if going on would make other copies than those that were made."""
+    for name, value in facts.items():
+        if name not in {"id", "minted"} and journal.facts.get(name) != value:
+            was, words = journal.facts.get(name), name.replace("_", " ")
+            msg = f"the interrupted campaign had another {words}: {was}, and now it is {value}"
+            raise Refused(msg, f"as it was, or rm -r {journal.path.removesuffix('.json')}*")
+
+
+def resume_at(file: IO[bytes], *, as_json: bool) -> int:
+    """Cut off what is half written; return the number of the last whole line's copy."""
+    end = file.seek(0, os.SEEK_END)
+    tail = b""
+    position = end
+    while position > 0 and tail.count(b"\n") < 2:  # noqa: PLR2004 - the end of the line before too
+        position = max(0, position - (1 << 20))
+        file.seek(position)
+        tail = file.read(min(1 << 20, end - position)) + tail
+    whole = tail.rfind(b"\n") + 1
+    file.truncate(position + whole)
+    file.seek(0, os.SEEK_END)
+    if not whole:
+        return 0
+    begin = tail.rfind(b"\n", 0, whole - 1) + 1
+    line = tail[begin:whole]
+    if as_json:
+        return int(json.loads(line)["number"])
+    return int(line[5:13]) if line[4:5] == b"/" else 0
+
+
+def open_result(path: str) -> IO[bytes]:
+    """Open a result to go on with.  Raises `CannotCreate`."""
+    try:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
+    except OSError as error:
+        msg = f"cannot create {path}: {error.strerror}"
+        raise CannotCreate(msg, f"ls -ld {os.path.dirname(path) or '.'}") from None
+
+
+def finish(file: IO[bytes], partial: str, name: str) -> None:
+    """Sync the result and give it its name."""
+    try:
+        os.fsync(file.fileno())
+        os.rename(partial, name)
+    except OSError as error:
+        msg = f"writing {name} failed: {error.strerror}; what there is, is in {partial}"
+        raise InputOutputError(msg, "--resume goes on") from None

@@ -1,0 +1,232 @@
+"""Tracking for one sender domain: what the settings say now, with the keys to make copies.
+
+The commands use it, and programs may::
+
+    from sestrack import Tracking
+
+    tracking = Tracking.of("/var/lib/sestrack/store.db", "news.example.com")
+    letter = tracking.compile(html, message="june")
+    body = letter.render("ada@example.org")
+    mail = tracking.rewrite_message(raw, recipient="ada@example.org").data
+
+A `Tracking` is a value: it does not change and may be used by several threads; make another
+to see settings that changed.  When the sender domain is not tracked, `untracked` says why
+and everything comes back as it went in.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from sestrack.errors import BadInput, ForgedToken, NotSetUp
+from sestrack.rewrite import (
+    Decision,
+    Template,
+    Wrapping,
+    compile_html,
+    declared_charset,
+    refuse_other_input,
+)
+from sestrack.rules import sender_domain_of, tracked
+from sestrack.store import Store, default_path, now
+from sestrack.tokens import Copy, Key, LinkSealer, check_text, longest_copy, open_copy, seal_copy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sestrack.mail.message import Rewritten
+    from sestrack.mail.mime import Message
+    from sestrack.model import Entry
+
+
+class How(NamedTuple):
+    """How to rewrite; the same for all copies of a message."""
+
+    pixel: str = "bottom"
+    """Where the pixel goes: "bottom" or "top"."""
+    wrap_unsubscribe: bool = False
+    field: str = ""
+    """A merge field in place of the recipient token, for another tool to fill in."""
+    plain: bool = False
+    """Wrap the URLs of a message's text parts too."""
+
+
+class Tracking(NamedTuple):
+    """The settings that apply to a sender domain, and the keys."""
+
+    sender: str
+    trace_domain: str
+    base: str
+    """What tracking URLs begin with."""
+    entry: Entry | None
+    """The settings that apply; None if it is not tracked."""
+    untracked: str
+    """Why it is not tracked, in words."""
+    keys: list[Key]
+
+    @classmethod
+    def of(cls, store: str | None, sender: str) -> Tracking:
+        """Read the store; `sender` is a sender domain or an address in it.
+
+        Raises `NotSetUp` for a store that is missing or has no key, `TryAgain` if it is
+        busy, `BadInput` for what is no domain.
+        """
+        path = store or default_path()
+        sender = sender_domain_of(sender)
+        with Store(path) as opened:
+            rows = opened.keys()
+            settings = opened.settings(sender)
+            known = opened.find_sender(sender)
+            wanted = [e.domain for e in (settings.account, *settings.senders.values()) if e]
+            found = (opened.find_trace_domain(name) for name in wanted if name)
+            domains = {domain.name: domain for domain in found if domain}
+        if not rows:
+            msg = f"the store {path} has no key"
+            raise NotSetUp(msg, "sestrack init")
+        verdict = tracked(settings, known, sender, domains)
+        if verdict.entry is None:
+            return cls(sender, "", "", None, verdict.words, [])
+        domain = domains[verdict.entry.domain]
+        keys = [Key.from_secret(row.id, row.secret) for row in rows]
+        return cls(sender, domain.name, domain.base, verdict.entry, "", keys)
+
+    def copy_token(self, message: str, recipient: str, minted: int | None = None) -> bytes:
+        """Seal the recipient token of one copy; `minted` is in seconds since 1970, or now."""
+        copy = Copy(self.sender, message, recipient, now() if minted is None else minted)
+        return seal_copy(self.keys[0], self.trace_domain, copy)
+
+    def wrapping(self, message: str, how: How, copy_size: int) -> Wrapping:
+        """Say what is to be done with a document of the message; it must be tracked.
+
+        `copy_size` is the length of its recipient tokens, the longest.
+        """
+        assert self.entry is not None
+        sealer = LinkSealer.of(self.keys[0], self.trace_domain, self.sender, message)
+        return Wrapping(
+            base=self.base.encode(),
+            seal=sealer.seal if self.entry.click else None,
+            pixel=how.pixel if self.entry.open else "",
+            copy_size=copy_size,
+            is_ours=self._is_ours,
+            wrap_unsubscribe=how.wrap_unsubscribe,
+            quote=bool(set(how.field) & set(" <>=")),
+        )
+
+    def compile(
+        self,
+        html: bytes,
+        message: str = "",
+        how: How = How(),  # noqa: B008
+        charset: str = "",
+        copy_size: int = 0,
+    ) -> Letter:
+        """Compile HTML once for any number of copies.
+
+        `message` is the label that opens and clicks are counted under, by default a hash of
+        the HTML; `charset` what a Content-Type says of it; `copy_size` the length of the
+        longest recipient token, by default what any recipient may need.  Raises `BadInput`
+        for what is not HTML, and for a label or merge field that cannot be.
+        """
+        message = message or label(html)
+        check_text("message label", message)
+        check_field(how.field)
+        charset = charset or declared_charset(html)
+        if self.entry is None:
+            refuse_other_input(html)
+            return Letter(self, message, Template([html], [], -1, "", []), how.field, charset)
+        size = copy_size or longest_copy(self.sender, message)
+        template = compile_html(html, self.wrapping(message, how, size), charset)
+        return Letter(self, message, template, how.field, charset)
+
+    def rewrite_message(
+        self,
+        message: bytes | Message,
+        recipient: str | None = None,
+        label: str = "",
+        minted: int | None = None,
+        how: How = How(),  # noqa: B008
+    ) -> Rewritten:
+        """Rewrite the HTML parts of a whole message (RFC 5322).
+
+        Without `recipient` it is for the only address that the message goes to.  Raises
+        `UsageError` if there are several.  Not one byte outside the parts changes.
+        """
+        from sestrack.mail.message import Rewritten, contents, recipient_of, rewrite, untouchable
+        from sestrack.mail.mime import read
+
+        if isinstance(message, bytes):
+            message = read(message)
+        if self.entry is None:
+            return Rewritten(message.data, [], self.untracked, label)
+        found = contents(message, plain=how.plain)
+        if reason := untouchable(message, found):
+            return Rewritten(message.data, [], reason, label)
+        if recipient is None and not how.field:
+            recipient = recipient_of(message)
+        label = label or _label_of(content.data for content in found if not content.left)
+        check_text("message label", label)
+        check_field(how.field)
+        token = how.field.encode() or self.copy_token(label, recipient or "", minted)
+        size = longest_copy(self.sender, label) if how.field else len(token)
+        done = rewrite(message, found, self.wrapping(label, how, size), token)
+        return done._replace(label=label)
+
+    def _is_ours(self, url: str) -> bool:
+        """Did one of our keys seal the recipient token of this URL?"""
+        _, _, rest = url.partition("://")
+        authority, _, path = rest.partition("/")
+        host = authority.partition(":")[0].lower()
+        try:
+            open_copy(self.keys, host, path.partition("/")[0].encode())
+        except ForgedToken:
+            return False
+        return True
+
+
+class Letter(NamedTuple):
+    """Compiled HTML of a message."""
+
+    tracking: Tracking
+    message: str
+    template: Template
+    field: str
+    charset: str
+    """What the document is written in, as far as is known."""
+
+    @property
+    def decisions(self) -> list[Decision]:
+        """Each link and what became of it."""
+        return self.template.decisions
+
+    def render(self, recipient: str = "", minted: int | None = None) -> bytes:
+        """Make the copy for a recipient; "" is nobody.  Costs one sealing and one join."""
+        if self.tracking.entry is None:
+            return self.template.chunks[0]
+        token = self.field.encode() or self.tracking.copy_token(self.message, recipient, minted)
+        return self.template.render(token)
+
+
+def label(html: bytes) -> str:
+    """Return the label of a message without one: a hash of its content."""
+    return _label_of((html,))
+
+
+def _label_of(contents: Iterable[bytes]) -> str:
+    from hashlib import blake2b
+
+    digest = blake2b(digest_size=6)
+    for content in contents:
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def check_field(field: str) -> None:
+    """Raise `BadInput` for a merge field that is not safe inside an attribute or a comment."""
+    if (
+        not field.isprintable()
+        or not field.isascii()
+        or "--" in field
+        or set(field) & set("\"'`\\")
+    ):
+        msg = f"the merge field {field!r} is not safe in HTML: ASCII, no quotes, no `--`"
+        raise BadInput(msg, "--recipient-field '{{sestrack}}'")
