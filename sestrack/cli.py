@@ -22,6 +22,7 @@ COMMANDS = {
     "domain": "Trace domains: create, verify, accelerate, list, show, delete.",
     "settings": "Tracking settings: show, enable, disable, edit, export, apply.",
     "rewrite": "Rewrite HTML mail: wrap its links, add the pixel.",
+    "check": "Look at a mail before it is sent: its links, and what may go wrong.",
     "recipients": "Add the column of recipient tokens to a list, for another tool to merge.",
     "serve": "Answer tracking URLs, and record opens and clicks.",
     "stats": "Opens and clicks, counted.",

@@ -373,13 +373,14 @@ class _Reader:
         href, url, reason = decision
         if not limit or reason is not _WRAPPED:
             return decision
-        start, end = _line(self.data, href.start)
-        if start != self.line:
-            self.line, self.grown = start, 0
-        grows = _tracked_size(url, wrapping) - (href.end - href.start)
-        if limit >= end - start > limit - self.grown - grows:
+        # a value may go over several lines, which its URL makes one
+        start, _ = _line(self.data, href.start)
+        last, end = _line(self.data, href.end)
+        grown = self.grown if start == self.line else 0
+        size = end - href.end + _tracked_size(url, wrapping) + href.start - start + grown
+        if size > limit >= max(map(len, self.data[start:end].split(b"\n"))):
             return decision._replace(reason=Reason.LONG_LINE)
-        self.grown += grows
+        self.line, self.grown = last, size - (end - last)
         return decision
 
     def _decide(self, href: Href, wrapping: Wrapping) -> Decision:

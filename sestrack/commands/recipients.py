@@ -20,7 +20,7 @@ _LINES = 1000
 
 
 @app.command()
-def recipients(
+def recipients(  # noqa: PLR0913 - one for each choice
     ctx: typer.Context,
     file: Annotated[str, typer.Argument(metavar="LIST|-", help="A CSV file.")],
     sender: Annotated[str, typer.Option(help="The sender domain.", metavar="DOMAIN")],

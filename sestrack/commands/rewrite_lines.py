@@ -115,7 +115,7 @@ def _object(line: bytes) -> dict[str, Any]:
                 raise BadInput(msg, '{"html": "<p>…", "recipient": "ada@example.org"}')
         values["html"].encode()
     except UnicodeError as error:
-        msg = f"it is not valid Unicode: {error.reason}"
+        msg = f"it is not valid Unicode: {error}"
         raise BadInput(msg) from None
     except ValueError as error:
         msg = f"it is not JSON: {error}"

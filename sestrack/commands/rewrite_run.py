@@ -161,7 +161,7 @@ class _Rewriter:
 
         for _, kind, content, template in result.templates:
             if kind == "text/html":
-                check_unharmed(content, template)
+                check_unharmed(content, template, self.tracking.base)
 
 
 def _one(rewriter: _Rewriter, name: str, *, alone: bool) -> int:
@@ -170,7 +170,7 @@ def _one(rewriter: _Rewriter, name: str, *, alone: bool) -> int:
     with files.reading(name) as file:
         head = file.read(HEAD)
         kind = _kind(request.type, head)
-        if kind == "mbox":
+        if kind == "mbox" and head.startswith(b"From "):
             from sestrack.mail.mailbox import stream
 
             return _mailbox(rewriter, name, stream(file, head))
@@ -178,6 +178,9 @@ def _one(rewriter: _Rewriter, name: str, *, alone: bool) -> int:
     failure: SestrackError | None = None
     result, code = data, 0
     try:
+        if kind == "mbox":
+            msg = f"the input is no mbox: it begins with {head[:20]!r}"
+            raise BadInput(msg, "an mbox begins with a line `From sender date`; --type message")
         result, code = rewriter.rewrite(name, data, kind)
     except SestrackError as error:
         failure, code = error, error.code
@@ -196,17 +199,13 @@ def _one(rewriter: _Rewriter, name: str, *, alone: bool) -> int:
 
 def _kind(asked: str, head: bytes) -> str:
     """Tell what the input is: html, message or mbox."""
-    from_line = head.startswith(b"From ")
-    if asked == "auto":
-        if from_line:
-            from sestrack.mail.mailbox import is_mbox
+    if asked != "auto":
+        return asked
+    if head.startswith(b"From "):
+        from sestrack.mail.mailbox import is_mbox
 
-            return "mbox" if is_mbox(head) else "message"
-        return "message" if looks_like_message(head) else "html"
-    if asked == "mbox" and head and not from_line:
-        msg = f"the input is no mbox: it begins with {head[:20]!r}"
-        raise BadInput(msg, "an mbox begins with a line `From sender date`; --type message")
-    return asked
+        return "mbox" if is_mbox(head) else "message"
+    return "message" if looks_like_message(head) else "html"
 
 
 def _mailbox(rewriter: _Rewriter, name: str, messages: Iterable[bytes]) -> int:

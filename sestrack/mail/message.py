@@ -230,6 +230,11 @@ def label_of(message: Message, header: str) -> str:
         many = f"stands {len(values)} times" if values else "is not in the message"
         msg = f"the header {header}, which is to name the message, {many}"
         raise UsageError(msg, "--message june")
+    from email.errors import MessageError
     from email.header import decode_header, make_header
 
-    return str(make_header(decode_header(values[0].decode("utf-8", "replace"))))
+    text = values[0].decode("utf-8", "replace")
+    try:
+        return str(make_header(decode_header(text)))
+    except (MessageError, LookupError, ValueError):  # what cannot be decoded names itself
+        return text

@@ -214,8 +214,11 @@ def _parameters(value: bytes) -> dict[str, str]:
 
         header = Header()
         header["Content-Type"] = value.decode("latin-1")
-        found = header.get_params([], unquote=True)
-        return {name.lower(): collapse_rfc2231_value(text) for name, text in found[1:]}
+        try:
+            found = header.get_params([], unquote=True)
+            return {name.lower(): collapse_rfc2231_value(text) for name, text in found[1:]}
+        except (ValueError, LookupError, TypeError):  # found by fuzzing: a NUL in a charset
+            return {}
     parameters: dict[str, str] = {}
     for name, quoted, plain in _PARAMETER.findall(value):
         text = re.sub(rb"\\(.)", rb"\1", quoted) if quoted else plain

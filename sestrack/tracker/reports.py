@@ -127,6 +127,12 @@ def report(connection: sqlite3.Connection, question: Question) -> list[Line]:
             known = sums[name] = [0] * (3 * len(MEASURES))
         for index, number in enumerate(numbers):
             known[3 * index + visitor] += number
+    in_time = question.since_day > 0 or question.until_day < 2**31
+    whole = question.by in _WHOLE and not in_time
+    copies = _copies(connection, question)
+    if whole:
+        for message in copies:  # nobody has read it yet: that is a figure too
+            sums.setdefault(message, [0] * (3 * len(MEASURES)))
     chosen: list[tuple[str | int, list[int]]]
     if question.by in _IN_TIME:
         chosen = sorted(sums.items())[-question.limit :]
@@ -134,9 +140,6 @@ def report(connection: sqlite3.Connection, question: Question) -> list[Line]:
         chosen = heapq.nsmallest(question.limit, sums.items(), _most_read_first)
     else:
         chosen = sorted(sums.items(), key=_most_read_first)
-    copies = _copies(connection, question)
-    in_time = question.since_day > 0 or question.until_day < 2**31
-    whole = question.by in _WHOLE and not in_time
     return [
         Line(
             _name(question.by, name), Count(*n[0:3]), Count(*n[3:6]), sum(n[6:9]), Count(*n[9:12]),

@@ -1,0 +1,114 @@
+"""`sestrack check`: a look at a mail before it is sent; it changes nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sestrack import files, output
+from sestrack.errors import EXIT_NO
+from sestrack.mail.audit import COPY_TOKEN, Audit, Severity, audit_html, audit_message
+from sestrack.mail.mime import read
+from sestrack.rewrite import REASON_WORDS, Reason, Wrapping, looks_like_message
+from sestrack.tracking import How, Tracking
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def check(
+    ctx: typer.Context,
+    file: Annotated[str, typer.Argument(metavar="FILE|-", help="HTML or a whole message.")],
+    sender: Annotated[
+        str, typer.Option(help="Look with the settings of this sender domain.", metavar="DOMAIN")
+    ] = "",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> int:
+    """Audit a mail before it is sent: its links, and what may go wrong.  Changes nothing.
+
+    Exit status 1 means an error was found.  Without --sender no store is needed.
+
+    Example: sestrack check letter.html --sender news.example.com
+    """
+    data = files.read(file)
+    wrapping = _wrapping(ctx.obj, sender)
+    if data.startswith(b"From ") or looks_like_message(data):
+        audit = audit_message(read(data), wrapping)
+    else:
+        audit = audit_html(data, wrapping)
+    if json:
+        output.json_object(_values(file, audit))
+    else:
+        _show(audit)
+    return 0 if audit.is_good else EXIT_NO
+
+
+def _wrapping(store: str | None, sender: str) -> Wrapping:
+    if sender:
+        tracking = Tracking.of(store, sender)
+        if tracking.entry is not None:
+            return tracking.wrapping("check", How(), len(COPY_TOKEN))
+        output.note(f"sestrack: untracked: {tracking.untracked}")
+    return Wrapping(
+        base=b"https://trace.example.com/",
+        seal=lambda _number, url: b"L" * (4 * (len(url.encode(errors="replace")) + 22) // 3),
+        pixel="bottom",
+        copy_size=len(COPY_TOKEN),
+        is_ours=lambda _url: False,
+    )
+
+
+_MARKS = {Severity.ERROR: "no", Severity.WARNING: "warning", Severity.NOTE: "ok"}
+
+
+def _show(audit: Audit) -> None:
+    wrapped = sum(link.reason is Reason.WRAPPED for link in audit.links)
+    output.table(
+        ["line", "link", "why", "words", "URL"],
+        [
+            [
+                _place(link.part, link.line),
+                "wrapped" if link.reason is Reason.WRAPPED else "left",
+                REASON_WORDS[link.reason], link.text, link.url,
+            ]
+            for link in audit.links
+        ],
+    )  # fmt: skip
+    if audit.findings:
+        output.product("\n")
+        output.table(["line", "severity", "found", "advice"], list(_findings(audit)))
+    left = len(audit.links) - wrapped
+    count = sum(finding.severity is Severity.ERROR for finding in audit.findings)
+    errors = f"{count} error{'' if count == 1 else 's'}" if count else "no error"
+    output.note(f"{wrapped} links would be wrapped, {left} left; {errors}")
+
+
+def _findings(audit: Audit) -> Iterator[list[str]]:
+    for finding in sorted(
+        audit.findings, key=lambda finding: list(Severity).index(finding.severity)
+    ):
+        place = _place(finding.part, finding.line)
+        yield [place, finding.severity, finding.found, finding.advice]
+
+
+def _place(part: str, line: int) -> str:
+    return ":".join(filter(None, (part, str(line) if line else "")))
+
+
+def _values(file: str, audit: Audit) -> dict[str, Any]:
+    return {
+        "file": file, "good": audit.is_good,
+        "findings": [finding._asdict() for finding in audit.findings],
+        "links": [
+            {
+                "part": link.part, "line": link.line, "url": link.url,
+                "wrapped": link.reason is Reason.WRAPPED, "reason": str(link.reason),
+                "words": REASON_WORDS[link.reason], "text": link.text,
+            }
+            for link in audit.links
+        ],
+    }  # fmt: skip

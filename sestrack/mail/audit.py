@@ -1,0 +1,307 @@
+"""A look at a mail before it is sent, with lxml as a second, independent reader.
+
+`audit` says what rewriting would do and what may go wrong with it; nothing is changed.
+`check_unharmed` compares the tree that a reader's program makes of a document before and
+after rewriting: but for links and the pixel there must be no difference.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lxml import etree
+
+from sestrack.errors import BadInput
+from sestrack.mail.message import contents
+from sestrack.mail.mime import LEFT_WORDS, Left, Message
+from sestrack.rewrite import Reason, Template, compile_html, declared_charset
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from sestrack.rewrite import Decision, Wrapping
+
+GMAIL_OCTETS = 102_400
+"""Octets of HTML that Gmail shows; the rest is cut off."""
+COPY_TOKEN = b"R" * 100
+"""Stands for the recipient token where only its size counts."""
+
+
+class Severity(StrEnum):
+    """How grave a finding is."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+class Finding(NamedTuple):
+    """What may go wrong."""
+
+    severity: Severity
+    code: str
+    part: str
+    """Of a message: "1.2"; "" for HTML alone."""
+    line: int
+    """Of the HTML, from 1; 0 for the whole."""
+    found: str
+    advice: str
+
+
+class SeenLink(NamedTuple):
+    """A link, what becomes of it, and the words a reader sees."""
+
+    part: str
+    line: int
+    url: str
+    reason: Reason
+    text: str
+
+
+class Audit(NamedTuple):
+    """All that was found."""
+
+    findings: list[Finding]
+    links: list[SeenLink]
+
+    @property
+    def is_good(self) -> bool:
+        """No error was found."""
+        return all(finding.severity is not Severity.ERROR for finding in self.findings)
+
+
+def audit_message(message: Message, wrapping: Wrapping) -> Audit:
+    """Look at a whole message."""
+    findings: list[Finding] = []
+    links: list[SeenLink] = []
+
+    def add(severity: Severity, code: str, found: str, advice: str, part: str = "") -> None:
+        findings.append(Finding(severity, code, part, 0, found, advice))
+
+    if message.values("DKIM-Signature"):
+        add(Severity.ERROR, "signed", "the message has a DKIM-Signature", "sign after rewriting")
+    if not message.values("List-Unsubscribe"):
+        add(
+            Severity.WARNING, "no-list-unsubscribe", "there is no List-Unsubscribe header",
+            "add it, with List-Unsubscribe-Post (RFC 8058): large receivers want both",
+        )  # fmt: skip
+    for part in message.parts:
+        if part.left in {Left.SIGNED, Left.ENCRYPTED, Left.UNCLOSED, Left.DAMAGED}:
+            words = LEFT_WORDS[part.left]
+            grave = Severity.ERROR if part.kind in {"text/html", "multipart/signed"} else _WARNING
+            add(
+                grave,
+                part.left,
+                f"the part {part.kind} {words}",
+                "it is left as it is",
+                part.number,
+            )
+    found = contents(message)
+    if not found:
+        add(Severity.WARNING, "no-html", "there is no HTML part", "nothing will be tracked")
+    for part, data, left in found:
+        if left:
+            add(Severity.ERROR, "left", f"the HTML part {left}", "it is left as it is", part.number)
+            continue
+        inner = audit_html(data, wrapping, part.charset, part.number)
+        findings += inner.findings
+        links += inner.links
+    return Audit(findings, links)
+
+
+def audit_html(data: bytes, wrapping: Wrapping, charset: str = "", part: str = "") -> Audit:
+    """Look at an HTML document."""
+    template = compile_html(data, wrapping, charset)
+    texts = _Texts(data, charset or declared_charset(data))
+    findings: list[Finding] = []
+    links: list[SeenLink] = []
+    for decision in template.decisions:
+        line = data.count(b"\n", 0, decision.href.tag_start) + 1
+        text = texts.take(decision.url)
+        links.append(SeenLink(part, line, decision.url, decision.reason, text))
+        for severity, code, found, advice in _about_link(decision, text):
+            findings.append(Finding(severity, code, part, line, found, advice))
+    for url in texts.left_over():
+        found = f"a second reader sees a link that we do not: {url}"
+        findings.append(Finding(_WARNING, "readers-differ", part, 0, found, "mend the HTML there"))
+    for severity, code, found, advice in _about_size(template):
+        findings.append(Finding(severity, code, part, 0, found, advice))
+    return Audit(findings, links)
+
+
+_Words = tuple[Severity, str, str, str]
+_ERROR, _WARNING, _NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
+_LOOKS_LIKE_URL = re.compile(
+    r"(?:https?://|www\.)\S+|(?:[a-z0-9-]+\.)+[a-z]{2,}(?:/\S*)?", re.IGNORECASE
+)
+_ONE_TIME = re.compile(
+    r"(?:reset|recover|verif|confirm|activat|magic|one[-_]?time|passwordless|sign[-_]?in[-_]?link|"
+    r"invit|otp)|[?&#/](?:token|code|key|secret|signature|sig|auth|ticket|jwt)=",
+    re.IGNORECASE,
+)
+_UNSUBSCRIBES = re.compile(
+    r"unsubscri|opt[- ]?out|abmeld|abbestell|austrag|désabonn|désinscri|darse de baja|cancelar la "
+    r"suscripción|disiscri|afmelden|uitschrijv|отписа|退订|取消订阅|配信停止",
+    re.IGNORECASE,
+)
+
+
+def _about_link(decision: Decision, text: str) -> Iterator[_Words]:
+    url, reason = decision.url, decision.reason
+    if reason is Reason.TOO_LONG:
+        found = f"the link is too long to wrap: {len(url)} characters"
+        yield _WARNING, "too-long", found, "shorten it, or it is not counted"
+    if reason is Reason.PLACEHOLDER:
+        found = f"a placeholder stands in {url}"
+        yield _NOTE, "placeholder", found, "fill it in before rewriting, or it is not counted"
+    if reason is not Reason.WRAPPED:
+        return
+    if _UNSUBSCRIBES.search(text) or _UNSUBSCRIBES.search(url):
+        found = f"the link {text!r} looks like unsubscribing and would be tracked: {url}"
+        yield _ERROR, "tracked-unsubscribe", found, 'data-sestrack="off" in its tag'
+    if _ONE_TIME.search(url):
+        found = f"the link looks as if it were good once, or secret: {url}"
+        yield _WARNING, "one-time", found, 'data-sestrack="off" in its tag: scanners burn it'
+    if _LOOKS_LIKE_URL.fullmatch(text):
+        found = f"the text is itself a URL, {text}, and will lead elsewhere: warnings of phishing"
+        yield _WARNING, "text-is-url", found, "words in place of the URL"
+    if url.lower().startswith("http://"):
+        yield _NOTE, "not-https", f"the link is not https: {url}", "https, if the site has it"
+
+
+def _about_size(template: Template) -> Iterator[_Words]:
+    size = len(template.render(COPY_TOKEN))
+    if size <= GMAIL_OCTETS:
+        return
+    found = f"the HTML will have {size:,} octets; Gmail shows {GMAIL_OCTETS:,}"
+    yield _WARNING, "clipped", found, "shorten it: styles and tracking URLs count too"
+    grown = sum(
+        len(hole.before) + len(COPY_TOKEN) + len(hole.after) - (hole.end - hole.start)
+        for hole in template.holes
+        if hole.start < template.pixel_at
+    )
+    place = template.pixel_at + grown
+    if template.pixel_at >= 0 and place > GMAIL_OCTETS:
+        found = f"the pixel would stand at {place:,}, behind where Gmail cuts"
+        yield _ERROR, "pixel-cut", found, "sestrack rewrite --pixel top"
+
+
+# -- the second reader -----------------------------------------------------------------------
+
+
+def _tree(data: bytes, charset: str) -> Any:
+    """Let libxml2 read a document; None if there is nothing in it."""
+    try:
+        parser = etree.HTMLParser(encoding=charset, huge_tree=True)
+    except LookupError:
+        parser = etree.HTMLParser(huge_tree=True)
+    try:
+        return etree.fromstring(data, parser)
+    except etree.XMLSyntaxError:
+        return None
+
+
+class _Texts:
+    """The words of the links that the second reader sees, by URL."""
+
+    def __init__(self, data: bytes, charset: str) -> None:
+        self._texts: dict[str, list[str]] = {}
+        self._taken: set[str] = set()
+        tree = _tree(data, charset)
+        for element in () if tree is None else tree.iter("a", "area"):
+            url = _plain(element.get("href") or "")
+            if url:
+                self._texts.setdefault(url, []).append(_words(element))
+
+    def take(self, url: str) -> str:
+        """Return the words of the next link to this URL."""
+        key = _plain(url)
+        self._taken.add(key)
+        texts = self._texts.get(key)
+        return texts.pop(0) if texts else ""
+
+    def left_over(self) -> Iterable[str]:
+        """Name http and https URLs that were not asked for."""
+        web = (url for url in self._texts if url[:4].lower() == "http")
+        return [url for url in web if url not in self._taken]
+
+
+def _plain(url: str) -> str:
+    return re.sub(r"[\t\r\n]", "", url).strip()
+
+
+def _words(element: Any) -> str:
+    text = " ".join("".join(element.itertext()).split())
+    if not text:
+        pictures = (image.get("alt") or "picture" for image in element.iter("img"))
+        text = " ".join(f"[{words}]" for words in pictures)
+    return text
+
+
+def check_unharmed(data: bytes, template: Template, base: str) -> None:
+    """Raise `BadInput` if more than links and the pixel differs after rewriting."""
+    charset = template.encoding or declared_charset(data)
+    before, after = (_tree(document, charset) for document in (data, template.render(COPY_TOKEN)))
+    if before is None or after is None:
+        return
+    _take_out_pixel(after, base)
+    for old, new in zip_longest(before.iter(), after.iter()):
+        if difference := _difference(old, new, base):
+            msg = f"a second parser sees more than links change: {difference}"
+            raise BadInput(msg, "mend the HTML there; sestrack check shows the links")
+
+
+def _take_out_pixel(tree: Any, base: str) -> None:
+    pixel = base + COPY_TOKEN.decode()
+    found = next((image for image in tree.iter("img") if image.get("src") == pixel), None)
+    while found is not None:
+        parent, before = found.getparent(), found.getprevious()
+        if before is not None:
+            before.tail = ((before.tail or "") + (found.tail or "")) or None
+        else:
+            parent.text = ((parent.text or "") + (found.tail or "")) or None
+        parent.remove(found)
+        # libxml2 makes a body, or a paragraph, for the pixel where there was none
+        is_made = parent.tag in {"body", "p"} and not (len(parent) or parent.attrib or parent.text)
+        found = parent if is_made and parent.getparent() is not None else None
+
+
+def _difference(old: Any, new: Any, base: str) -> str:
+    """Say what differs between two nodes; "" if nothing but links does."""
+    if old is None or new is None:
+        tag, when = (old.tag, "before") if new is None else (new.tag, "after")
+        return f"<{tag}> is there only {when}"
+    if old.tag != new.tag:
+        return f"<{old.tag}> became <{new.tag}>"
+    where = f"line {old.sourceline}"
+    if (old.tail or "") != (new.tail or ""):
+        return f"{where}: text {(old.tail or '')[:40]!r} became {(new.tail or '')[:40]!r}"
+    if callable(old.tag):  # comments, with what Outlook sees in them
+        return "" if _same_comment(old.text or "", new.text or "", base) else f"{where}: a comment"
+    if (old.text or "") != (new.text or ""):
+        return f"{where}: text {(old.text or '')[:40]!r} became {(new.text or '')[:40]!r}"
+    attributes = dict(new.attrib.items())
+    if old.attrib.keys() != list(attributes):
+        return f"{where}: the attributes of <{old.tag}>"
+    for name, value in old.attrib.items():
+        changed = attributes[name]
+        if changed != value and not (name == "href" and changed.startswith(base)):
+            return f"{where}: {name} of <{old.tag}>"
+    return ""
+
+
+def _same_comment(old: str, new: str, base: str) -> bool:
+    """Are two comments alike but for the links in them?"""
+    if old == new:
+        return True
+    pieces = re.split(re.escape(base) + r"[A-Za-z0-9_~]+/[A-Za-z0-9_~]+", new)
+    position = 0
+    for number, piece in enumerate(pieces):
+        found = old.find(piece, position) if number else 0 if old.startswith(piece) else -1
+        if found < 0:
+            return False
+        position = found + len(piece)
+    return old.endswith(pieces[-1])
