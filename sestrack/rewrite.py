@@ -303,6 +303,9 @@ def _pixel(
     pixel = Hole(pixel_at, pixel_at, _PIXEL_OPEN + wrapping.base, _PIXEL_CLOSE)
     if wrapping.max_line:
         start, end = _line(data, pixel_at)
+        for hole in reversed(holes):
+            if hole.start < start <= hole.end:  # a value of several lines makes them one
+                start, _ = _line(data, hole.start)
         grown = sum(
             len(hole.before) + wrapping.copy_size + len(hole.after) - (hole.end - hole.start)
             for hole in (*holes, pixel)

@@ -38,7 +38,7 @@ from sestrack.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from sqlite_utils import Database
 
@@ -133,14 +133,16 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("COMMIT")
 
 
-def count_copies(path: str, sender: str, message: str, number: int, campaign: str = "") -> None:
-    """Count copies made of a message.
+def count_copies(
+    path: str, sender: str, made: Mapping[str, int], campaign: str = "", wait: float = BUSY_SECONDS
+) -> None:
+    """Count copies made of messages; `made` says how many of each.
 
     A campaign says each time how many it has made by now, so that counting twice, or going
     on after an interruption, counts each copy once.  Raises `TryAgain` if the store is busy.
     """
     with sqlite_errors(path):
-        connection = _connect(path, "rw")
+        connection = _connect(path, "rw", wait)
         try:
             connection.execute("PRAGMA synchronous = FULL")
             with transaction(connection):
@@ -149,11 +151,11 @@ def count_copies(path: str, sender: str, message: str, number: int, campaign: st
                     ask = "SELECT number FROM campaign WHERE id = ?"
                     (before,) = connection.execute(ask, (campaign,)).fetchone() or (0,)
                     put = "INSERT OR REPLACE INTO campaign (id, number, at) VALUES (?, ?, ?)"
-                    connection.execute(put, (campaign, number, now()))
-                connection.execute(
+                    connection.execute(put, (campaign, sum(made.values()), now()))
+                connection.executemany(
                     "INSERT INTO copies (sender, message, number) VALUES (?, ?, ?) "
                     "ON CONFLICT DO UPDATE SET number = number + excluded.number",
-                    (sender, message, number - before),
+                    [(sender, message, number - before) for message, number in made.items()],
                 )
         finally:
             connection.close()
@@ -206,10 +208,10 @@ def served_at(path: str) -> str | None:
         return file.read()
 
 
-def _connect(path: str, mode: str) -> sqlite3.Connection:
+def _connect(path: str, mode: str, wait: float = BUSY_SECONDS) -> sqlite3.Connection:
     quoted = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
     return sqlite3.connect(
-        f"file:{quoted}?mode={mode}", uri=True, timeout=BUSY_SECONDS, isolation_level=None
+        f"file:{quoted}?mode={mode}", uri=True, timeout=wait, isolation_level=None
     )
 
 

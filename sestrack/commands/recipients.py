@@ -62,7 +62,7 @@ def recipients(  # noqa: PLR0913 - one for each choice
     if sealer is None:
         output.note(f"sestrack: untracked: {tracking.untracked}; the column is empty")
     elif count:
-        store.count_copies(ctx.obj or default_path(), tracking.sender, message, made)
+        store.count_copies(ctx.obj or default_path(), tracking.sender, {message: made})
 
 
 def _with(raw: str, delimiter: str, cell: str) -> str:

@@ -103,7 +103,7 @@ def _to_stdout(request: Request, store: str | None, letter: Letter, jobs: int, t
         raise InputOutputError(msg, f"{made} copies are out") from None
     finally:
         if letter.tracking.entry is not None and made:
-            count(store, letter.tracking.sender, letter.message, made)
+            count(store, letter.tracking.sender, {letter.message: made})
     return _say(letter, made, "", strict=request.strict)
 
 
@@ -186,7 +186,7 @@ class _Campaign:
                 raise InputOutputError(msg, "df -h; then the same command with --resume") from None
             if self.letter.tracking.entry is not None:
                 count_copies(
-                    self.store or default_path(), facts["sender"], facts["message"], made,
+                    self.store or default_path(), facts["sender"], {facts["message"]: made},
                     facts["id"],
                 )  # fmt: skip
             if self.is_folder and os.path.isdir(self.name):

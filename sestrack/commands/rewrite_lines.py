@@ -94,9 +94,8 @@ class _Filter:
 
     def count(self) -> None:
         """Count the copies, if that is asked for."""
-        if self.request.count:
-            for message, number in self.made.items():
-                count(self.store, self.tracking.sender, message, number)
+        if self.request.count and self.made:
+            count(self.store, self.tracking.sender, self.made)
 
 
 def _ids(tracking: Tracking) -> list[int]:

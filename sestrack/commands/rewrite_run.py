@@ -18,7 +18,7 @@ from sestrack.tokens import check_text
 from sestrack.tracking import How, Tracking, check_field, label
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from sestrack.commands.rewrite import Request
     from sestrack.rewrite import Template
@@ -58,6 +58,8 @@ def run(request: Request, store: str | None) -> int:
         for name in inputs:
             worst = _one(rewriter, name, alone=len(inputs) == 1) or worst
             step()
+    if request.count and rewriter.made:
+        count(store, rewriter.tracking.sender, rewriter.made)
     return worst
 
 
@@ -101,10 +103,11 @@ class _Rewriter:
 
     def __init__(self, request: Request, store: str | None) -> None:
         self.request = request
-        self.store = store
         self.tracking = Tracking.of(store, request.sender)
         self.how = how(request)
         self.minted = minted(request)
+        self.made: dict[str, int] = {}
+        """Copies made of each message."""
 
     def rewrite(self, name: str, data: bytes, kind: str) -> tuple[bytes, int]:
         """Rewrite; return the result, or the original with the reason said, and an exit code."""
@@ -119,8 +122,7 @@ class _Rewriter:
             from sestrack.commands.rewrite_report import report
 
             report(self.request.report, name, [(part[0], part[3]) for part in result.templates])
-        if self.request.count:
-            count(self.store, self.tracking.sender, result.label)
+        self.made[result.label] = self.made.get(result.label, 0) + 1
         return result.data, 0
 
     def _html(self, data: bytes) -> _Result:
@@ -252,14 +254,18 @@ def _finish(request: Request, name: str, data: bytes, result: bytes) -> int:
     return 0
 
 
-def count(store: str | None, sender: str, message: str, number: int = 1) -> None:
-    """Count copies as well as can be: a mail is not held up for it."""
+COUNT_SECONDS = 0.25
+"""How long counting waits for a busy store."""
+
+
+def count(store: str | None, sender: str, made: Mapping[str, int]) -> None:
+    """Count copies as well as can be, when they are out: no mail waits for it."""
     from sestrack.store import count_copies, default_path
 
     try:
-        count_copies(store or default_path(), sender, message, number)
+        count_copies(store or default_path(), sender, made, wait=COUNT_SECONDS)
     except SestrackError as error:
-        output.warn(f"the copy is not counted: {error.message}")
+        output.warn(f"{sum(made.values())} copies are not counted: {error.message}")
 
 
 # -- what is read and where it goes ----------------------------------------------------------

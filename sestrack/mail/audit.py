@@ -181,11 +181,11 @@ def _about_size(template: Template) -> Iterator[_Words]:
     grown = sum(
         len(hole.before) + len(COPY_TOKEN) + len(hole.after) - (hole.end - hole.start)
         for hole in template.holes
-        if hole.start < template.pixel_at
+        if hole.start <= template.pixel_at
     )
-    place = template.pixel_at + grown
-    if template.pixel_at >= 0 and place > GMAIL_OCTETS:
-        found = f"the pixel would stand at {place:,}, behind where Gmail cuts"
+    end = template.pixel_at + grown
+    if template.pixel_at >= 0 and end > GMAIL_OCTETS:
+        found = f"the pixel would end at {end:,}, behind where Gmail cuts"
         yield _ERROR, "pixel-cut", found, "sestrack rewrite --pixel top"
 
 
@@ -244,17 +244,25 @@ def _words(element: Any) -> str:
 def check_unharmed(data: bytes, template: Template, base: str) -> None:
     """Raise `BadInput` if more than links and the pixel differs after rewriting."""
     charset = template.encoding or declared_charset(data)
-    before, after = (_tree(document, charset) for document in (data, template.render(COPY_TOKEN)))
+    before = _tree(data, charset)
+    after, pruned = (_tree(template.render(COPY_TOKEN), charset) for _ in range(2))
     if before is None or after is None:
         return
-    _take_out_pixel(after, base)
-    for old, new in zip_longest(before.iter(), after.iter()):
-        if difference := _difference(old, new, base):
-            msg = f"a second parser sees more than links change: {difference}"
-            raise BadInput(msg, "mend the HTML there; sestrack check shows the links")
+    _take_out_pixel(after, base, prune=False)
+    _take_out_pixel(pruned, base, prune=True)
+    difference = _first_difference(before, after, base)
+    if difference and _first_difference(before, pruned, base):
+        msg = f"a second parser sees more than links change: {difference}"
+        raise BadInput(msg, "mend the HTML there; sestrack check shows the links")
 
 
-def _take_out_pixel(tree: Any, base: str) -> None:
+def _first_difference(before: Any, after: Any, base: str) -> str:
+    both = zip_longest(before.iter(), after.iter())
+    return next(filter(None, (_difference(old, new, base) for old, new in both)), "")
+
+
+def _take_out_pixel(tree: Any, base: str, *, prune: bool) -> None:
+    """Take the pixel out; with `prune` the body and paragraph too that libxml2 made for it."""
     pixel = base + COPY_TOKEN.decode()
     found = next((image for image in tree.iter("img") if image.get("src") == pixel), None)
     while found is not None:
@@ -264,8 +272,11 @@ def _take_out_pixel(tree: Any, base: str) -> None:
         else:
             parent.text = ((parent.text or "") + (found.tail or "")) or None
         parent.remove(found)
-        # libxml2 makes a body, or a paragraph, for the pixel where there was none
-        is_made = parent.tag in {"body", "p"} and not (len(parent) or parent.attrib or parent.text)
+        is_made = (
+            prune
+            and parent.tag in {"body", "p"}
+            and not (len(parent) or parent.attrib or parent.text)
+        )
         found = parent if is_made and parent.getparent() is not None else None
 
 

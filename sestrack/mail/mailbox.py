@@ -66,7 +66,7 @@ def maildir_files(path: str) -> Iterator[str]:
     for folder in ("new", "cur"):
         for name in sorted(os.listdir(os.path.join(path, folder))):
             if not name.startswith("."):
-                yield os.path.join(folder, name)
+                yield os.path.join(path, folder, name)
 
 
 def sized(name: str, size: int) -> str:

@@ -415,5 +415,5 @@ def _fold(text: bytes, column: int, pieces: list[bytes], line_end: bytes) -> int
 
 
 def _encode_quoted_printable(text: bytes) -> bytes:
-    """Encode what goes into a line; a space too, for it may come to stand last."""
-    return re.sub(rb"[^!-<>-~]", lambda octet: b"=%02X" % octet[0][0], text)
+    """Encode what goes into a line; it does not end in a space, which would have to be, too."""
+    return re.sub(rb"[^ -<>-~]", lambda octet: b"=%02X" % octet[0][0], text)

@@ -1,0 +1,148 @@
+"""`check` and `--verify`: a second reader looks at the mail."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from conftest import Program
+
+from sestrack.errors import BadInput
+from sestrack.mail.audit import GMAIL_OCTETS, check_unharmed
+from sestrack.rewrite import Hole, Wrapping, compile_html
+
+WRAPPING = Wrapping(
+    base=b"https://trace.example.com/",
+    seal=lambda number, _url: f"L{number}".encode(),
+    pixel="bottom",
+    copy_size=100,
+    is_ours=lambda _url: False,
+)
+
+
+def audit(program: Program, data: str, *options: str) -> tuple[int, dict[str, object]]:
+    """Check a mail; return the exit code and the codes found, with their severity and line."""
+    done = program("check", "-", "--json", *options, stdin=data.encode())
+    found = json.loads(done.stdout)
+    return done.returncode, {f["code"]: (f["severity"], f["line"]) for f in found["findings"]}
+
+
+@pytest.mark.parametrize(
+    ("html", "code", "severity", "line"),
+    [
+        (
+            '\n<a href="https://example.com/x">https://example.com/x</a>',
+            "text-is-url",
+            "warning",
+            2,
+        ),
+        ('<a href="https://example.com/">www.example.com</a>', "text-is-url", "warning", 1),
+        ('<a href="https://example.com/reset?token=1">Reset</a>', "one-time", "warning", 1),
+        ('<a href="https://example.com/x?signature=1">x</a>', "one-time", "warning", 1),
+        (
+            '<a href="https://example.com/preferences">Unsubscribe here</a>',
+            "tracked-unsubscribe",
+            "error",
+            1,
+        ),
+        ('<a href="https://example.com/abmelden">x</a>', "tracked-unsubscribe", "error", 1),
+        (f'<a href="https://example.com/{"x" * 1600}">x</a>', "too-long", "warning", 1),
+        ('<a href="https://example.com/{{id}}">x</a>', "placeholder", "note", 1),
+        ('<a href="http://example.com/">x</a>', "not-https", "note", 1),
+        ("x" * GMAIL_OCTETS, "clipped", "warning", 0),
+        ("x" * GMAIL_OCTETS + "</body>", "pixel-cut", "error", 0),
+    ],
+)
+def test_every_finding(program: Program, html: str, code: str, severity: str, line: int) -> None:
+    """It has a severity and a line; an error is exit 1; no store is needed."""
+    exit_code, found = audit(program, html)
+    assert found[code] == (severity, line)
+    assert exit_code == (1 if any(f[0] == "error" for f in found.values()) else 0)  # type: ignore[index]
+
+
+def test_a_good_mail(program: Program) -> None:
+    """Nothing is found, and the words a reader sees are told."""
+    data = b'<p><a href="https://example.com/">See <b>it</b></a> <a href="https://example.com/2"><img alt="Two"></a> <a href="mailto:a@example.com">write</a>'
+    done = program("check", "-", stdin=data)
+    assert done.returncode == 0
+    lines = [line.split("\t") for line in done.stdout.decode().splitlines()]
+    assert lines == [
+        ["line", "link", "why", "words", "URL"],
+        ["1", "wrapped", "http or https link", "See it", "https://example.com/"],
+        ["1", "wrapped", "http or https link", "[Two]", "https://example.com/2"],
+        ["1", "left", "neither http nor https", "write", "mailto:a@example.com"],
+    ]
+    assert done.stderr.decode().endswith("2 links would be wrapped, 1 left; no error\n")
+
+
+@pytest.mark.parametrize(
+    ("headers", "code", "severity"),
+    [
+        ("DKIM-Signature: v=1\nContent-Type: text/html", "signed", "error"),
+        ("Content-Type: text/html", "no-list-unsubscribe", "warning"),
+        ("Content-Type: text/plain", "no-html", "warning"),
+        ("Content-Type: multipart/signed; boundary=b", "signed", "error"),
+        ("Content-Type: text/html\nContent-Transfer-Encoding: base64", "left", "error"),
+    ],
+)
+def test_messages(program: Program, headers: str, code: str, severity: str) -> None:
+    """What the headers say."""
+    exit_code, found = audit(program, f"To: a@example.org\n{headers}\n\n<p>Hello!")
+    assert found[code][0] == severity  # type: ignore[index]
+    assert exit_code == (1 if severity == "error" else 0)
+
+
+def test_with_the_settings_of_a_sender(tracking: Program) -> None:
+    """Our own links are known; a sender domain that is not tracked is said."""
+    html = tracking.ok(
+        "rewrite", "--sender", "news.example.com", stdin=b'<a href="https://example.com/">x</a>'
+    )
+    done = tracking("check", "-", "--sender", "news.example.com", stdin=html.encode())
+    assert b"already a tracking URL of ours" in done.stdout
+    done = tracking("check", "-", "--sender", "other.example.org", stdin=html.encode())
+    assert b"untracked" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        '<!--[if mso]><v:rect href="https://v.example/"><a href="https://e.example/">x</a><![endif]--><p>',
+        "<table><tr><td><a href=https://e.example/>x</a>",
+        "<p>a</p></body></html>behind",
+        "{{> header}}<container></container>",
+        '<p a"b=1 href="x"><a href="https://e.example/">é',
+        "x",
+    ],
+)
+def test_unharmed(html: str) -> None:
+    """Links and pixel are no difference."""
+    check_unharmed(
+        html.encode(), compile_html(html.encode(), WRAPPING), "https://trace.example.com/"
+    )
+
+
+@pytest.mark.parametrize(
+    ("hole", "words"),
+    [
+        (Hole(3, 4, b"z", b""), "text"),
+        (Hole(0, 3, b"<div>", b""), "<p> became <div>"),
+        (Hole(13, 32, b"https://other.example/", b""), "href of <a>"),
+        (Hole(4, 4, b"<b></b>", b""), "became"),
+        (Hole(8, 8, b'class="x" ', b""), "attributes"),
+    ],
+)
+def test_harm_is_seen(hole: Hole, words: str) -> None:
+    """Whatever else differs is refused: here by a template that is wrong on purpose."""
+    data = b'<p>a <a href="https://e.example/">x</a></p>'
+    template = compile_html(data, WRAPPING._replace(pixel=""))
+    chunks = [data[: hole.start] + hole.before, data[hole.end :]]
+    broken = template._replace(chunks=[chunks[0] + chunks[1]])
+    with pytest.raises(BadInput, match=words):
+        check_unharmed(data, broken, "https://trace.example.com/")
+
+
+def test_verify_passes_real_mail(tracking: Program) -> None:
+    """What is not harmed goes out rewritten."""
+    data = b'<p>a <a href="https://e.example/">x</a></p></body>'
+    out = tracking.ok("rewrite", "--sender", "news.example.com", "--verify", stdin=data)
+    assert "https://trace.example.com/" in out

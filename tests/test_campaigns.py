@@ -1,0 +1,344 @@
+"""Campaigns: a template, a list, and what comes of an interruption."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from conftest import Program
+
+from sestrack.mail.recipients import open_list
+from sestrack.store import count_copies
+
+AT = "2026-06-01T08:00:00Z"
+PAGE = '<p>Grüße "<a href="https://example.com/?a=1&amp;b=2">x</a>\t</p></body>'
+SEND = ("rewrite", "letter.html", "--sender", "news.example.com", "--message", "june")
+
+
+@pytest.fixture
+def campaign(tracking: Program) -> Program:
+    """Give a template and a list of 3,000."""
+    (tracking.folder / "letter.html").write_text(PAGE, encoding="utf-8")
+    rows = [f'"Ada, {number}";ada{number}@example.org\n' for number in range(3000)]
+    (tracking.folder / "list.csv").write_text("name;email\n" + "".join(rows))
+    return tracking
+
+
+def copies(program: Program) -> dict[str, int]:
+    """Return the copies that were counted."""
+    with closing(sqlite3.connect(program.store)) as store:
+        return dict(store.execute("SELECT message, number FROM copies"))
+
+
+def test_json_lines_are_what_a_pipe_gives(campaign: Program) -> None:
+    """Each copy has the bytes that a single `rewrite` makes; they are counted."""
+    out = campaign.ok(*SEND, "--recipients", "list.csv", "--at", AT)
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["number"] for line in lines] == list(range(1, 3001))
+    assert lines[1234]["recipient"] == "ada1234@example.org"
+    one = campaign.ok(*SEND, "--recipient", "ada1234@example.org", "--at", AT)
+    assert lines[1234]["html"] == one
+    assert copies(campaign) == {"june": 3000}
+    line = campaign.ok("stats", "--json")
+    assert (
+        json.loads(line)[0] | {"message": "june", "copies": 3000, "open_rate": 0.0}
+        == json.loads(line)[0]
+    )
+
+
+def test_jobs_and_files_are_the_same(campaign: Program) -> None:
+    """Two processes, and a folder, give the same bytes."""
+    plan = (*SEND, "--recipients", "list.csv", "--at", AT)
+    campaign.ok(*plan, "-o", "one.jsonl")
+    campaign.ok(*plan, "-o", "two.jsonl", "--jobs", "2")
+    assert (campaign.folder / "one.jsonl").read_bytes() == (
+        campaign.folder / "two.jsonl"
+    ).read_bytes()
+    campaign.ok(*plan, "-o", "copies/", "--jobs", "2")
+    folder = campaign.folder / "copies"
+    index = (folder / "index.csv").read_text().splitlines()
+    lines = (campaign.folder / "one.jsonl").read_text().splitlines()
+    assert len(index) == 3000
+    for entry, line in zip(index, lines, strict=True):
+        name, recipient = entry.split(",")
+        copy = json.loads(line)
+        assert recipient == copy["recipient"]
+        assert (folder / name).read_text(encoding="utf-8") == copy["html"]
+    assert {path.name for path in campaign.folder.iterdir()} >= {"one.jsonl", "copies"}
+    assert not list(campaign.folder.glob("*.partial*"))
+
+
+def test_the_merge_gives_the_same_urls(campaign: Program) -> None:
+    """A template with the merge field and the column make what a campaign makes."""
+    merged = campaign.ok(*SEND, "--recipient-field", "{{sestrack}}")
+    column = campaign.ok(
+        "recipients", "list.csv", "--sender", "news.example.com", "--message", "june", "--at", AT
+    ).splitlines()
+    assert column[0] == "name;email;sestrack"
+    assert column[8].startswith('"Ada, 7";ada7@example.org;Q')
+    token = column[8].rpartition(";")[2]
+    out = campaign.ok(*SEND, "--recipients", "list.csv", "--at", AT)
+    assert json.loads(out.splitlines()[7])["html"] == merged.replace("{{sestrack}}", token)
+    assert copies(campaign) == {"june": 3000}
+
+
+def size_of(path: Path) -> int:
+    """Return how large a file is; 0 if it is not there, or not any more."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+@pytest.mark.parametrize("form", ["out.jsonl", "out/"])
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_an_interrupted_campaign_goes_on(campaign: Program, form: str, jobs: str) -> None:
+    """Killed at any moment and gone on with: the bytes, and the count, of one go."""
+    rows = "".join(f"ada{number}@example.org\n" for number in range(40_000))
+    (campaign.folder / "long.csv").write_text("recipient\n" + rows)
+    plan = (*SEND, "--recipients", "long.csv", "--jobs", jobs, "-o", form)
+    kills = 0
+    for _ in range(20):
+        child = subprocess.Popen(
+            [sys.executable, "-m", "sestrack", *plan, *(["--resume"] if kills else [])],
+            env=campaign.environment, cwd=campaign.folder, stderr=subprocess.PIPE,
+            start_new_session=True,
+        )  # fmt: skip
+        result = campaign.folder / f"{form.rstrip('/')}.partial"
+        growing = result / "index.csv" if form == "out/" else result
+        before = size_of(growing)
+        while child.poll() is None:
+            if size_of(growing) > before and kills < 4:
+                time.sleep(0.02)
+                os.killpg(child.pid, signal.SIGKILL)
+                kills += 1
+                break
+        child.communicate()
+        if child.returncode == 0:
+            break
+    assert child.returncode == 0
+    assert kills
+    assert copies(campaign) == {"june": 40_000}
+    if form == "out.jsonl":
+        lines = (campaign.folder / form).read_text().splitlines()
+        assert [json.loads(line)["number"] for line in lines] == list(range(1, 40_001))
+        htmls = {json.loads(line)["html"] for line in lines}
+        first = json.loads(lines[0])["html"]
+        facts = json.loads(
+            campaign.ok("inspect", first.partition('href="')[2].partition('"')[0], "--json")
+        )
+        whole = campaign.ok(*SEND, "--recipients", "long.csv", "--at", facts["minted_at"])
+        assert whole.splitlines() == lines
+        assert len(htmls) == 40_000
+    else:
+        assert len((campaign.folder / "out" / "index.csv").read_text().splitlines()) == 40_000
+        assert sum(1 for _ in (campaign.folder / "out").glob("*/*.html")) == 40_000
+    assert not list(campaign.folder.glob("*.partial*"))
+
+
+def test_what_would_not_be_the_same_is_refused(campaign: Program) -> None:
+    """An unfinished campaign is neither overwritten nor gone on with as another."""
+    plan = (*SEND, "--recipients", "list.csv", "-o", "out.jsonl")
+    campaign.ok(*plan)
+    (campaign.folder / "out.jsonl").rename(campaign.folder / "out.jsonl.partial")
+    facts = {"id": "x", "minted": 1780300800, "sender": "news.example.com", "message": "june", "trace_domain": "trace.example.com", "key": 1, "template": "other", "recipients": str(campaign.folder / "list.csv"), "column": ""}  # fmt: skip
+    (campaign.folder / "out.jsonl.partial.json").write_text(json.dumps(facts))
+    done = campaign(*plan)
+    assert done.returncode == 1
+    assert b"was interrupted" in done.stderr
+    done = campaign(*plan, "--resume")
+    assert done.returncode == 1
+    assert b"had another template" in done.stderr
+    (campaign.folder / "out.jsonl.partial.json").write_text("{")
+    assert campaign(*plan, "--resume").returncode == 65
+
+
+def test_a_campaign_goes_on_under_its_key(campaign: Program) -> None:
+    """Rotating between interruption and going on changes no copy."""
+    plan = (*SEND, "--recipients", "list.csv", "-o", "out.jsonl")
+    campaign.ok(*plan, "--at", AT)
+    whole = (campaign.folder / "out.jsonl").read_bytes()
+    # as a kill would leave it
+    code = (
+        "import sestrack.commands.rewrite_campaign as c, sys, os\n"
+        "def die(*a): os._exit(9)\nc.count_copies = die\n"
+        f"sys.argv = ['sestrack', *{list(plan)!r}, '--at', {AT!r}]\n"
+        "from sestrack.cli import main\nmain()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=campaign.environment, cwd=campaign.folder, check=False
+    )
+    assert done.returncode == 9
+    campaign.ok("keys", "rotate")
+    partial = campaign.folder / "out.jsonl.partial"
+    partial.write_bytes(partial.read_bytes()[: len(whole) // 2])
+    campaign.ok(*plan, "--resume")
+    assert (campaign.folder / "out.jsonl").read_bytes() == whole
+    assert copies(campaign) == {"june": 6000}
+
+
+def test_counting_twice_counts_once(campaign: Program) -> None:
+    """A campaign says how many there are by now."""
+    for number in (10, 10, 25):
+        count_copies(str(campaign.store), "news.example.com", {"may": number}, "id")
+    assert copies(campaign)["may"] == 25
+
+
+def test_a_single_pipe_counts_when_told(campaign: Program) -> None:
+    """--count counts; a store that is busy does not hold the mail up."""
+    for _ in range(3):
+        campaign.ok(*SEND, "--count")
+    assert copies(campaign) == {"june": 3}
+    with closing(sqlite3.connect(campaign.store)) as busy:
+        busy.execute("BEGIN IMMEDIATE")
+        begun = time.monotonic()
+        done = campaign(*SEND, "--count")
+        assert done.returncode == 0
+        assert b"are not counted" in done.stderr
+        assert time.monotonic() - begun < 4
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "recipients"),
+    [
+        ("recipient,email\na,b\n", "", ["a"]),
+        ("name,Email\na,b\n", "", ["b"]),
+        ("id;name\r\n1;x\r\n\r\n2;y\r\n", "", ["1", "2"]),
+        ("a@example.org\nb@example.org\n", "", ["a@example.org", "b@example.org"]),
+        ("x,a@example.org\ny,b@example.org", "", ["a@example.org", "b@example.org"]),
+        ('\ufeffname,email\n"two\nlines",b@example.org\n', "", ["b@example.org"]),
+        ("a\tb\n1\t2\n", "b", ["2"]),
+    ],
+)
+def test_lists(tmp_path: Path, text: str, column: str, recipients: list[str]) -> None:
+    """Comma, semicolon, tab; a mark; with and without a heading; nothing of a line is lost."""
+    path = tmp_path / "list.csv"
+    path.write_text(text, encoding="utf-8", newline="")
+    with open_list(str(path), column) as found:
+        rows = list(found.rows)
+    assert [row.recipient for row in rows] == recipients
+    assert [row.number for row in rows] == list(range(1, len(rows) + 1))
+    joined = found.heading + "".join(row.raw for row in rows)
+    assert joined.replace("\r\n", "") == text.removeprefix("\ufeff").replace("\r\n", "")
+
+
+@pytest.mark.parametrize(
+    ("data", "words", "code"),
+    [
+        (b"", "is empty", 65),
+        (b"email\na@example.org\n\xff\n", "not UTF-8", 65),
+        (b"email,x\n,1\n", "line 2: the recipient is empty", 65),
+        (b"email\n" + b"a" * 300 + b"\n", "line 2: the recipient", 65),
+        (b'email\n"a\n', "line 2", 65),
+        (b"name,x\n1,2\n", "no column 'email'; it has name, x", 66),
+    ],
+)
+def test_bad_lists_are_found_before_a_copy_is_made(
+    campaign: Program, data: bytes, words: str, code: int
+) -> None:
+    """The line is named; no output appears."""
+    (campaign.folder / "bad.csv").write_bytes(data)
+    column = ["--column", "email"] if code == 66 else []
+    done = campaign(*SEND, "--recipients", "bad.csv", *column, "-o", "out.jsonl")
+    assert (done.returncode, done.stdout) == (code, b"")
+    assert words in done.stderr.decode()
+    assert not list(campaign.folder.glob("out.jsonl*"))
+    assert copies(campaign) == {}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--recipients", "list.csv", "--recipient", "x"],
+        ["--recipients", "list.csv", "--recipient-field", "x"],
+        ["--recipients", "list.csv", "--jsonl"],
+        ["--recipients", "list.csv", "--in-place"],
+        ["--recipients", "list.csv", "--resume"],
+        ["--recipients", "list.csv", "--jobs", "many"],
+        ["--recipients", "list.csv", "other.html"],
+        ["--resume"],
+        ["--jobs", "2"],
+        ["--jsonl"],
+    ],
+)
+def test_what_does_not_go_together(campaign: Program, options: list[str]) -> None:
+    """It is said, with what to type instead."""
+    done = campaign(*SEND, *options)
+    assert done.returncode == 2, done
+    assert b"hint: " in done.stderr
+
+
+def test_a_full_disk_can_be_gone_on_with(campaign: Program) -> None:
+    """What is written stays, and the rest comes when there is room."""
+    words = f"ulimit -f 200; exec {sys.executable} -m sestrack {' '.join(SEND)} --recipients list.csv -o out.jsonl"
+    done = subprocess.run(
+        ["bash", "-c", words], env=campaign.environment, cwd=campaign.folder,
+        capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 74, done.stderr
+    assert b"--resume" in done.stderr
+    assert not (campaign.folder / "out.jsonl").exists()
+    campaign.ok(*SEND, "--recipients", "list.csv", "-o", "out.jsonl", "--resume")
+    assert len((campaign.folder / "out.jsonl").read_text().splitlines()) == 3000
+    assert copies(campaign) == {"june": 3000}
+
+
+def test_untracked_campaigns(campaign: Program) -> None:
+    """The copies are the original, and nothing is counted."""
+    campaign.ok("settings", "disable")
+    done = campaign(*SEND, "--recipients", "list.csv")
+    assert done.returncode == 0
+    assert {json.loads(line)["html"] for line in done.stdout.splitlines()} == {PAGE}
+    assert b"untracked" in done.stderr
+    assert copies(campaign) == {}
+    assert campaign(*SEND, "--recipients", "list.csv", "--strict").returncode == 1
+
+
+def test_jsonl_is_a_filter_kept_open(campaign: Program) -> None:
+    """A line is answered before the next is asked; settings are seen; a bad line stays."""
+    command = [
+        sys.executable,
+        "-m",
+        "sestrack",
+        "rewrite",
+        "--jsonl",
+        "--sender",
+        "news.example.com",
+        "--count",
+    ]
+    with subprocess.Popen(
+        command, env=campaign.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, bufsize=0,
+    ) as child:  # fmt: skip
+        assert child.stdin
+        assert child.stdout
+
+        def ask(line: str) -> str:
+            child.stdin.write(line.encode() + b"\n")
+            return child.stdout.readline().decode()
+
+        first = json.loads(
+            ask(json.dumps({"html": PAGE, "recipient": "ada@example.org", "more": [1]}))
+        )
+        assert "https://trace.example.com/" in first["html"]
+        assert (first["recipient"], first["more"]) == ("ada@example.org", [1])
+        assert ask("{nonsense") == "{nonsense\n"
+        assert ask('{"html": 1}') == '{"html": 1}\n'
+        campaign.ok("settings", "disable")
+        time.sleep(0.3)
+        assert json.loads(ask(json.dumps({"html": PAGE})))["html"] == PAGE
+        child.stdin.close()
+        assert child.stderr
+        words = child.stderr.read().decode()
+    assert "line 2: it is not JSON" in words
+    assert "untracked" in words
+    assert child.returncode == 65
+    assert sum(copies(campaign).values()) == 1

@@ -1,0 +1,475 @@
+"""Whole messages and mailboxes: judged by the standard library's `email`, and byte by byte."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import email
+import mailbox
+import quopri
+import re
+from pathlib import Path
+
+import pytest
+from conftest import Program
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sestrack.mail import message as messages
+from sestrack.mail import mime
+from sestrack.rewrite import Reason, Wrapping, compile_text
+from sestrack.tokens import Copy, Key, LinkSealer, seal_copy
+
+KEY = Key.from_secret(1, bytes(range(64)))
+COPY = seal_copy(KEY, "trace.example.com", Copy("news.example.com", "june", "ada@example.org", 1))
+WRAPPING = Wrapping(
+    base=b"https://trace.example.com/",
+    seal=LinkSealer.of(KEY, "trace.example.com", "news.example.com", "june").seal,
+    pixel="bottom",
+    copy_size=len(COPY),
+    is_ours=lambda _url: False,
+)
+PAGE = b'<p>Gr\xc3\xbc\xc3\x9fe <a href="https://example.com/?a=1&amp;b=2">x</a></p>\n</body>\n'
+REWRITE = ("rewrite", "--sender", "news.example.com", "--message", "june")
+
+
+def rewritten(data: bytes, *, plain: bool = False) -> messages.Rewritten:
+    """Rewrite a message."""
+    message = mime.read(data)
+    found = messages.contents(message, plain=plain)
+    if reason := messages.untouchable(message, found):
+        return messages.Rewritten(data, [], reason)
+    return messages.rewrite(message, found, WRAPPING, COPY)
+
+
+def check_only_parts_changed(before: bytes, done: messages.Rewritten) -> None:
+    """Octet by octet: what is not a rewritten part is as it was; what is, is as was meant."""
+    old, new = mime.read(before), mime.read(done.data)
+    changed = {part.number: (data, template) for part, data, template in done.parts}
+    at_old = at_new = 0
+    for a, b in zip(old.parts, new.parts, strict=True):
+        assert before[at_old : a.start] == done.data[at_new : b.start]
+        raw = done.data[b.start : b.end]
+        if a.number in changed:
+            data, template = changed[a.number]
+            assert mime.decode(raw, b.encoding) == template.render(COPY)
+            rest = 0
+            for hole in template.holes:
+                kept = data[rest : hole.start]
+                assert template.render(COPY).count(kept)
+                rest = hole.end
+        else:
+            assert raw == before[a.start : a.end]
+        at_old, at_new = a.end, b.end
+    assert before[at_old:] == done.data[at_new:]
+
+
+def pages(data: bytes) -> list[bytes]:
+    """Return the HTML of a message, as the standard library reads it."""
+    found = email.message_from_bytes(data)
+    return [
+        part.get_payload(decode=True)  # type: ignore[misc]
+        for part in found.walk()
+        if part.get_content_type() == "text/html"
+    ]
+
+
+def a_message(body: bytes, *headers: str, eol: bytes = b"\n") -> bytes:
+    """Make a message."""
+    head = [
+        "From: news@news.example.com",
+        "To: Ada <ada@example.org>",
+        "MIME-Version: 1.0",
+        *headers,
+    ]
+    return eol.join(line.encode() for line in head) + eol + eol + body
+
+
+def encoded(page: bytes, encoding: str, eol: bytes) -> bytes:
+    """Encode a body."""
+    page = page.replace(b"\n", eol)
+    if encoding == "base64":
+        return eol.join(base64.encodebytes(page).splitlines()) + eol
+    if encoding == "quoted-printable":
+        return binascii.b2a_qp(page, istext=True)
+    return page
+
+
+@pytest.mark.parametrize("eol", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("encoding", ["7bit", "8bit", "base64", "quoted-printable"])
+def test_every_encoding(encoding: str, eol: bytes) -> None:
+    """The part is rewritten in its own encoding; a message of one part, and of two."""
+    header = (
+        f"Content-Type: text/html; charset=utf-8{eol.decode()}Content-Transfer-Encoding: {encoding}"
+    )
+    alone = a_message(encoded(PAGE, encoding, eol), header, eol=eol)
+    inner = header.encode() + eol + eol + encoded(PAGE, encoding, eol)
+    both = a_message(
+        eol.join((b"preamble", b"--b", b"Content-Type: text/plain", b"", b"https://example.com/", b"--b",
+                  inner + b"--b--", b"epilogue", b"")),
+        'Content-Type: multipart/alternative;\n\tboundary="b"'.replace("\n", eol.decode()), eol=eol,
+    )  # fmt: skip
+    for data in (alone, both):
+        done = rewritten(data)
+        assert done.untracked == ""
+        check_only_parts_changed(data, done)
+        (page,) = pages(done.data)
+        assert page.count(b"https://trace.example.com/" + COPY) == 2
+        assert b"Gr\xc3\xbc\xc3\x9fe " in page
+        assert all(
+            len(line) <= 76 + len(eol)
+            for line in done.data.splitlines(keepends=True)
+            if encoding == "quoted-printable" and b"Content" not in line
+        )
+        assert done.data.count(b"\r\n") == (done.data.count(b"\n") if eol == b"\r\n" else 0)
+
+
+def test_quoted_printable_keeps_its_lines() -> None:
+    """Only the lines of a link change; soft breaks, odd escapes and case stay as they were."""
+    body = b'=3cp>odd =\n= lower=c3=a9 \t\n<a href=3D"https://exam=\nple.com/">x</a>=20\nlast ==\n'
+    data = a_message(body, "Content-Type: text/html", "Content-Transfer-Encoding: quoted-printable")
+    done = rewritten(data)
+    lines = done.data.partition(b"\n\n")[2].splitlines()
+    assert lines[:2] == [b"=3cp>odd =", b"= lower=c3=a9 \t"]
+    assert lines[2].startswith(b'<a href=3D"https://trace.example.com/')
+    assert [line for line in lines if line.endswith(b'">x</a>=20')]
+    assert done.parts[0].template.decisions[0].url == "https://example.com/"
+    check_only_parts_changed(data, done)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "words"),
+    [
+        ("multipart/signed; boundary=b", b"--b\nContent-Type: text/html\n\n<p>\n--b--\n", "signed"),
+        ("multipart/encrypted; boundary=b", b"--b\n\n--b--\n", "encrypted"),
+        ("application/pkcs7-mime; smime-type=signed-data", b"MIIB", "encrypted"),
+        ("multipart/report; boundary=b", b"--b\nContent-Type: text/html\n\n<p>\n--b--\n", "report"),
+        ("multipart/mixed; boundary=b", b"--b\nContent-Type: text/html\n\n<p>\n", "no closing boundary"),
+        ("multipart/mixed", b"--b\nContent-Type: text/html\n\n<p>\n--b--", "damaged"),
+        ("text/plain", b"https://example.com/", "no HTML part"),
+        ("text/calendar", b"BEGIN:VCALENDAR", "no HTML part"),
+        ("text/x-amp-html", b"<html amp4email>", "no HTML part"),
+        ("message/rfc822", b"Content-Type: text/html\n\n<p>", "no HTML part"),
+        ("multipart/digest; boundary=b", b"--b\n\nContent-Type: text/html\n\n<p>\n--b--", "no HTML part"),
+        ("text/html\nContent-Disposition: attachment", b"<p>", "attachment"),
+        ("text/html\nContent-Disposition: inline; filename=x.html", b"<p>", "attachment"),
+        ("text/html\nContent-Transfer-Encoding: base64", b"PHA+\n!\n", "damaged"),
+        ("text/html\nContent-Transfer-Encoding: x-uuencode", b"begin", "not known"),
+        ("text/html; charset=utf-7", b"+ADw-p+AD4-", "superset of ASCII"),
+        ("text/html; charset=cp037", b"\x4c\x97\x6e", "superset of ASCII"),
+        ("text/html\nContent-Type: text/plain", b"<p>", "contradict"),
+        ("text/html", b"-----BEGIN PGP SIGNED MESSAGE-----\n<p>", "signed"),
+        ("text/html", b"", "empty"),
+        ("text/html\nDKIM-Signature: v=1", b"<p>", "DKIM-Signature"),
+        # the library's reader of RFC 2231 raises on this (found by fuzzing)
+        ("text/html; charset*=\0'x'y", b"", "empty"),
+    ],
+)  # fmt: skip
+def test_what_is_never_touched(tracking: Program, kind: str, body: bytes, words: str) -> None:
+    """It goes out as it came, exit 0, and stderr says why; --strict is 1."""
+    data = a_message(body, f"Content-Type: {kind}")
+    assert words in rewritten(data).untracked
+    for strict, code in ([], 0), (["--strict"], 1):
+        done = tracking(*REWRITE, *strict, stdin=data)
+        assert (done.returncode, done.stdout) == (code, data)
+        assert words in done.stderr.decode()
+
+
+def test_a_boundary_that_begins_like_another() -> None:
+    """Lines that only look like a boundary part nothing."""
+    inner = b"--b-inner\nContent-Type: text/html\n\n--bogus\n<a href=https://example.com/>\n--b-inner--\n"
+    data = a_message(
+        b"--b\nContent-Type: multipart/related; boundary=b-inner\n\n" + inner + b"--b--\n",
+        "Content-Type: multipart/mixed; boundary=b",
+    )
+    done = rewritten(data)
+    assert [part.part.number for part in done.parts] == ["1.1"]
+    check_only_parts_changed(data, done)
+
+
+def test_what_would_break_the_structure_is_not_done() -> None:
+    """A line end for the pixel would make a boundary of what stands before it."""
+    page = b"<p>\n--b</body>" + b"x" * 980 + b"\n<a href=https://example.com/>"
+    data = a_message(
+        b"--b\nContent-Type: text/html\n\n" + page + b"\n--b--\n",
+        "Content-Type: multipart/mixed; boundary=b",
+    )
+    done = rewritten(data)
+    assert done.data == data
+    assert "changes how the message is read" in done.untracked
+
+
+def test_no_line_becomes_too_long() -> None:
+    """In 7bit a link stays, and the pixel gets a line of its own; a URL of several lines is one."""
+    link = b'<a href="https://example.com/">x</a>'
+    for page in (
+        b"x" * 700 + link * 3 + b"</body>",
+        b"x" * 950 + b"</body>",
+        # a URL over two lines makes one of them, for itself and for the pixel (both found by fuzzing)
+        b"%s<a href='https://e.example/%s\n%s'>%s"
+        % (b"x" * 300, b"y" * 300, b"y" * 300, b"z" * 400),
+        b"%s<a href='https://e.example/\ny'>%s</body>" % (b"x" * 400, b"z" * 350),
+    ):
+        done = rewritten(a_message(page, "Content-Type: text/html"))
+        assert max(map(len, done.data.split(b"\n"))) <= 998
+        assert COPY in done.data
+        check_only_parts_changed(a_message(page, "Content-Type: text/html"), done)
+    reasons = [
+        d.reason
+        for d in rewritten(a_message(b"x" * 700 + link * 3, "Content-Type: text/html"))
+        .parts[0]
+        .template.decisions
+    ]
+    assert reasons == [Reason.WRAPPED, Reason.LONG_LINE, Reason.LONG_LINE]
+    long = a_message(b"x" * 1200 + link, "Content-Type: text/html")
+    assert rewritten(long).parts[0].template.decisions[0].reason is Reason.WRAPPED
+
+
+def test_several_parts_are_numbered_through() -> None:
+    """Two HTML parts: links counted on, one pixel; List-Unsubscribe is left."""
+    part = b'Content-Type: text/html\n\n<a href="https://example.com/a"><a href="https://example.com/out">\n'
+    data = a_message(
+        b"--b\n" + part + b"--b\n" + part + b"--b--\n",
+        "Content-Type: multipart/mixed; boundary=b",
+        "List-Unsubscribe: <mailto:out@example.com>,\n <https://example.com/out>",
+    )
+    done = rewritten(data)
+    assert done.data.count(b"<img ") == 1
+    reasons = [[decision.reason for decision in part.template.decisions] for part in done.parts]
+    assert reasons == [[Reason.WRAPPED, Reason.UNSUBSCRIBE]] * 2
+    urls = re.findall(rb"https://trace[^\"]*/([^/\"]+)\"", done.data)
+    assert len(set(urls)) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "urls"),
+    [
+        ("See https://example.com/a.", ["https://example.com/a"]),
+        ("(https://example.com/a_(b))", ["https://example.com/a_(b)"]),
+        ("<https://example.com/a?x=1&y=2>", ["https://example.com/a?x=1&y=2"]),
+        ('"http://example.com/", or HTTPS://EXAMPLE.COM/!', ["http://example.com/", "HTTPS://EXAMPLE.COM/"]),
+        ("xhttps://example.com/ ftp://example.com/", []),
+        ("https://example.com/日本", []),
+        ("https://example.com/{{name}} https://example.com/unsubscribe", []),
+        ("https:// http://.", []),
+    ],
+)  # fmt: skip
+def test_urls_in_plain_text(text: str, urls: list[str]) -> None:
+    """Exactly the URL; what ends a sentence is not part of it."""
+    template = compile_text(text.encode(), WRAPPING)
+    wrapped = [d for d in template.decisions if d.reason is Reason.WRAPPED]
+    assert [decision.url for decision in wrapped] == urls
+    out = template.render(COPY).decode()
+    for url in urls:
+        text = text.replace(url, "U", 1)
+    assert re.sub(r"https://trace\.example\.com/[A-Za-z0-9_~]+/[A-Za-z0-9_~]+", "U", out) == text
+
+
+def test_plain_parts_on_demand(tracking: Program) -> None:
+    """--plain wraps the text part too."""
+    data = a_message(b"See https://example.com/a.\n", "Content-Type: text/plain")
+    assert tracking(*REWRITE, stdin=data).stdout == data
+    out = tracking(*REWRITE, "--plain", stdin=data).stdout
+    assert re.search(rb"\n\nSee https://trace\.example\.com/\S+/\S+[^.]\.\n\Z", out)
+
+
+@pytest.mark.parametrize(
+    ("headers", "options", "recipient"),
+    [
+        ([], [], "ada@example.org"),
+        ([], ["--recipient", "x-17"], "x-17"),
+        (["X-Who: <eve@example.org>"], ["--recipient-header", "x-who"], "eve@example.org"),
+        (["X-Who: 4711"], ["--recipient-header", "X-Who"], "4711"),
+        (["Cc: Ada again <ada@example.org>"], [], "ada@example.org"),
+    ],
+)
+def test_who_the_recipient_is(
+    tracking: Program, headers: list[str], options: list[str], recipient: str
+) -> None:
+    """The only address, or what is named."""
+    data = a_message(PAGE, "Content-Type: text/html", *headers)
+    out = tracking(*REWRITE, *options, stdin=data).stdout.decode()
+    url = out.partition('href="')[2].partition('"')[0]
+    assert f"recipient\t{recipient}\n" in tracking.ok("inspect", url)
+
+
+@pytest.mark.parametrize(
+    ("headers", "options", "words"),
+    [
+        (["Cc: bob@example.org"], [], "2 addresses"),
+        ([], ["--recipient-header", "X-Who"], "is not in the message"),
+        ([], ["--message-header", "X-Campaign", "--message", ""], "is not in the message"),
+        (["X-Campaign: a", "X-Campaign: b"], ["--message-header", "X-Campaign", "--message", ""], "stands 2 times"),
+    ],
+)  # fmt: skip
+def test_no_wrong_name(
+    tracking: Program, headers: list[str], options: list[str], words: str
+) -> None:
+    """Where nobody can be named for sure it is an error, and the mail goes out as it came."""
+    data = a_message(PAGE, "Content-Type: text/html", *headers)
+    done = tracking(*REWRITE, *options, stdin=data)
+    assert (done.returncode, done.stdout) == (2, data)
+    assert words in done.stderr.decode()
+
+
+def test_the_label(tracking: Program) -> None:
+    """From a header, decoded; else a hash that other headers do not change."""
+    send = ("rewrite", "--sender", "news.example.com")
+    labels = []
+    for options, headers in (
+        (["--message-header", "X-Campaign"], ["X-Campaign: =?utf-8?q?J=C3=BAn?="]),
+        ([], ["Date: today"]),
+        ([], ["Message-ID: <1@example.com>"]),
+    ):
+        data = a_message(PAGE, "Content-Type: text/html", *headers)
+        out = tracking(*send, *options, stdin=data).stdout.decode()
+        facts = tracking.ok("inspect", out.partition('href="')[2].partition('"')[0], "--json")
+        labels.append(re.findall(r'"message": "(.*)"', facts)[0])
+    assert labels[0] == "Jún"
+    assert labels[1] == labels[2]
+    assert re.fullmatch(r"[0-9a-f]{12}", labels[1])
+
+
+def an_mbox() -> bytes:
+    """Make an mbox of three: HTML, plain, HTML without a closing tag and two addresses."""
+    page = a_message(b"<a href=https://example.com/>\n\n>From here\n", "Content-Type: text/html")
+    other = page.replace(b"ada@", b"bob@")
+    line = b"From news@news.example.com Mon Jun  1 08:00:00 2026\n"
+    return b"\n".join((line + page, line + a_message(b"hello\n"), line + other))
+
+
+def test_an_mbox(tracking: Program, tmp_path: Path) -> None:
+    """Message by message, to each recipient; what parts them stays."""
+    data = an_mbox()
+    done = tracking(*REWRITE, stdin=data)
+    assert done.returncode == 0
+    assert b"message 2: untracked: it has no HTML part" in done.stderr
+    file = tmp_path / "out.mbox"
+    file.write_bytes(done.stdout)
+    box = mailbox.mbox(file)
+    assert len(box) == 3
+    box.close()
+    urls = re.findall(rb"href=(https://trace[^>]+)>", done.stdout)
+    names = [
+        tracking.ok("inspect", url.decode()).split("recipient\t")[1].split("\n")[0] for url in urls
+    ]
+    assert names == ["ada@example.org", "bob@example.org"]
+    stripped = re.sub(rb"\n<img[^>]*>\n?|<img[^>]*>", b"", done.stdout)
+    for url in urls:
+        stripped = stripped.replace(url, b"https://example.com/")
+    assert stripped == data
+
+
+def test_a_bad_message_in_an_mbox_stays(tracking: Program) -> None:
+    """One cannot be named: it stays, the others are rewritten, the exit code tells."""
+    data = an_mbox().replace(b"To: Ada <ada@example.org>", b"To: a@example.org, b@example.org", 1)
+    done = tracking(*REWRITE, stdin=data)
+    assert done.returncode == 2
+    assert b"message 1: the message goes to 2 addresses" in done.stderr
+    assert done.stdout.count(b"href=https://trace.example.com/") == 1
+
+
+def test_a_maildir(tracking: Program, tmp_path: Path) -> None:
+    """In place and into another; the size in a name stays true."""
+    box = mailbox.Maildir(tmp_path / "box")
+    box.add(a_message(PAGE, "Content-Type: text/html; charset=utf-8"))
+    (path,) = (tmp_path / "box" / "new").iterdir()
+    size = path.stat().st_size
+    named = path.with_name(f"1.M1P1.host,S={size},W={size + 9}")
+    path.rename(named)
+    (tmp_path / "other").mkdir()
+    tracking.ok(*REWRITE, str(tmp_path / "box"), "--output", str(tmp_path / "other"))
+    (copy,) = (tmp_path / "other" / "new").iterdir()
+    assert copy.name == f"1.M1P1.host,S={copy.stat().st_size}"
+    assert named.stat().st_size == size
+    tracking.ok(*REWRITE, str(tmp_path / "box"), "--in-place")
+    (changed,) = (tmp_path / "box" / "new").iterdir()
+    assert changed.name == copy.name
+    assert list((tmp_path / "box" / "tmp").iterdir()) == []
+
+
+def test_folders_and_types(tracking: Program, tmp_path: Path) -> None:
+    """An .eml in a folder is rewritten; --type says what is not recognised."""
+    folder = tmp_path / "mails"
+    folder.mkdir()
+    (folder / "a.eml").write_bytes(a_message(PAGE, "Content-Type: text/html; charset=utf-8"))
+    tracking.ok(*REWRITE, str(folder), "--in-place")
+    assert b"https://trace.example.com/" in (folder / "a.eml").read_bytes()
+    odd = b"X-Odd: 1\nContent-Kind: x\nContent-type: text/html\n\n" + PAGE
+    assert COPY[:1] in tracking(*REWRITE, "--type", "message", stdin=odd).stdout
+    done = tracking(*REWRITE, "--type", "html", stdin=a_message(PAGE))
+    assert (done.returncode, done.stdout) == (65, a_message(PAGE))
+    done = tracking(*REWRITE, "--type", "mbox", stdin=a_message(PAGE))
+    assert (done.returncode, done.stdout) == (65, a_message(PAGE))
+
+
+def test_the_report_names_the_part(tracking: Program, tmp_path: Path) -> None:
+    """Spans are of the decoded part."""
+    data = a_message(
+        b"--b\nContent-Type: text/html\n\n" + PAGE + b"--b--\n",
+        "Content-Type: multipart/mixed; boundary=b",
+    )
+    tracking.ok(*REWRITE, "--verify", "--report", str(tmp_path / "r"), stdin=data)
+    line = (tmp_path / "r").read_text()
+    assert '"part": "1"' in line
+    assert f'"start": {PAGE.index(b"https:")}' in line
+
+
+PIECES = ["<p>x", "</p>", '<a href="https://e.example/?a=1&amp;b=2">', "<a href=https://e.example/x>", "é ", "日本", "=3D", "=", "..", "\n.", "\nFrom me", "  \n", "\t\n", '<!--[if mso]><v:rect href="https://v.example/"><![endif]-->', "</body>", "</html>", "\n\n", "--b1", "\n--b1x\n", "x" * 80, "x " * 600, '"', "'", ">", '<a title="', "https://e.example/"]  # fmt: skip
+
+
+@st.composite
+def nasty(draw: st.DrawFn, depth: int = 0) -> bytes:
+    """Make an entity of nasty pieces."""
+    eol = b"\n"
+    if depth < 2 and draw(st.integers(0, 3)) == 0:
+        boundary = draw(st.sampled_from(["b1", "b1x", "=_b 2", "'()+_,-./:=?"]))
+        kind = draw(st.sampled_from(["mixed", "alternative", "signed", "report", "digest"]))
+        parts = draw(st.lists(nasty(depth=depth + 1), max_size=3))
+        body = b"".join(b"--" + boundary.encode() + eol + part + eol for part in parts)
+        end = draw(
+            st.sampled_from(
+                [
+                    b"--" + boundary.encode() + b"--\n",
+                    b"",
+                    b"--" + boundary.encode() + b"-- \nepilogue",
+                ]
+            )
+        )
+        return f'Content-Type: multipart/{kind}; boundary="{boundary}"\n\n'.encode() + body + end
+    text = "".join(draw(st.lists(st.sampled_from(PIECES), max_size=20)))
+    charset = draw(st.sampled_from(["utf-8", "iso-8859-1", "shift_jis", "utf-7", "x-unknown"]))
+    data = text.encode(charset if charset == "shift_jis" else "utf-8", "replace")
+    encoding = draw(
+        st.sampled_from(["7bit", "8bit", "base64", "quoted-printable", "Base64", "x-uu"])
+    )
+    if encoding.lower() == "base64":
+        data = base64.encodebytes(data) + draw(st.sampled_from([b"", b"", b"!!", b"\n-- \nfooter"]))
+    elif encoding == "quoted-printable":
+        data = draw(st.sampled_from([quopri.encodestring, binascii.b2a_qp]))(data)
+    kind = draw(st.sampled_from(["text/html", "TEXT/HTML", "text/plain"]))
+    head = f"Content-Type: {kind}; charset={charset}\nContent-Transfer-Encoding: {encoding}\n"
+    return (
+        head.encode()
+        + draw(st.sampled_from([b"", b"", b"Content-Disposition: attachment\n"]))
+        + eol
+        + data
+    )
+
+
+@settings(max_examples=400, deadline=None)
+@given(nasty())
+def test_messages_of_nasty_parts(entity: bytes) -> None:
+    """Whatever it is: headers and other parts are as `email` read them before."""
+    data = b"From: a@example.com\nTo: b@example.org\nMIME-Version: 1.0\n" + entity
+    done = rewritten(data)
+    if done.data == data:
+        return
+    check_only_parts_changed(data, done)
+    before, after = email.message_from_bytes(data), email.message_from_bytes(done.data)
+    leaves = [[p for p in m.walk() if not p.is_multipart()] for m in (before, after)]
+    for old, new in zip(*leaves, strict=True):
+        assert old.items() == new.items()
+        if old.get_payload(decode=True) != new.get_payload(decode=True):
+            assert old.get_content_type() == "text/html"
+            assert not old.get_filename()
