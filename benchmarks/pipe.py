@@ -35,25 +35,31 @@ ROW = (
 )
 
 
+def set_up(folder: Path) -> str:
+    """Make a store that tracks news.example.com; return the program."""
+    program = str(Path(sys.executable).parent / "sestrack")
+    os.environ["SESTRACK_STORE"] = f"{folder}/store.db"
+    for words in (
+        "init --edge edge.example.net",
+        "sender add news.example.com --assume-verified",
+        "domain create trace",
+    ):
+        subprocess.run([program, *words.split()], check=True, capture_output=True)
+    # what `domain verify` writes, without a name server
+    with sqlite3.connect(f"{folder}/store.db") as store:
+        store.execute("UPDATE trace_domain SET status = 'verified'")
+    words = "settings enable --dimension account --domain trace.example.com --click --open"
+    subprocess.run([program, *words.split()], check=True, capture_output=True)
+    return program
+
+
 def main() -> None:
     """Measure and print."""
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else 25
     mail = "".join(ROW.format(n) + "<p>" + "lorem ipsum " * 75 + "</p>" for n in range(14))
     data = f"<html><body>{mail}</body></html>".encode()
-    program = str(Path(sys.executable).parent / "sestrack")
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["SESTRACK_STORE"] = f"{folder}/store.db"
-        for words in (
-            "init --edge edge.example.net",
-            "sender add news.example.com --assume-verified",
-            "domain create trace",
-        ):
-            subprocess.run([program, *words.split()], check=True, capture_output=True)
-        # what `domain verify` writes, without a name server
-        with sqlite3.connect(f"{folder}/store.db") as store:
-            store.execute("UPDATE trace_domain SET status = 'verified'")
-        words = "settings enable --dimension account --domain trace.example.com --click --open"
-        subprocess.run([program, *words.split()], check=True, capture_output=True)
+        program = set_up(Path(folder))
         send = "rewrite --sender news.example.com --recipient ada@example.org --message june"
         contestants = {
             "copy": [sys.executable, "-c", COPY],

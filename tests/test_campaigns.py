@@ -222,7 +222,7 @@ def test_lists(tmp_path: Path, text: str, column: str, recipients: list[str]) ->
     """Comma, semicolon, tab; a mark; with and without a heading; nothing of a line is lost."""
     path = tmp_path / "list.csv"
     path.write_text(text, encoding="utf-8", newline="")
-    with open_list(str(path), column) as found:
+    with open_list(str(path), column, raw=True) as found:
         rows = list(found.rows)
     assert [row.recipient for row in rows] == recipients
     assert [row.number for row in rows] == list(range(1, len(rows) + 1))

@@ -45,7 +45,7 @@ def recipients(  # noqa: PLR0913 - one for each choice
             tracking.keys[0], tracking.trace_domain, tracking.sender, message, minted
         )
     made = 0
-    with open_list(file, column) as found:
+    with open_list(file, column, raw=True) as found:
         names = [cell.strip(' "\r\n') for cell in found.heading.split(found.delimiter)]
         if name in names:
             msg = f"the list {file} has a column {name!r} already"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from hashlib import blake2b
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
@@ -89,6 +90,7 @@ def _to_stdout(request: Request, store: str | None, letter: Letter, jobs: int, t
     plan = Plan(letter, minted(request), request.recipients, request.column)
     made = 0
     sys.stdout.flush()
+    _widen_pipe(sys.stdout.fileno())
     try:
         with output.progress("copies", total) as bar:
 
@@ -105,6 +107,14 @@ def _to_stdout(request: Request, store: str | None, letter: Letter, jobs: int, t
         if letter.tracking.entry is not None and made:
             count(store, letter.tracking.sender, {letter.message: made})
     return _say(letter, made, "", strict=request.strict)
+
+
+def _widen_pipe(file: int) -> None:
+    """Let a pipe hold a megabyte where that can be had: fewer turns for writer and reader."""
+    import fcntl
+
+    with suppress(OSError, AttributeError):
+        fcntl.fcntl(file, fcntl.F_SETPIPE_SZ, 1 << 20)
 
 
 def _say(letter: Letter, made: int, where: str, *, strict: bool) -> int:

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from sestrack.tracking import Letter
 
 BLOCK = 256
-"""Copies made at a time; `writev` takes at most 1,024 pieces."""
+"""Copies made at a time."""
+_IOV_MAX = 1024
+"""Pieces that `writev` takes at most (POSIX IOV_MAX, on Linux)."""
 FOLDER = 10_000
 """Files in a folder."""
 
@@ -79,13 +81,20 @@ class _Maker:
         return token.join(self._chunks)
 
     def lines(self, rows: list[Row]) -> list[bytes]:
-        """Make lines of JSON."""
+        """Make lines of JSON, in pieces: the chunks are never copied in our own memory."""
         quoted = json.encoder.encode_basestring
-        made = []
+        first, *rest = self._chunks
+        holes = len(rest)
+        # head, first chunk, token, chunk, token, …, chunk, end
+        shape = [b"", first, *(piece for chunk in rest for piece in (b"", chunk)), b'"}\n']
+        pieces: list[bytes] = []
         for number, recipient, _ in rows:
             head = f'{{"number": {number}, "recipient": {quoted(recipient)}, "html": "'
-            made.append(b"".join((head.encode(), self.copy(recipient), b'"}\n')))
-        return made
+            shape[0] = head.encode()
+            if self._sealer is not None:
+                shape[2:-1:2] = [self._sealer.seal(recipient.encode())] * holes
+            pieces += shape
+        return pieces
 
 
 def json_chunks(letter: Letter) -> list[bytes]:
@@ -153,16 +162,14 @@ def _csv(cell: str) -> str:
 
 
 def write_all(file: int, pieces: list[bytes]) -> None:
-    """Write all pieces; the kernel may take them in several goes."""
-    while pieces:
-        written = os.writev(file, pieces[:1024])
-        done = 0
-        while done < len(pieces) and written >= len(pieces[done]):
-            written -= len(pieces[done])
-            done += 1
-        pieces = pieces[done:]
-        if written:
-            pieces[0] = pieces[0][written:]
+    """Write all pieces; the kernel may take a part and say so."""
+    for at in range(0, len(pieces), _IOV_MAX):
+        part = pieces[at : at + _IOV_MAX]
+        left = sum(map(len, part)) - os.writev(file, part)
+        if left:
+            rest = memoryview(b"".join(part))[-left:]
+            while rest:
+                rest = rest[os.write(file, rest) :]
 
 
 def make(plan: Plan, out: Output, jobs: int, step: Callable[[int], object]) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from sestrack.errors import BadInput, NotFound, SestrackError
@@ -17,7 +18,7 @@ from sestrack.files import reading
 from sestrack.tokens import check_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
 
 class Row(NamedTuple):
@@ -40,8 +41,8 @@ class Recipients(NamedTuple):
 
 
 @contextmanager
-def open_list(name: str, column: str = "") -> Iterator[Recipients]:
-    """Open a list; `-` is standard input.
+def open_list(name: str, column: str = "", *, raw: bool = False) -> Iterator[Recipients]:
+    """Open a list; `-` is standard input.  With `raw` a row has its line as it stands.
 
     Raises `NotFound` if there is no such file or column, and, while it is read, `BadInput`
     that names the line for a recipient that is missing or cannot be.
@@ -49,7 +50,7 @@ def open_list(name: str, column: str = "") -> Iterator[Recipients]:
     with reading(name) as file:
         text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
         try:
-            yield _open(name, text, column)
+            yield _open(name, text, column, raw=raw)
         except UnicodeDecodeError as error:
             msg = f"the list {name} is not UTF-8: {error.reason}"
             raise BadInput(msg, f"iconv -f windows-1252 -t utf-8 {name}") from None
@@ -58,53 +59,48 @@ def open_list(name: str, column: str = "") -> Iterator[Recipients]:
                 text.detach()
 
 
-def _open(name: str, lines: Iterable[str], column: str) -> Recipients:
-    source = _Recorded(lines)
-    first = next(source, "")
+def _open(name: str, lines: Iterator[str], column: str, *, raw: bool) -> Recipients:
+    first = next(lines, "")
     if not first.strip():
         msg = f"the list {name} is empty"
         raise BadInput(msg, "a CSV file with the column `recipient`")
     delimiter = max(",;\t", key=first.count)
-    source.again(first)
-    reader = csv.reader(source, delimiter=delimiter, strict=True)
-    heading = [cell.strip() for cell in next(reader)]
-    raw = source.taken()
-    if any("@" in cell for cell in heading) and not column:
-        index = next(n for n, cell in enumerate(heading) if "@" in cell)
-        source.again(raw)
-        source.lines_before = -raw.count("\n")
-        return Recipients("", delimiter, _rows(name, source, reader, index))
+    source = _Recorded(first, lines)
+    (heading,) = csv.reader([first], delimiter=delimiter)
+    heading = [cell.strip() for cell in heading]
     names = [cell.lower() for cell in heading]
-    wanted = [column.lower()] if column else ["recipient", "email"]
-    index = next((names.index(name) for name in wanted if name in names), -1 if column else 0)
-    if index < 0:
-        msg = f"the list {name} has no column {column!r}; it has {', '.join(heading)}"
-        raise NotFound(msg, f"--column {heading[0]}")
-    return Recipients(raw, delimiter, _rows(name, source, reader, index))
+    if not column and any("@" in cell for cell in heading):
+        index = next(n for n, cell in enumerate(heading) if "@" in cell)
+        first = ""
+    else:
+        wanted = [column.lower()] if column else ["recipient", "email"]
+        index = next((names.index(name) for name in wanted if name in names), -1 if column else 0)
+        if index < 0:
+            msg = f"the list {name} has no column {column!r}; it has {', '.join(heading)}"
+            raise NotFound(msg, f"--column {heading[0]}")
+    every = source if raw else chain([source.first], lines)
+    reader = csv.reader(every, delimiter=delimiter, strict=True)
+    if first:
+        next(reader)
+        source.taken()
+    return Recipients(first, delimiter, _rows(name, source, reader, index))
 
 
 class _Recorded:
     """Lines for a reader, with those that it took since it was last asked."""
 
-    def __init__(self, lines: Iterable[str]) -> None:
-        self._lines = iter(lines)
-        self._again = ""
+    def __init__(self, first: str, lines: Iterator[str]) -> None:
+        self.first = first
+        self._lines = chain([first], lines)
         self._taken: list[str] = []
 
     def __iter__(self) -> _Recorded:
         return self
 
     def __next__(self) -> str:
-        line, self._again = self._again or next(self._lines), ""
+        line = next(self._lines)
         self._taken.append(line)
         return line
-
-    lines_before = 0
-
-    def again(self, line: str) -> None:
-        """Give a line once more."""
-        self._again = line
-        self._taken.clear()
 
     def taken(self) -> str:
         """Return what was read since."""
@@ -130,7 +126,7 @@ def _rows(name: str, source: _Recorded, reader: Iterator[list[str]], index: int)
                 raise BadInput(msg)
             check_text("recipient", recipient)
         except (csv.Error, SestrackError) as error:
-            line = getattr(reader, "line_num", 0) + source.lines_before
+            line = getattr(reader, "line_num", 0)
             msg = f"{name}, line {line}: {error}"
             raise BadInput(msg, f"sed -n {line}p {name}") from None
         yield Row(number, recipient, raw)
