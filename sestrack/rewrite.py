@@ -154,6 +154,8 @@ def compile_html(data: bytes, wrapping: Wrapping, charset: str = "") -> Template
     found = scan(data if _ESCAPE not in data else re.sub(_ISO_2022_RUN, _mask, data))
     reader = _Reader(data, charset)
     decisions = [reader.decide(href, wrapping) for href in found.hrefs]
+    if wrapping.max_line:
+        decisions = [reader.within_line(decision, wrapping) for decision in decisions]
     pixel_at = _pixel_place(data, found, wrapping)
     holes = _holes(data, decisions, pixel_at, wrapping)
     return Template(_cut(data, holes), decisions, pixel_at, "", holes)
@@ -366,27 +368,7 @@ class _Reader:
         """By how many octets the line that starts at `line` grows."""
 
     def decide(self, href: Href, wrapping: Wrapping) -> Decision:
-        """Decide on one href; all of a document in their order."""
-        decision = self._decide(href, wrapping)
-        return self.within_line(decision, wrapping) if wrapping.max_line else decision
-
-    def within_line(self, decision: Decision, wrapping: Wrapping) -> Decision:
-        """Leave a link that would make its line too long, unless it was so before."""
-        limit = wrapping.max_line
-        href, url, reason = decision
-        if not limit or reason is not _WRAPPED:
-            return decision
-        # a value may go over several lines, which its URL makes one
-        start, _ = _line(self.data, href.start)
-        last, end = _line(self.data, href.end)
-        grown = self.grown if start == self.line else 0
-        size = end - href.end + _tracked_size(url, wrapping) + href.start - start + grown
-        if size > limit >= max(map(len, self.data[start:end].split(b"\n"))):
-            return decision._replace(reason=Reason.LONG_LINE)
-        self.line, self.grown = last, size - (end - last)
-        return decision
-
-    def _decide(self, href: Href, wrapping: Wrapping) -> Decision:
+        """Decide on one href."""
         data = self.data
         start, end, tag_start, tag_end, _ = href
         raw = data[start:end]
@@ -408,6 +390,25 @@ class _Reader:
         if end - start > _SHORT:
             return Decision(href, url, _closer_look(url, wrapping))
         return Decision(href, url, _WRAPPED)
+
+    def within_line(self, decision: Decision, wrapping: Wrapping) -> Decision:
+        """Leave a link that would make its line too long, unless it was so before.
+
+        All of a document are asked about, in their order.
+        """
+        limit = wrapping.max_line
+        href, url, reason = decision
+        if not limit or reason is not _WRAPPED:
+            return decision
+        # a value may go over several lines, which its URL makes one
+        start, _ = _line(self.data, href.start)
+        last, end = _line(self.data, href.end)
+        grown = self.grown if start == self.line else 0
+        size = end - href.end + _tracked_size(url, wrapping) + href.start - start + grown
+        if size > limit >= max(map(len, self.data[start:end].split(b"\n"))):
+            return decision._replace(reason=Reason.LONG_LINE)
+        self.line, self.grown = last, size - (end - last)
+        return decision
 
     def url(self, raw: bytes) -> str:
         """Decode a raw attribute value to the URL that a program would follow."""
