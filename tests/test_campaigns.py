@@ -276,6 +276,33 @@ def test_what_does_not_go_together(campaign: Program, options: list[str]) -> Non
     assert b"hint: " in done.stderr
 
 
+def test_a_process_that_is_killed(campaign: Program) -> None:
+    """The others do not wait for it for ever; what there is can be gone on with."""
+    rows = "".join(f"ada{number}@example.org\n" for number in range(300_000))
+    (campaign.folder / "long.csv").write_text("recipient\n" + rows)
+    plan = (*SEND, "--recipients", "long.csv", "-o", "out.jsonl", "--jobs", "2")
+    with subprocess.Popen(
+        [sys.executable, "-m", "sestrack", *plan], env=campaign.environment, cwd=campaign.folder,
+        stderr=subprocess.PIPE,
+    ) as child:  # fmt: skip
+        while not size_of(campaign.folder / "out.jsonl.partial"):
+            assert child.poll() is None
+        tasks = Path(f"/proc/{child.pid}/task/{child.pid}/children")
+        os.kill(int(tasks.read_text().split()[0]), signal.SIGKILL)
+        _, words = child.communicate(timeout=30)
+    assert child.returncode == 74
+    assert b"was killed" in words
+    campaign.ok(*plan, "--resume")
+    assert copies(campaign) == {"june": 300_000}
+
+
+def test_an_output_that_cannot_be(campaign: Program) -> None:
+    """A folder that is not there is not made: it may be a slip of the pen."""
+    done = campaign(*SEND, "--recipients", "list.csv", "-o", "nowhere/out.jsonl")
+    assert done.returncode == 73
+    assert not (campaign.folder / "nowhere").exists()
+
+
 def test_a_full_disk_can_be_gone_on_with(campaign: Program) -> None:
     """What is written stays, and the rest comes when there is room."""
     words = f"ulimit -f 200; exec {sys.executable} -m sestrack {' '.join(SEND)} --recipients list.csv -o out.jsonl"

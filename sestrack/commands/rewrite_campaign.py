@@ -13,6 +13,7 @@ from sestrack import files, output
 from sestrack.commands.rewrite_run import check_texts, count, how, minted
 from sestrack.errors import EXIT_NO, InputOutputError, NotSetUp, Refused, UsageError
 from sestrack.mail.campaign import (
+    INDEX,
     Journal,
     Output,
     Plan,
@@ -30,8 +31,6 @@ from sestrack.tracking import Letter, Tracking
 
 if TYPE_CHECKING:
     from sestrack.commands.rewrite import Request
-
-INDEX = "index.csv"
 
 
 def run(request: Request, store: str | None) -> int:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 BLOCK = 256
 """Copies made at a time."""
+INDEX = "index.csv"
+"""Names the recipient of each file."""
 _IOV_MAX = 1024
 """Pieces that `writev` takes at most (POSIX IOV_MAX, on Linux)."""
 FOLDER = 10_000
@@ -210,24 +212,30 @@ def _make_by_several(plan: Plan, out: Output, jobs: int, step: Callable[[int], o
     workers = [context.Process(target=work, args=(number,)) for number in range(jobs)]
     for worker in workers:
         worker.start()
-    tell.close()
     count = 0
     try:
-        while True:
-            connection.wait([told])
-            try:
+        running = {worker.sentinel: worker for worker in workers}
+        while running:
+            ready = connection.wait([told, *running])
+            if told in ready:
                 news = told.recv()
-            except EOFError:
-                break
-            if isinstance(news, BaseException):
-                raise news
-            count += news
-            step(news)
+                if isinstance(news, BaseException):
+                    raise news
+                count += news
+                step(news)
+                continue
+            for sentinel in [one for one in running if one in ready]:
+                worker = running.pop(sentinel)
+                worker.join()
+                if worker.exitcode:  # the others would wait for their turn for ever
+                    msg = f"a process that makes copies was killed (exit {worker.exitcode})"
+                    raise InputOutputError(msg, "dmesg tells whether memory ran out")
     finally:
         for worker in workers:
             worker.terminate()
             worker.join()
         told.close()
+        tell.close()
     return count
 
 
@@ -294,7 +302,8 @@ def resume_at(file: IO[bytes], *, as_json: bool) -> int:
 def open_result(path: str) -> IO[bytes]:
     """Open a result to go on with.  Raises `CannotCreate`."""
     try:
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        if os.path.basename(path) == INDEX:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
         return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
     except OSError as error:
         msg = f"cannot create {path}: {error.strerror}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+from io import BytesIO
 from typing import IO, TYPE_CHECKING
 
 from sestrack.errors import InputOutputError
@@ -45,7 +46,7 @@ def messages(lines: Iterable[bytes]) -> Iterator[bytes]:
 
 def stream(file: IO[bytes], head: bytes) -> Iterator[bytes]:
     """Read an mbox whose first octets, `head`, were taken from it already."""
-    lines = head.splitlines(keepends=True)
+    lines = BytesIO(head).readlines()
     if lines and not lines[-1].endswith(b"\n"):
         lines[-1] += file.readline()
 
