@@ -298,6 +298,7 @@ def test_who_the_recipient_is(
     [
         (["Cc: bob@example.org"], [], "2 addresses"),
         ([], ["--recipient-header", "X-Who"], "is not in the message"),
+        (["X-Who: a@b.example, c@d.example"], ["--recipient-header", "X-Who"], "names 2 addresses"),
         ([], ["--message-header", "X-Campaign", "--message", ""], "is not in the message"),
         (["X-Campaign: a", "X-Campaign: b"], ["--message-header", "X-Campaign", "--message", ""], "stands 2 times"),
     ],

@@ -206,35 +206,37 @@ def recipient_of(message: Message, header: str = "") -> str:
     from email.utils import getaddresses
 
     if header:
-        values = message.values(header)
-        if len(values) != 1 or not values[0]:
-            many = f"stands {len(values)} times" if values else "is not in the message"
-            msg = f"the header {header}, which is to name the recipient, {many}"
-            raise UsageError(msg, "--recipient ada@example.org")
-        text = values[0].decode("utf-8", "replace")
-        addresses = {address for _, address in getaddresses([text]) if "@" in address}
-        return addresses.pop() if len(addresses) == 1 else text
-    named = [value for name in ("To", "Cc", "Bcc") for value in message.values(name)]
-    fields = [value.decode("utf-8", "replace") for value in named]
+        text = _only(message, header, "the recipient", "--recipient ada@example.org")
+        fields = [text]
+    else:
+        named = [value for name in ("To", "Cc", "Bcc") for value in message.values(name)]
+        fields = [value.decode("utf-8", "replace") for value in named]
+        text = ""
     addresses = {address for _, address in getaddresses(fields) if "@" in address}
     if len(addresses) > 1:
-        msg = f"the message goes to {len(addresses)} addresses; one copy has one recipient"
+        where = f"the header {header} names" if header else "the message goes to"
+        msg = f"{where} {len(addresses)} addresses; one copy has one recipient"
         raise UsageError(msg, "--recipient ada@example.org, or --recipient-header X-Recipient")
-    return addresses.pop() if addresses else ""
+    return addresses.pop() if addresses else text
 
 
 def label_of(message: Message, header: str) -> str:
     """Return what the header named says.  Raises `UsageError` if it does not."""
-    values = message.values(header)
-    if len(values) != 1 or not values[0]:
-        many = f"stands {len(values)} times" if values else "is not in the message"
-        msg = f"the header {header}, which is to name the message, {many}"
-        raise UsageError(msg, "--message june")
     from email.errors import MessageError
     from email.header import decode_header, make_header
 
-    text = values[0].decode("utf-8", "replace")
+    text = _only(message, header, "the message", "--message june")
     try:
         return str(make_header(decode_header(text)))
     except (MessageError, LookupError, ValueError):  # what cannot be decoded names itself
         return text
+
+
+def _only(message: Message, header: str, what: str, hint: str) -> str:
+    """Return the value of a header that is to name something, and so stands once."""
+    values = message.values(header)
+    if len(values) != 1 or not values[0]:
+        many = f"stands {len(values)} times" if values else "is not in the message"
+        msg = f"the header {header}, which is to name {what}, {many}"
+        raise UsageError(msg, hint)
+    return values[0].decode("utf-8", "replace")
