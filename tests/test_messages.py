@@ -10,6 +10,7 @@ import quopri
 import re
 from pathlib import Path
 
+import judge
 import pytest
 from conftest import Program
 from hypothesis import given, settings
@@ -461,12 +462,22 @@ def nasty(draw: st.DrawFn, depth: int = 0) -> bytes:
 @settings(max_examples=400, deadline=None)
 @given(nasty())
 def test_messages_of_nasty_parts(entity: bytes) -> None:
-    """Whatever it is: headers and other parts are as `email` read them before."""
+    """Whatever it is: headers and parts are as `email` reads them, links as html5lib does."""
     data = b"From: a@example.com\nTo: b@example.org\nMIME-Version: 1.0\n" + entity
     done = rewritten(data)
     if done.data == data:
         return
     check_only_parts_changed(data, done)
+    for part, content, template in done.parts:
+        if part.charset == "utf-8":
+            seen = [
+                decision.url for decision in template.decisions if not decision.href.conditional
+            ]
+            links = [
+                re.sub(r"[\t\r\n]", "", href.strip(" \t\r\n\f"))
+                for href in judge.hrefs(content.decode())
+            ]
+            assert [url for url in seen if url] == [url for url in links if url]
     before, after = email.message_from_bytes(data), email.message_from_bytes(done.data)
     leaves = [[p for p in m.walk() if not p.is_multipart()] for m in (before, after)]
     for old, new in zip(*leaves, strict=True):
