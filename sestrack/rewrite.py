@@ -363,9 +363,12 @@ class _Reader:
     def __init__(self, data: bytes, charset: str) -> None:
         self.data = data
         self.charset = charset
-        self.line = -1
+        self.line = (0, 0)
+        """The line at hand, without its end; or several that became one."""
+        self.longest = 0
+        """Octets of the longest of them."""
         self.grown = 0
-        """By how many octets the line that starts at `line` grows."""
+        """By how many octets it grows."""
 
     def decide(self, href: Href, wrapping: Wrapping) -> Decision:
         """Decide on one href."""
@@ -400,15 +403,27 @@ class _Reader:
         href, url, reason = decision
         if not limit or reason is not _WRAPPED:
             return decision
-        # a value may go over several lines, which its URL makes one
-        start, _ = _line(self.data, href.start)
-        last, end = _line(self.data, href.end)
-        grown = self.grown if start == self.line else 0
-        size = end - href.end + _tracked_size(url, wrapping) + href.start - start + grown
-        if size > limit >= max(map(len, self.data[start:end].split(b"\n"))):
+        start, end = self.line
+        if href.end > end:
+            start, end = self._next_line(href)
+        size = end - start + self.grown + _tracked_size(url, wrapping) - (href.end - href.start)
+        if size > limit >= self.longest:
             return decision._replace(reason=Reason.LONG_LINE)
-        self.line, self.grown = last, size - (end - last)
+        self.grown = size - (end - start)
         return decision
+
+    def _next_line(self, href: Href) -> tuple[int, int]:
+        """Go on to the line of an href; a value of several lines makes them one, with its URL."""
+        before, last = self.line
+        start, _ = _line(self.data, href.start)
+        _, end = _line(self.data, href.end)
+        if not before <= href.start <= last or before == last:
+            self.grown = 0
+        else:
+            start = before  # what this line had before goes on
+        self.line = start, end
+        self.longest = max(map(len, self.data[start:end].split(b"\n")))
+        return start, end
 
     def url(self, raw: bytes) -> str:
         """Decode a raw attribute value to the URL that a program would follow."""

@@ -8,6 +8,8 @@ import email
 import mailbox
 import quopri
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import judge
@@ -224,6 +226,37 @@ def test_no_line_becomes_too_long() -> None:
     assert reasons == [Reason.WRAPPED, Reason.LONG_LINE, Reason.LONG_LINE]
     long = a_message(b"x" * 1200 + link, "Content-Type: text/html")
     assert rewritten(long).parts[0].template.decisions[0].reason is Reason.WRAPPED
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"Content-Type: text/html; x=1" + b';a="\\"' * 150_000 + b"\n\n<p>",
+        b"Content-Type: text/html" + b";a*1*=x" * 150_000 + b"\n\n<p>",
+        b"Content-Type: multipart/mixed; boundary=b\n\n" + b"--b\n" * 200_000 + b"--b--\n",
+        b"Content-Type: multipart/mixed; boundary=b\n\n"
+        + b"--b\nContent-Type: multipart/mixed; boundary=b\n\n" * 20_000,
+        b"".join(
+            b"Content-Type: multipart/mixed; boundary=b%d\n\n--b%d\n" % (n, n)
+            for n in range(20_000)
+        ),
+        b"X: 1\n " * 150_000 + b"\n\n<p>",
+        b"Content-Type: text/html\nContent-Transfer-Encoding: quoted-printable\n\n"
+        + b"=\r=" * 300_000,
+        b"To: " + b"(" * 500_000 + b"\nContent-Type: text/html\n\n<p>x",
+        b"To: " + b"a@b.example," * 80_000 + b"\nContent-Type: text/html\n\n<p>x",
+    ],
+    ids=str.split("quotes continuations boundaries nested depth folding soft brackets addresses"),
+)
+def test_hostile_messages_take_no_time(tracking: Program, data: bytes) -> None:
+    """A megabyte of each; the whole process ends soon, and nothing is lost."""
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -t 5; exec {sys.executable} -m sestrack {' '.join(REWRITE)} --type message"],
+        input=data, env=tracking.environment, capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode in {0, 2}, done.stderr[-500:]
+    if done.returncode or b"untracked" in done.stderr:
+        assert done.stdout == data
 
 
 def test_several_parts_are_numbered_through() -> None:

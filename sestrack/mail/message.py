@@ -197,6 +197,11 @@ def _list_unsubscribe(message: Message) -> Iterator[str]:
             yield "".join(piece.partition(">")[0].split())
 
 
+_LONGEST_FIELDS = 20_000
+"""Characters of To, Cc and Bcc that surely name several; a hostile one could take long."""
+_LONGEST_LABEL = 4096
+
+
 def recipient_of(message: Message, header: str = "") -> str:
     """Name whom the copy is for: by the header named, else by the only address it is sent to.
 
@@ -212,6 +217,9 @@ def recipient_of(message: Message, header: str = "") -> str:
         named = [value for name in ("To", "Cc", "Bcc") for value in message.values(name)]
         fields = [value.decode("utf-8", "replace") for value in named]
         text = ""
+    if sum(map(len, fields)) > _LONGEST_FIELDS:
+        msg = "the message goes to more addresses than one"
+        raise UsageError(msg, "--recipient ada@example.org, or --recipient-header X-Recipient")
     addresses = {address for _, address in getaddresses(fields) if "@" in address}
     if len(addresses) > 1:
         where = f"the header {header} names" if header else "the message goes to"
@@ -225,7 +233,7 @@ def label_of(message: Message, header: str) -> str:
     from email.errors import MessageError
     from email.header import decode_header, make_header
 
-    text = _only(message, header, "the message", "--message june")
+    text = _only(message, header, "the message", "--message june")[:_LONGEST_LABEL]
     try:
         return str(make_header(decode_header(text)))
     except (MessageError, LookupError, ValueError):  # what cannot be decoded names itself

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 MAX_DEPTH = 30
 """Multiparts in multiparts that are looked into."""
+_LONGEST_VALUE = 4096
+"""Octets of a header that are looked at for parameters; hostile ones could take long."""
 MAX_LINE = 998
 """Octets of a line without its end (RFC 5322 §2.1.1)."""
 
@@ -128,10 +130,10 @@ def unfold(value: bytes) -> bytes:
 
 # -- structure -----------------------------------------------------------------------------
 
-_HEADER = re.compile(rb"([!-9;-~]+)[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*+)(?:\n|\Z)")
+_HEADER = re.compile(rb"([!-9;-~]+)[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)(?:\n|\Z)")
 _FROM_LINE = re.compile(rb">?From [^\n]*\n")
 _BLANK = re.compile(rb"\r?\n")
-_PARAMETER = re.compile(rb';\s*([^\s=;"]+)\s*=\s*(?:"((?:[^"\\]|\\.)*+)"|([^;\s]*))', re.DOTALL)
+_PARAMETER = re.compile(rb';\s*([^\s=;"]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s]*))', re.DOTALL)
 _LINE_REST = re.compile(rb"[ \t]*(?:\r?\n|\Z)")
 _KIND = re.compile(r"[^\s/;]+/[^\s/;]+")
 
@@ -208,6 +210,7 @@ def _content_type(headers: list[Header], default: str) -> tuple[str, dict[str, s
 
 def _parameters(value: bytes) -> dict[str, str]:
     """Read the parameters of a header (RFC 2045 §5.1); RFC 2231's by the standard library."""
+    value = value[:_LONGEST_VALUE]
     if b"*" in value and re.search(rb";\s*[\w-]+\*\d*\*?\s*=", value):
         from email.message import Message as Header
         from email.utils import collapse_rfc2231_value
