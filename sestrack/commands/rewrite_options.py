@@ -10,12 +10,15 @@ import typer
 
 from sestrack.commands.rewrite import OPTIONS, Option, Request
 
-_HELP = """Rewrite HTML mail: wrap its links, add the pixel, change nothing else.
+_HELP = """Rewrite mail: wrap its links, add the pixel, change nothing else.
 
-Reads standard input, or files; writes standard output.  Mail that is not tracked goes
-out as it came, with the reason on stderr.
+HTML, whole messages, mbox and Maildir; from standard input, or files, to standard output.
+Mail that is not tracked goes out as it came, with the reason on stderr.
 
 Example: sestrack rewrite --sender news.example.com --recipient ada@example.org < letter.html
+
+A campaign: sestrack rewrite letter.html --sender news.example.com --message june
+--recipients list.csv --output copies.jsonl
 """
 
 
@@ -34,7 +37,7 @@ def application() -> typer.Typer:
         Parameter(
             "files", Parameter.POSITIONAL_OR_KEYWORD, default=None,
             annotation=Annotated[
-                list[str] | None, typer.Argument(metavar="[FILE...]", help="HTML files or folders.")
+                list[str] | None, typer.Argument(metavar="[FILE...]", help="Files or folders.")
             ],
         ),
         *map(_parameter, OPTIONS),

@@ -276,7 +276,6 @@ def _quiet(request: Request) -> bool:
 
 
 def _check(request: Request) -> None:
-    several = request.recipients or request.jsonl
     for option, given in (
         ("--recipients", request.recipients), ("--jsonl", request.jsonl),
         ("--recipient-header", request.recipient_header), ("--recipient", request.recipient),
@@ -290,7 +289,7 @@ def _check(request: Request) -> None:
     if not request.recipients and (request.resume or request.column or request.jobs != "1"):
         msg = "--resume, --column and --jobs go with --recipients"
         raise UsageError(msg, "sestrack rewrite letter.html --recipients list.csv")
-    if not request.files and not several and sys.stdin is not None and sys.stdin.isatty():
+    if not request.files and not request.jsonl and sys.stdin is not None and sys.stdin.isatty():
         msg = "there is nothing to rewrite: standard input is a terminal"
         raise UsageError(msg, "sestrack rewrite --sender DOMAIN < letter.html")
 
