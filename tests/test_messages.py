@@ -404,6 +404,28 @@ def test_a_bad_message_in_an_mbox_stays(tracking: Program) -> None:
     assert done.stdout.count(b"href=https://trace.example.com/") == 1
 
 
+def test_a_bug_costs_one_message(tracking: Program) -> None:
+    """Whatever we do wrong with one message of an mbox, the others go out, and so does it."""
+    code = (
+        "import sys, sestrack.tracking as t\n"
+        "old = t.Tracking.rewrite_message\n"
+        "def broken(self, message, *rest):\n"
+        "    if b'bob@' in message.data: raise ZeroDivisionError('oh')\n"
+        "    return old(self, message, *rest)\n"
+        "t.Tracking.rewrite_message = broken\n"
+        f"sys.argv = ['sestrack', *{list(REWRITE)!r}]\n"
+        "from sestrack.cli import main\nmain()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=an_mbox(), capture_output=True, check=False,
+        env=tracking.environment,
+    )  # fmt: skip
+    assert done.returncode == 70
+    assert b"message 3: a bug of ours: ZeroDivisionError: oh" in done.stderr
+    assert done.stdout.count(b"https://trace.example.com/") == 2
+    assert done.stdout.endswith(an_mbox().rpartition(b"From news@")[2])
+
+
 def test_a_maildir(tracking: Program, tmp_path: Path) -> None:
     """In place and into another; the size in a name stays true."""
     box = mailbox.Maildir(tmp_path / "box")

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sestrack import output
-from sestrack.commands.rewrite_run import check_texts, count, how, minted
+from sestrack.commands.rewrite_run import bug, check_texts, count, how, minted
 from sestrack.errors import EXIT_NO, BadInput, SestrackError, UsageError
 from sestrack.tracking import Letter, Tracking
 
@@ -43,6 +43,8 @@ def run(request: Request, store: str | None) -> int:
             except SestrackError as error:
                 output.error(f"line {number}: {error.message}", error.hint)
                 result, code = line, error.code
+            except Exception as error:  # noqa: BLE001 - the lines to come must not be lost for it
+                result, code = line, bug(f"line {number}", error)
             output.write_bytes(result)
             worst = worst or code
     finally:

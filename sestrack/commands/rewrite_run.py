@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from sestrack import files, output
-from sestrack.errors import EXIT_NO, BadInput, SestrackError, UsageError
+from sestrack.errors import EXIT_BUG, EXIT_NO, BadInput, SestrackError, UsageError
 from sestrack.rewrite import looks_like_message, refuse_other_input
 from sestrack.store import now
 from sestrack.tokens import check_text
@@ -225,6 +225,8 @@ def _mailbox(rewriter: _Rewriter, name: str, messages: Iterable[bytes]) -> int:
             except SestrackError as error:
                 output.error(f"{here}: {error.message}", error.hint)
                 code = error.code
+            except Exception as error:  # noqa: BLE001 - the other messages must not be lost for it
+                code = bug(here, error)
             if _quiet(request):
                 code = _finish(request, here, data, result) or code
             worst = code or worst
@@ -236,6 +238,13 @@ def _mailbox(rewriter: _Rewriter, name: str, messages: Iterable[bytes]) -> int:
     else:
         _deliver_all(request, name, results())
     return worst
+
+
+def bug(where: str, error: Exception) -> int:
+    """Say that one mail of many met a bug of ours; return the exit code."""
+    hint = "the mail is as it was; please report it"
+    output.error(f"{where}: a bug of ours: {type(error).__name__}: {error}", hint)
+    return EXIT_BUG
 
 
 def _finish(request: Request, name: str, data: bytes, result: bytes) -> int:
