@@ -157,6 +157,10 @@ def test_what_would_not_be_the_same_is_refused(campaign: Program) -> None:
     done = campaign(*plan, "--resume")
     assert done.returncode == 1
     assert b"had another template" in done.stderr
+    (campaign.folder / "out.jsonl.partial.json").unlink()
+    done = campaign(*plan, "--resume")
+    assert done.returncode == 1
+    assert b"no journal" in done.stderr
     (campaign.folder / "out.jsonl.partial.json").write_text("{")
     assert campaign(*plan, "--resume").returncode == 65
 

@@ -142,6 +142,9 @@ class _Campaign:
         if journal is not None and not request.resume:
             msg = f"a campaign into {self.name} was interrupted"
             raise Refused(msg, f"--resume goes on; rm -r {self.partial}* begins anew")
+        if journal is None and os.path.exists(self.partial):
+            msg = f"{self.partial} is there, and no journal of a campaign that it belongs to"
+            raise Refused(msg, f"rm -r {self.partial}, if nobody wants it")
         if self.is_folder and os.path.isdir(self.name) and os.listdir(self.name):
             msg = f"the folder {self.name} is not empty"
             raise Refused(msg, "--output a folder that is not there yet, with a / at the end")
@@ -173,12 +176,8 @@ class _Campaign:
     def run(self, jobs: int, total: int) -> int:
         """Make what is not made yet; count; give the result its name."""
         facts = self.journal.facts
-        if not (self.request.resume and os.path.exists(self.journal.path)):
-            for old in (self.partial, self.result):
-                if os.path.isfile(old):
-                    os.unlink(old)
+        self.journal.write()
         with open_result(self.result) as file:
-            self.journal.write()
             done = resume_at(file, as_json=not self.is_folder)
             plan = Plan(
                 self.letter, facts["minted"], self.request.recipients, self.request.column, done

@@ -22,6 +22,7 @@ from itertools import islice
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from sestrack.errors import BadInput, CannotCreate, InputOutputError, Refused
+from sestrack.files import write
 from sestrack.mail.recipients import Row, open_list
 from sestrack.tokens import CopySealer
 
@@ -249,11 +250,8 @@ class Journal(NamedTuple):
     facts: dict[str, Any]
 
     def write(self) -> None:
-        """Write it, synced."""
-        with open(self.path, "w", encoding="utf-8") as file:
-            json.dump(self.facts, file)
-            file.flush()
-            os.fsync(file.fileno())
+        """Write it: all of it, or nothing.  Raises `CannotCreate`, `InputOutputError`."""
+        write(self.path, json.dumps(self.facts).encode())
 
 
 def read_journal(path: str) -> Journal | None:
