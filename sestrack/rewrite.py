@@ -109,6 +109,10 @@ class Hole(NamedTuple):
     before: bytes
     after: bytes
 
+    def grows(self, copy_size: int) -> int:
+        """Return by how many octets a copy is longer here, with a token of so many."""
+        return len(self.before) + copy_size + len(self.after) - (self.end - self.start)
+
 
 class Decision(NamedTuple):
     """One href and what became of it."""
@@ -133,9 +137,11 @@ class Template(NamedTuple):
 
     def render(self, copy_token: bytes) -> bytes:
         """Make one copy of the document for the recipient of `copy_token`."""
-        if self.encoding:
-            copy_token = copy_token.decode("ascii").encode(self.encoding)
-        return copy_token.join(self.chunks)
+        return self.encoded(copy_token).join(self.chunks)
+
+    def encoded(self, copy_token: bytes) -> bytes:
+        """Write a token as the document is written."""
+        return copy_token.decode("ascii").encode(self.encoding) if self.encoding else copy_token
 
 
 def compile_html(data: bytes, wrapping: Wrapping, charset: str = "") -> Template:
@@ -309,9 +315,7 @@ def _pixel(
             if hole.start < start <= hole.end:  # a value of several lines makes them one
                 start, _ = _line(data, hole.start)
         grown = sum(
-            len(hole.before) + wrapping.copy_size + len(hole.after) - (hole.end - hole.start)
-            for hole in (*holes, pixel)
-            if hole.start >= start
+            hole.grows(wrapping.copy_size) for hole in (*holes, pixel) if hole.start >= start
         )
         if links_follow or end - start + grown > wrapping.max_line:
             eol = wrapping.line_end

@@ -29,7 +29,16 @@ from sestrack.rewrite import (
 )
 from sestrack.rules import sender_domain_of, tracked
 from sestrack.store import Store, default_path, now
-from sestrack.tokens import Copy, Key, LinkSealer, check_text, longest_copy, open_copy, seal_copy
+from sestrack.tokens import (
+    Copy,
+    CopySealer,
+    Key,
+    LinkSealer,
+    check_text,
+    longest_copy,
+    open_copy,
+    seal_copy,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -94,6 +103,12 @@ class Tracking(NamedTuple):
         """Seal the recipient token of one copy; `minted` is in seconds since 1970, or now."""
         copy = Copy(self.sender, message, recipient, now() if minted is None else minted)
         return seal_copy(self.keys[0], self.trace_domain, copy)
+
+    def sealer(self, message: str, minted: int) -> CopySealer | None:
+        """Give what seals the tokens of many copies made in one second; None if untracked."""
+        if self.entry is None:
+            return None
+        return CopySealer.of(self.keys[0], self.trace_domain, self.sender, message, minted)
 
     def wrapping(self, message: str, how: How, copy_size: int) -> Wrapping:
         """Say what is to be done with a document of the message; it must be tracked.

@@ -62,9 +62,6 @@ def _wrapping(store: str | None, sender: str) -> Wrapping:
     )
 
 
-_MARKS = {Severity.ERROR: "no", Severity.WARNING: "warning", Severity.NOTE: "ok"}
-
-
 def _show(audit: Audit) -> None:
     wrapped = sum(link.reason is Reason.WRAPPED for link in audit.links)
     output.table(

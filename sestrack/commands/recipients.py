@@ -11,7 +11,6 @@ from sestrack.errors import Refused
 from sestrack.mail.recipients import open_list
 from sestrack.store import default_path
 from sestrack.times import seconds_of
-from sestrack.tokens import CopySealer
 from sestrack.tracking import Tracking
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -39,11 +38,7 @@ def recipients(  # noqa: PLR0913 - one for each choice
     """
     tracking = Tracking.of(ctx.obj, sender)
     minted = seconds_of(at) if at else store.now()
-    sealer = None
-    if tracking.entry is not None:
-        sealer = CopySealer.of(
-            tracking.keys[0], tracking.trace_domain, tracking.sender, message, minted
-        )
+    sealer = tracking.sealer(message, minted)
     made = 0
     with open_list(file, column, raw=True) as found:
         names = [cell.strip(' "\r\n') for cell in found.heading.split(found.delimiter)]

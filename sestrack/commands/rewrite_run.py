@@ -42,17 +42,13 @@ def run(request: Request, store: str | None) -> int:
     _check_output(request, inputs)
     if request.report and os.path.isfile(request.report):
         os.truncate(request.report, 0)
-    rewriter, failure = None, None
     try:
         check_texts(request)
         rewriter = _Rewriter(request, store)
-    except SestrackError as error:
-        failure = error
-    if failure is not None:
+    except SestrackError:
         if len(inputs) == 1 and not (_quiet(request) or request.in_place):
             _deliver(request, inputs[0], files.read(inputs[0]))
-        raise failure
-    assert rewriter is not None
+        raise
     worst = 0
     with output.progress("rewriting", len(inputs)) as step:
         for name in inputs:
@@ -285,14 +281,9 @@ def _quiet(request: Request) -> bool:
 
 
 def _check(request: Request) -> None:
-    for option, given in (
-        ("--recipients", request.recipients), ("--jsonl", request.jsonl),
-        ("--recipient-header", request.recipient_header), ("--recipient", request.recipient),
-        ("--recipient-field", request.recipient_field),
-    ):  # fmt: skip
-        others = _WHO[option]
+    for option, others in _WHO.items():
         clash = next((other for other in others if getattr(request, _name(other))), None)
-        if given and clash:
+        if clash and getattr(request, _name(option)):
             msg = f"{option} and {clash} exclude each other"
             raise UsageError(msg, "one of them says whom the copies are for")
     if not request.recipients and (request.resume or request.column or request.jobs != "1"):
@@ -308,7 +299,6 @@ _WHO = {
     "--recipient-field": ("--recipient-header", "--recipients", "--jsonl"),
     "--recipient-header": ("--recipients", "--jsonl"),
     "--recipients": ("--jsonl",),
-    "--jsonl": (),
 }
 
 

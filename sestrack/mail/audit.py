@@ -91,7 +91,7 @@ def audit_message(message: Message, wrapping: Wrapping) -> Audit:
     for part in message.parts:
         if part.left in {Left.SIGNED, Left.ENCRYPTED, Left.UNCLOSED, Left.DAMAGED}:
             words = LEFT_WORDS[part.left]
-            grave = Severity.ERROR if part.kind in {"text/html", "multipart/signed"} else _WARNING
+            grave = Severity.ERROR if part.left is Left.SIGNED else _WARNING
             add(
                 grave,
                 part.left,
@@ -118,8 +118,10 @@ def audit_html(data: bytes, wrapping: Wrapping, charset: str = "", part: str = "
     texts = _Texts(data, charset or declared_charset(data))
     findings: list[Finding] = []
     links: list[SeenLink] = []
+    line, position = 1, 0
     for decision in template.decisions:
-        line = data.count(b"\n", 0, decision.href.tag_start) + 1
+        line += data.count(b"\n", position, decision.href.tag_start)
+        position = decision.href.tag_start
         text = texts.take(decision.url)
         links.append(SeenLink(part, line, decision.url, decision.reason, text))
         for severity, code, found, advice in _about_link(decision, text):
@@ -179,9 +181,7 @@ def _about_size(template: Template) -> Iterator[_Words]:
     found = f"the HTML will have {size:,} octets; Gmail shows {GMAIL_OCTETS:,}"
     yield _WARNING, "clipped", found, "shorten it: styles and tracking URLs count too"
     grown = sum(
-        len(hole.before) + len(COPY_TOKEN) + len(hole.after) - (hole.end - hole.start)
-        for hole in template.holes
-        if hole.start <= template.pixel_at
+        hole.grows(len(COPY_TOKEN)) for hole in template.holes if hole.start <= template.pixel_at
     )
     end = template.pixel_at + grown
     if template.pixel_at >= 0 and end > GMAIL_OCTETS:
@@ -245,15 +245,18 @@ def check_unharmed(data: bytes, template: Template, base: str) -> None:
     """Raise `BadInput` if more than links and the pixel differs after rewriting."""
     charset = template.encoding or declared_charset(data)
     before = _tree(data, charset)
-    after, pruned = (_tree(template.render(COPY_TOKEN), charset) for _ in range(2))
-    if before is None or after is None:
-        return
-    _take_out_pixel(after, base, prune=False)
-    _take_out_pixel(pruned, base, prune=True)
-    difference = _first_difference(before, after, base)
-    if difference and _first_difference(before, pruned, base):
-        msg = f"a second parser sees more than links change: {difference}"
-        raise BadInput(msg, "mend the HTML there; sestrack check shows the links")
+    first = ""
+    for prune in (False, True):
+        after = _tree(template.render(COPY_TOKEN), charset)
+        if before is None or after is None:
+            return
+        _take_out_pixel(after, base, prune=prune)
+        difference = _first_difference(before, after, base)
+        if not difference:
+            return
+        first = first or difference
+    msg = f"a second parser sees more than links change: {first}"
+    raise BadInput(msg, "mend the HTML there; sestrack check shows the links")
 
 
 def _first_difference(before: Any, after: Any, base: str) -> str:

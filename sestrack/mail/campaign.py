@@ -21,10 +21,10 @@ import os
 from itertools import islice
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
+from sestrack import output
 from sestrack.errors import BadInput, CannotCreate, InputOutputError, Refused
 from sestrack.files import write
 from sestrack.mail.recipients import Row, open_list
-from sestrack.tokens import CopySealer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -60,28 +60,15 @@ class _Maker:
 
     def __init__(self, plan: Plan, *, as_json: bool) -> None:
         letter = plan.letter
-        tracking = letter.tracking
-        self.as_json = as_json
-        self._chunks = letter.template.chunks
-        self._encoding = letter.template.encoding
-        self._sealer: CopySealer | None = None
-        if tracking.entry is not None:
-            self._sealer = CopySealer.of(
-                tracking.keys[0], tracking.trace_domain, tracking.sender, letter.message,
-                plan.minted,
-            )  # fmt: skip
-        if as_json:
-            self._chunks = json_chunks(letter)
-            self._encoding = ""
+        self._template = letter.template
+        self._sealer = letter.tracking.sealer(letter.message, plan.minted)
+        self._chunks = json_chunks(letter) if as_json else []
 
     def copy(self, recipient: str) -> bytes:
-        """Make the copy itself, or what stands between the quotes in JSON."""
+        """Make the copy itself."""
         if self._sealer is None:
-            return self._chunks[0]
-        token = self._sealer.seal(recipient.encode())
-        if self._encoding:
-            token = token.decode("ascii").encode(self._encoding)
-        return token.join(self._chunks)
+            return self._template.chunks[0]
+        return self._template.render(self._sealer.seal(recipient.encode()))
 
     def lines(self, rows: list[Row]) -> list[bytes]:
         """Make lines of JSON, in pieces: the chunks are never copied in our own memory."""
@@ -148,7 +135,8 @@ class Output(NamedTuple):
                 os.makedirs(os.path.dirname(path), exist_ok=True)
             with open(path, "wb") as file:
                 file.write(maker.copy(recipient))
-        return [f"{file_of(row.number)},{_csv(row.recipient)}\n".encode() for row in rows]
+        index = output.csv_lines((file_of(row.number), row.recipient) for row in rows)
+        return [index.encode()]
 
     def commit(self, lines: list[bytes]) -> None:
         """Write what is to be in order."""
@@ -158,10 +146,6 @@ class Output(NamedTuple):
 def file_of(number: int) -> str:
     """Name the file of a copy."""
     return f"{number // FOLDER:04d}/{number:08d}.html"
-
-
-def _csv(cell: str) -> str:
-    return '"' + cell.replace('"', '""') + '"' if set(cell) & set(',"') else cell
 
 
 def write_all(file: int, pieces: list[bytes]) -> None:

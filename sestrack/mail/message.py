@@ -151,9 +151,7 @@ def _splice(
     bodies = []
     expected = {}
     for part, _, template in compiled:
-        token = copy_token
-        if template.encoding:
-            token = token.decode("ascii").encode(template.encoding)
+        token = template.encoded(copy_token)
         edits = [
             Edit(start, end, before + token + after) for start, end, before, after in template.holes
         ]
