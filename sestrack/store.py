@@ -1,32 +1,20 @@
-"""The store: one SQLite file, and the one door to it.
+"""The store: the one door to what is kept.
 
-Rows go in, values of `sestrack.model` come out.  Every verb that changes something is
-one transaction, begun IMMEDIATE; `kill -9` leaves the state before or the state after.
-The file is made with mode 0600 before SQLite sees it, which gives its companions (-wal,
--shm) the same mode.  WAL keeps readers and the writer out of each other's way.
-
-Reading uses the standard library alone, because `rewrite` reads once per mail.  Writing
-and the schema use sqlite-utils (`migrations.py`), imported when first needed.
+Rows go in, values of `sestrack.model` come out.  Every verb that changes something is one
+transaction that no other change runs beside; `kill -9` leaves the state before or the state
+after.  Where the rows live is the engine's (`sestrack.engines`), chosen by the address:
+a file of SQLite, or a PostgreSQL.
 """
 
 from __future__ import annotations
 
 import os
-import sqlite3
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from sestrack.errors import (
-    BadInput,
-    CannotCreate,
-    InputOutputError,
-    NoPermission,
-    NotFound,
-    NotSetUp,
-    Refused,
-    TryAgain,
-)
+from sestrack.engines import engine_of
+from sestrack.errors import NotFound, Refused, TryAgain
 from sestrack.model import (
     Dimension,
     DomainStatus,
@@ -39,14 +27,10 @@ from sestrack.model import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
-    from sqlite_utils import Database
-
+    from sestrack.engines.interface import Connection, Watch
     from sestrack.settings import Text
-
-APPLICATION_ID = 0x73657374  # "sest": tells our files from other SQLite files
-SCHEMA_VERSION = 4
-"""`PRAGMA user_version`: the number of migrations that made the file."""
 
 BUSY_SECONDS = 5.0
 KEY_OCTETS = 64
@@ -78,7 +62,7 @@ class KeyRow(NamedTuple):
     created_at: int
 
 
-def default_path() -> str:
+def default_address() -> str:
     """Return where the store is, unless told otherwise: `$SESTRACK_STORE`, or XDG's place."""
     named = os.environ.get("SESTRACK_STORE")
     if named:
@@ -87,17 +71,25 @@ def default_path() -> str:
     return f"{data}/sestrack/store.db"
 
 
-def initialise(path: str, edge: str, now: int) -> bool:
+def shown(address: str) -> str:
+    """Return an address as it may be shown: without a password."""
+    return engine_of(address).shown(address)
+
+
+def errors_of(address: str) -> AbstractContextManager[None]:
+    """Turn the errors of a store's engine into ours."""
+    return engine_of(address).errors(address)
+
+
+def initialise(address: str, edge: str, now: int) -> bool:
     """Make the store with its first key, or set the edge of one that has none.
 
     Returns whether anything changed.  Raises `Refused` if another edge is in use.
     """
-    _make_file(path)
-    with Store(path, fresh=True) as store, store.change() as db:
-        # imported here, for it imports this module
-        from sestrack.migrations import apply
-
-        changed = apply(db)
+    engine = engine_of(address)
+    engine.create(address)
+    with Store(address, fresh=True) as store, store.change() as db:
+        changed = engine.migrate(db)
         if not store.keys():
             changed = True
             _add_key(db, now)
@@ -111,177 +103,119 @@ def initialise(path: str, edge: str, now: int) -> bool:
     return changed
 
 
-def open_for_recording(path: str) -> sqlite3.Connection:
-    """Return a connection that writes, for `sestrack.tracker`; what is deleted is overwritten."""
-    with Store(path), sqlite_errors(path):
-        connection = _connect(path, "rw")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA secure_delete = ON")
-        return connection
-
-
-@contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All of it, or nothing."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
+def open_for_recording(address: str) -> Connection:
+    """Return a connection that writes events, for `sestrack.tracker`."""
+    engine = engine_of(address)
+    with Store(address), engine.errors(address):
+        return engine.for_recording(address)
 
 
 def count_copies(
-    path: str, sender: str, made: Mapping[str, int], campaign: str = "", wait: float = BUSY_SECONDS
+    address: str,
+    sender: str,
+    made: Mapping[str, int],
+    campaign: str = "",
+    wait: float = BUSY_SECONDS,
 ) -> None:
     """Count copies made of messages; `made` says how many of each.
 
     A campaign says each time how many it has made by now, so that counting twice, or going
     on after an interruption, counts each copy once.  Raises `TryAgain` if the store is busy.
     """
-    with sqlite_errors(path):
-        connection = _connect(path, "rw", wait)
+    engine = engine_of(address)
+    with engine.errors(address):
+        connection = engine.connect(address, writing=True, wait=wait)
         try:
-            connection.execute("PRAGMA synchronous = FULL")
-            with transaction(connection):
+            with connection.transaction():
                 before = 0
                 if campaign:
                     ask = "SELECT number FROM campaign WHERE id = ?"
                     (before,) = connection.execute(ask, (campaign,)).fetchone() or (0,)
-                    put = "INSERT OR REPLACE INTO campaign (id, number, at) VALUES (?, ?, ?)"
-                    connection.execute(put, (campaign, sum(made.values()), now()))
-                connection.executemany(
-                    "INSERT INTO copies (sender, message, number) VALUES (?, ?, ?) "
-                    "ON CONFLICT DO UPDATE SET number = number + excluded.number",
+                    connection.insert(
+                        "campaign", ("id", "number", "at"), [(campaign, sum(made.values()), now())],
+                        "ON CONFLICT (id) DO UPDATE SET number = excluded.number, at = excluded.at",
+                    )  # fmt: skip
+                connection.insert(
+                    "copies", ("sender", "message", "number"),
                     [(sender, message, number - before) for message, number in made.items()],
-                )
+                    "ON CONFLICT (sender, message) DO UPDATE "
+                    "SET number = copies.number + excluded.number",
+                )  # fmt: skip
         finally:
             connection.close()
 
 
-@contextmanager
-def serving_lock(path: str) -> Iterator[Callable[[str], None]]:
-    """Hold the lock of the one server that writes to a store; yield what notes its URL there.
-
-    Raises `TryAgain`.
-    """
-    import fcntl
-
-    try:
-        handle = os.open(f"{path}-serve", os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError:
-        yield lambda _: None  # there is no store here, or none that can be written
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        msg = f"another sestrack serve records into {path}"
-        raise TryAgain(msg, "sestrack serve --workers 2 uses more cores") from None
-
-    def note_url(url: str) -> None:
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, url.encode(), 0)
-
-    try:
-        yield note_url
-    finally:
-        os.close(handle)
+def serving(address: str) -> AbstractContextManager[Callable[[str], None]]:
+    """Hold what a server must hold; yield what notes its URL.  Raises `TryAgain`."""
+    return engine_of(address).serving(address)
 
 
-def is_served(path: str) -> bool:
-    """Does a server record into the store now?"""
-    try:
-        with serving_lock(path):
-            return False
-    except TryAgain:
-        return True
+def keeping(address: str) -> AbstractContextManager[None]:
+    """Be the one that keeps the figures.  Raises `TryAgain` while another one is."""
+    return engine_of(address).keeping(address)
 
 
-def served_at(path: str) -> str | None:
-    """Return the URL of the server that records into the store now; "" where it is not told."""
-    if not is_served(path):
-        return None
-    with open(f"{path}-serve", encoding="utf-8") as file:
-        return file.read()
+def served_at(address: str) -> list[str]:
+    """Return the URLs of the servers that record into the store now; "" for one not told."""
+    return engine_of(address).served_at(address)
 
 
-def _connect(path: str, mode: str, wait: float = BUSY_SECONDS) -> sqlite3.Connection:
-    quoted = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-    return sqlite3.connect(
-        f"file:{quoted}?mode={mode}", uri=True, timeout=wait, isolation_level=None
-    )
+def watch(address: str) -> Watch:
+    """Look out for changes of settings and keys."""
+    return engine_of(address).watch(address)
 
 
 class Store:
     """An open store."""
 
-    def __init__(self, path: str, *, fresh: bool = False) -> None:
-        """Open `path` for reading; `change` opens it for writing."""
-        self.path = path
+    def __init__(self, address: str, *, fresh: bool = False) -> None:
+        """Open a store for reading; `change` opens it for writing."""
+        self.address = address
+        self._engine = engine_of(address)
         self._writing = fresh
-        with sqlite_errors(path):
+        with self._engine.errors(address):
             self._connection = self._open()
             if not fresh:
-                self._check_schema()
+                try:
+                    self._engine.check_schema(self._connection, address)
+                except BaseException:
+                    self._connection.close()
+                    raise
 
-    def _open(self) -> sqlite3.Connection:
-        if not self._writing and not os.path.exists(self.path):
-            raise NotSetUp(f"there is no store at {self.path}", "sestrack init --edge HOST")  # noqa: EM102, TRY003
-        connection = _connect(self.path, "rw" if self._writing else "ro")
-        connection.execute("PRAGMA foreign_keys = ON")
-        if self._writing:
-            connection.execute("PRAGMA journal_mode = WAL")
-        return connection
-
-    def _check_schema(self) -> None:
-        (application,) = self._connection.execute("PRAGMA application_id").fetchone()
-        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-        if application == 0 and version == 0 and os.path.getsize(self.path) <= _EMPTY_FILE:
-            msg = f"the store {self.path} is not set up"
-            raise NotSetUp(msg, "sestrack init --edge HOST")
-        if application != APPLICATION_ID:
-            msg = f"{self.path} is a database, but not a store of sestrack"
-            raise BadInput(msg, "sestrack --store PATH")
-        if version > SCHEMA_VERSION:
-            msg = f"the store {self.path} was made by a newer sestrack (schema {version})"
-            raise NotSetUp(msg, "pip install --upgrade sestrack")
-        if version < SCHEMA_VERSION:
-            msg = f"the store {self.path} has schema {version}, and {SCHEMA_VERSION} is wanted"
-            raise NotSetUp(msg, "sestrack init brings it up to date")
+    def _open(self) -> Connection:
+        return self._engine.connect(self.address, writing=self._writing, wait=BUSY_SECONDS)
 
     def __enter__(self) -> Self:
         """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the file."""
+        """Close it."""
         self._connection.close()
 
     @contextmanager
-    def change(self) -> Iterator[Database]:
+    def change(self) -> Iterator[Connection]:
         """One transaction: all of what is done in it, or nothing."""
-        from sqlite_utils import Database
-
-        with sqlite_errors(self.path):
+        with self._engine.errors(self.address):
             if not self._writing:
                 self._connection.close()
                 self._writing = True
                 self._connection = self._open()
-            self._connection.execute("PRAGMA synchronous = FULL")
-            with transaction(self._connection):
-                yield Database(self._connection)
+            with self._connection.changing():
+                yield self._connection
 
     def _rows(self, sql: str, *values: str | int) -> list[tuple[object, ...]]:
-        with sqlite_errors(self.path):
+        with self._engine.errors(self.address):
             return self._connection.execute(sql, values).fetchall()
 
     @property
-    def connection(self) -> sqlite3.Connection:
+    def connection(self) -> Connection:
         """The connection itself, for `sestrack.tracker`, which has tables of its own."""
         return self._connection
+
+    def free_space(self) -> int | None:
+        """Return the octets left where the store is; None where that cannot be told."""
+        return self._engine.free_space(self.address)
 
     def stamp(self) -> tuple[int, int]:
         """Return what differs when the settings or the keys were changed since."""
@@ -338,15 +272,15 @@ class Store:
             if self.find_sender(sender.domain) is not None:
                 msg = f"the sender domain {sender.domain} is there already"
                 raise Refused(msg, f"sestrack sender show {sender.domain}")
-            db.table("sender").insert(sender._asdict())
+            _put(db, "sender", sender._asdict())
 
     def verify_sender(self, domain: str, now: int, *, assumed: bool = False) -> Sender:
         """Note that a sender domain is proven, or taken on trust."""
         with self.change() as db:
             self.sender(domain)
-            db.table("sender").update(
-                domain,
-                {"status": SenderStatus.VERIFIED, "verified_at": now, "assumed": assumed},
+            db.execute(
+                "UPDATE sender SET status = ?, verified_at = ?, assumed = ? WHERE domain = ?",
+                [SenderStatus.VERIFIED, now, assumed, domain],
             )
         return self.sender(domain)
 
@@ -372,7 +306,7 @@ class Store:
             if domain in self.settings().senders:
                 msg = f"the settings have an entry for {domain}"
                 raise Refused(msg, "sestrack settings edit")
-            db.table("sender").delete(domain)
+            db.execute("DELETE FROM sender WHERE domain = ?", [domain])
 
     # -- trace domains ------------------------------------------------------------------
 
@@ -402,14 +336,15 @@ class Store:
                 raise Refused(msg, f"sestrack domain show {domain.name}")
             if known is not None:  # the certificate of links in sent mail goes on
                 domain = domain._replace(dns_verified=known.dns_verified)
-            db.table("trace_domain").upsert(domain._asdict(), pk="name")
+                db.execute("DELETE FROM trace_domain WHERE name = ?", [domain.name])
+            _put(db, "trace_domain", domain._asdict())
 
     def note_dns(self, names: Iterable[str]) -> None:
         """Note that DNS leads to us at these trace domains."""
         rows = [(name,) for name in names]
         if rows:
             with self.change() as db:
-                db.conn.executemany("UPDATE trace_domain SET dns_verified = 1 WHERE name = ?", rows)
+                db.executemany("UPDATE trace_domain SET dns_verified = 1 WHERE name = ?", rows)
 
     def note_checks(self, checks: Iterable[Checked]) -> None:
         """Note what checks of trace domains found: where they stand now, and the history."""
@@ -448,8 +383,10 @@ class Store:
         with self.change() as db:
             known = self.trace_domain(name)
             if known.target != target:
-                row = {"target": target, "former_target": known.target}
-                db.table("trace_domain").update(name, row)
+                db.execute(
+                    "UPDATE trace_domain SET target = ?, former_target = ? WHERE name = ?",
+                    [target, known.target, name],
+                )
         return self.trace_domain(name)
 
     def retire(self, name: str) -> None:
@@ -464,7 +401,9 @@ class Store:
                 )
                 msg = f"the settings use {name}: {tables}"
                 raise Refused(msg, "sestrack settings edit")
-            db.table("trace_domain").update(name, {"status": DomainStatus.RETIRED})
+            db.execute(
+                "UPDATE trace_domain SET status = ? WHERE name = ?", [DomainStatus.RETIRED, name]
+            )
 
     # -- settings -----------------------------------------------------------------------
 
@@ -508,15 +447,11 @@ class Store:
             entries = {"": settings.account} if settings.account else {}
             entries |= settings.senders
             for name, entry in entries.items():
-                db.table("entry").insert(
-                    {
-                        "sender": name,
-                        "trace_domain": entry.domain or None,
-                        "click": entry.click,
-                        "open": entry.open,
-                        "enabled": entry.enabled,
-                    }
-                )
+                row = {
+                    "sender": name, "trace_domain": entry.domain or None, "click": entry.click,
+                    "open": entry.open, "enabled": entry.enabled,
+                }  # fmt: skip
+                _put(db, "entry", row)
 
 
 _CHECKED = (
@@ -527,7 +462,6 @@ _NOTE_CHECK = (
     f"UPDATE trace_domain SET {', '.join(f'{field} = ?' for field in _CHECKED)}, "
     "former_target = ? WHERE name = ?"
 )
-_EMPTY_FILE = 4096  # SQLite's first page, which setting WAL writes
 # quoted, for `primary` is a word of SQL
 _SELECT_SENDER = 'SELECT "' + '", "'.join(Sender._fields) + '" FROM sender'
 _SELECT_DOMAIN = 'SELECT "' + '", "'.join(TraceDomain._fields) + '" FROM trace_domain'
@@ -548,7 +482,7 @@ def _trace_domain(row: tuple[object, ...]) -> TraceDomain:
     )
 
 
-def _note_history(db: Database, domain: TraceDomain, found: str) -> None:
+def _note_history(db: Connection, domain: TraceDomain, found: str) -> None:
     """Count a finding that is the last one's again; else begin a new line."""
     again = db.execute(
         "UPDATE trace_check SET until = ?, times = times + 1 WHERE state = ? AND found = ? "
@@ -569,51 +503,16 @@ def _note_history(db: Database, domain: TraceDomain, found: str) -> None:
     )
 
 
-def _add_key(db: Database, now: int) -> int:
-    cursor = db.execute(
-        "INSERT INTO key (secret, created_at) VALUES (?, ?)", [os.urandom(KEY_OCTETS), now]
-    )
-    return int(cursor.lastrowid or 0)
+def _add_key(db: Connection, now: int) -> int:
+    ((number,),) = db.execute(
+        "INSERT INTO key (secret, created_at) VALUES (?, ?) RETURNING id",
+        [os.urandom(KEY_OCTETS), now],
+    ).fetchall()
+    return int(number)
 
 
-def _make_file(path: str) -> None:
-    """Make an empty file that only its owner can read, if there is none."""
-    try:
-        folder = os.path.dirname(path)
-        if folder:
-            os.makedirs(folder, mode=0o700, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    except PermissionError as error:
-        msg = f"no permission to make the store {path}: {error.strerror}"
-        raise NoPermission(msg, "sestrack --store PATH init") from None
-    except OSError as error:
-        msg = f"cannot make the store {path}: {error.strerror}"
-        raise CannotCreate(msg, "sestrack --store PATH init") from None
-
-
-@contextmanager
-def sqlite_errors(path: str) -> Iterator[None]:
-    """Turn SQLite's errors into ours."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-            msg = f"the store {path} is busy"
-            raise TryAgain(msg, "another sestrack is writing; the same command again") from None
-        if code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}:
-            msg = f"the store {path} cannot be written: {error}"
-            raise InputOutputError(msg, "df -h shows the space left; nothing was changed") from None
-        if code in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}:
-            msg = f"the store {path} cannot be opened: {error}"
-            raise NoPermission(msg, f"ls -l {path}") from None
-        raise
-    except sqlite3.DatabaseError as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
-            msg = f"{path} is not a store of sestrack: {error}"
-            raise BadInput(msg, "sestrack --store PATH") from None
-        raise
+def _put(db: Connection, table: str, row: dict[str, Any]) -> None:
+    db.insert(table, [f'"{name}"' for name in row], [tuple(row.values())])
 
 
 def now() -> int:

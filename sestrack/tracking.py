@@ -28,7 +28,7 @@ from sestrack.rewrite import (
     refuse_other_input,
 )
 from sestrack.rules import sender_domain_of, tracked
-from sestrack.store import Store, default_path, now
+from sestrack.store import Store, default_address, now
 from sestrack.tokens import (
     Copy,
     CopySealer,
@@ -80,7 +80,7 @@ class Tracking(NamedTuple):
         Raises `NotSetUp` for a store that is missing or has no key, `TryAgain` if it is
         busy, `BadInput` for what is no domain.
         """
-        path = store or default_path()
+        path = store or default_address()
         sender = sender_domain_of(sender)
         with Store(path) as opened:
             rows = opened.keys()

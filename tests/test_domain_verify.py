@@ -23,8 +23,9 @@ from services import free_port
 from sqlite_utils import Database
 from web import Web, says
 
-from sestrack.migrations import migrations
-from sestrack.store import APPLICATION_ID, Store, serving_lock
+from sestrack.engines.sqlite import APPLICATION_ID
+from sestrack.engines.sqlite_schema import migrations
+from sestrack.store import Store, serving
 
 NAME = "trace.example.com"
 EDGE = "edge.example.net. 60 IN A 127.0.0.1"
@@ -339,7 +340,7 @@ def test_doctor_looks_at_everything(site: Site) -> None:
 
 def test_doctor_sees_a_server_that_does_not_answer(ready: Program) -> None:
     """The server that records into the store is asked, where it said it listens."""
-    with serving_lock(str(ready.store)) as note_url:
+    with serving(str(ready.store)) as note_url:
         note_url(f"http://127.0.0.1:{free_port()}/")
         done = ready("doctor", "--resolver", "127.0.0.1:9", "--json")
     assert done.returncode == 1

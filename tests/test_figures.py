@@ -15,14 +15,15 @@ import pytest
 import sqlite_utils
 from conftest import Program
 
-from sestrack.migrations import migrations
-from sestrack.store import APPLICATION_ID, Store, initialise, open_for_recording
+from sestrack.engines.sqlite import APPLICATION_ID
+from sestrack.engines.sqlite_schema import migrations
+from sestrack.store import Store, initialise, open_for_recording
 from sestrack.tracker import visitors
 from sestrack.tracker.events import Kind
 from sestrack.tracker.ledger import events
 from sestrack.tracker.places import Places
 from sestrack.tracker.reclassify import reclassify
-from sestrack.tracker.reports import BY, Question, look, report
+from sestrack.tracker.reports import BY, Look, Question, report
 from sestrack.tracker.upkeep import Upkeep, forget, hashed_name, purge_piece
 
 DAY = 86_400_000
@@ -85,7 +86,7 @@ def recount(connection: sqlite3.Connection, by: str) -> dict[str, tuple[object, 
             seen.add((what, *key))
             uniques[name][what] += 1
 
-    for event in events(connection, Places(), 0):
+    for event in events(connection, Places(), {}):
         day, hour = event["time"][:10], event["time"][:13] + ":00Z"
         name = {"day": day, "hour": hour}.get(by) or event.get(field)
         who = event["visitor"]
@@ -121,7 +122,7 @@ def recount(connection: sqlite3.Connection, by: str) -> dict[str, tuple[object, 
     }  # fmt: skip
 
 
-def reported(connection: sqlite3.Connection, by: str) -> dict[str, tuple[object, ...]]:
+def reported(look: Look, by: str) -> dict[str, tuple[object, ...]]:
     """Return what the program reports."""
     return {
         line.name: (
@@ -131,15 +132,15 @@ def reported(connection: sqlite3.Connection, by: str) -> dict[str, tuple[object,
             tuple(line.clicks),
             tuple(line.clickers),
         )
-        for line in report(connection, Question(by=by))
+        for line in report(look, Question(by=by))
     }
 
 
 def all_reports(path: str) -> dict[str, dict[str, tuple[object, ...]]]:
     """Return every report but that by recipient, which tells only of events that are there."""
     with Store(path) as store:
-        look(store.connection, Places())
-        return {by: reported(store.connection, by) for by in BY if by != "recipient"}
+        look = Look(store.connection, Places())
+        return {by: reported(look, by) for by in BY if by != "recipient"}
 
 
 def settle_all(upkeep: Upkeep) -> None:
@@ -151,12 +152,12 @@ def settle_all(upkeep: Upkeep) -> None:
 def check(path: str) -> None:
     """See that every report is what a recount says."""
     with Store(path) as store:
-        look(store.connection, Places())
+        look = Look(store.connection, Places())
         for by in BY:
             expected = recount(store.connection, by)
             if by == "recipient":
                 expected.pop("", None)
-            assert reported(store.connection, by) == expected, by
+            assert reported(look, by) == expected, by
 
 
 @pytest.fixture
@@ -224,7 +225,7 @@ def test_figures_of_purged_days_stay(path: str) -> None:
         # ids are never used again, even when all is gone
         while purge_piece(connection, 2**20):
             pass
-        assert connection.execute("SELECT purged FROM progress").fetchone() == (1200,)
+        assert connection.writers() == [(0, 1200, 1200)]
 
 
 def test_forgetting_leaves_no_trace(path: str) -> None:
@@ -278,8 +279,8 @@ def test_rates_only_over_counted_copies(path: str) -> None:
         fill(connection, 300, 2)
         connection.execute("INSERT INTO copies VALUES ('news.example.com', 'june', 80)")
         with Store(path) as store:
-            look(store.connection, Places())
-            lines = {line.name: line for line in report(store.connection, Question())}
+            look = Look(store.connection, Places())
+            lines = {line.name: line for line in report(look, Question())}
     assert lines["june"].open_rate == lines["june"].readers / 80
     assert (lines["july"].open_rate, lines["july"].copies) == (None, None)
     assert lines["july"].click_to_open is not None
@@ -313,8 +314,8 @@ def test_click_to_open_where_it_means_something(
     with writing(path) as connection:
         fill(connection, 300, 2)
     with Store(path) as store:
-        look(store.connection, Places())
-        rates = [line.click_to_open for line in report(store.connection, question)]
+        look = Look(store.connection, Places())
+        rates = [line.click_to_open for line in report(look, question)]
     assert any(rate is not None for rate in rates) is shown
     assert all(rate <= 1 for rate in rates if rate is not None)
 

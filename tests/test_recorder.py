@@ -11,7 +11,8 @@ from pathlib import Path
 from sestrack.store import initialise, open_for_recording
 from sestrack.tracker.events import Kind, Origin, Target
 from sestrack.tracker.recorder import Recorder
-from sestrack.tracker.writer import Worker, Writer
+from sestrack.tracker.collector import Worker
+from sestrack.tracker.writer import Writer
 
 
 class Channel:

@@ -51,7 +51,7 @@ def doctor(
 
     Example: sestrack doctor
     """
-    checks = _checks(ctx.obj or store.default_path(), resolver, offline=offline)
+    checks = _checks(ctx.obj or store.default_address(), resolver, offline=offline)
     if json:
         output.json_array([check._asdict() for check in checks])
     else:
@@ -67,12 +67,12 @@ def doctor(
 
 def _checks(path: str, resolver: str | None, *, offline: bool) -> list[Check]:
     try:
-        with store.Store(path) as opened, store.sqlite_errors(path):
+        with store.Store(path) as opened, store.errors_of(path):
             return [
-                Check("store", True, path),  # noqa: FBT003
-                _space(path),
+                Check("store", True, store.shown(path)),  # noqa: FBT003
+                *_space(opened),
                 _keys(opened),
-                _serving(path, offline=offline),
+                *_serving(path, offline=offline),
                 *(_domains_as_known(opened) if offline else _domains(opened, resolver)),
                 *_recording(opened),
             ]
@@ -82,12 +82,12 @@ def _checks(path: str, resolver: str | None, *, offline: bool) -> list[Check]:
         return [Check("store", False, error.message, error.hint)]  # noqa: FBT003
 
 
-def _space(path: str) -> Check:
-    status = os.statvfs(os.path.dirname(os.path.abspath(path)))
-    free = status.f_bavail * status.f_frsize
-    return Check(
-        "disk", free > LOW_SPACE, f"{free >> 20:,} MiB free", "sestrack events purge --before 400d"
-    )
+def _space(opened: store.Store) -> list[Check]:
+    free = opened.free_space()
+    if free is None:
+        return []
+    hint = "sestrack events purge --before 400d"
+    return [Check("disk", free > LOW_SPACE, f"{free >> 20:,} MiB free", hint)]
 
 
 def _keys(opened: store.Store) -> Check:
@@ -148,20 +148,24 @@ def _judged(domain: TraceDomain, report: Report) -> Check:
     )  # fmt: skip
 
 
-def _serving(path: str, *, offline: bool) -> Check:
-    """Ask the server that records here for an answer.
+def _serving(path: str, *, offline: bool) -> list[Check]:
+    """Ask the servers that record here for an answer.
 
     A store that nobody serves may be one that is served elsewhere: no problem by itself, for
     the trace domains show whether anyone answers.
     """
-    url = store.served_at(path)
-    if url is None:
-        return Check("server", True, "no server records into this store now")  # noqa: FBT003
-    if offline or not url:
-        return Check("server", True, f"running {url}".strip())  # noqa: FBT003
-    trouble = _trouble_at(url)
+    urls = store.served_at(path)
+    if not urls:
+        return [Check("server", True, "no server records into this store now")]  # noqa: FBT003
     hint = "see its log; systemctl restart sestrack"
-    return Check("server", not trouble, trouble or f"answers on {url}", hint)
+    checks = []
+    for url in urls:
+        if offline or not url:
+            checks.append(Check("server", True, f"running {url}".strip()))  # noqa: FBT003
+        else:
+            trouble = _trouble_at(url)
+            checks.append(Check("server", not trouble, trouble or f"answers on {url}", hint))
+    return checks
 
 
 def _trouble_at(url: str) -> str:
@@ -193,10 +197,10 @@ def _trouble_at(url: str) -> str:
 
 
 def _recording(opened: store.Store) -> list[Check]:
-    ((lost, lost_at, behind, oldest),) = opened.connection.execute(
-        "SELECT lost, lost_at, ifnull((SELECT max(id) FROM event), judged) - judged, "
-        "(SELECT at FROM event WHERE id > judged ORDER BY id LIMIT 1) FROM progress"
-    ).fetchall()
+    from sestrack.tracker.upkeep import behind
+
+    ((lost, lost_at),) = opened.connection.execute("SELECT lost, lost_at FROM progress").fetchall()
+    count, oldest = behind(opened.connection)
     late = oldest is not None and store.now() - oldest // 1000 > LATE_SECONDS
     return [
         Check(
@@ -205,7 +209,7 @@ def _recording(opened: store.Store) -> list[Check]:
             "the disk was full or stood still; df -h, and the log of sestrack serve",
         ),
         Check(
-            "figures", not late, f"{behind} events not counted yet",
+            "figures", not late, f"{count} events not counted yet",
             "reports count them for themselves; sestrack serve counts them for good",
         ),
     ]  # fmt: skip

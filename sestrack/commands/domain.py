@@ -41,7 +41,7 @@ def create(  # noqa: PLR0913 - one for each choice
 
     Example: sestrack domain create trace --primary example.com >> example.com.zone
     """
-    with store.Store(ctx.obj or store.default_path()) as opened:
+    with store.Store(ctx.obj or store.default_address()) as opened:
         edge = opened.edge()
         if not edge:
             msg = "the store knows no edge, the host that trace domains point to"
@@ -76,7 +76,7 @@ def list_(ctx: typer.Context, json: Json = False) -> None:
 
     Example: sestrack domain list
     """
-    with store.Store(ctx.obj or store.default_path()) as opened:
+    with store.Store(ctx.obj or store.default_address()) as opened:
         domains = opened.trace_domains()
     if json:
         output.json_array([_as_json(domain) for domain in domains])
@@ -96,7 +96,7 @@ def show(ctx: typer.Context, name: Name, json: Json = False) -> None:
 
     Example: sestrack domain show trace.example.com
     """
-    with store.Store(ctx.obj or store.default_path()) as opened:
+    with store.Store(ctx.obj or store.default_address()) as opened:
         domain = opened.trace_domain(named_domain(name, opened.trace_domains()))
         history = opened.history(domain.name)
     if json:
@@ -122,7 +122,7 @@ def delete(ctx: typer.Context, name: Name) -> None:
 
     Example: sestrack domain delete trace.example.com
     """
-    with store.Store(ctx.obj or store.default_path()) as opened:
+    with store.Store(ctx.obj or store.default_address()) as opened:
         name = named_domain(name, opened.trace_domains())
         opened.retire(name)
     output.note(f"{name} is retired; keep its CNAME, for the links in sent mail need it")

@@ -40,7 +40,7 @@ def accelerate(  # noqa: PLR0913 - one for each choice
     if sum((kind is not None, bool(via), off)) != 1:
         msg = "one of --for, --via and --off is wanted"
         raise UsageError(msg, "sestrack domain accelerate --help")
-    with store.Store(ctx.obj or store.default_path()) as opened:
+    with store.Store(ctx.obj or store.default_address()) as opened:
         edge = opened.edge()
         domain = opened.trace_domain(named_domain(name, opened.trace_domains()))
         if kind is not None:

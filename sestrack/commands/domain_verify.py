@@ -56,7 +56,7 @@ def verify(  # noqa: PLR0913 - one for each choice
 
     how = How(resolver, authoritative=authoritative, http=not no_http)
     deadline = time.monotonic() + duration(wait, "--wait") if wait else 0.0
-    with store.Store(ctx.obj or store.default_path()) as opened:
+    with store.Store(ctx.obj or store.default_address()) as opened:
         checked = _look(opened, _wanted(opened, names or [], every=every), how, deadline)
         note(opened, checked)
     if json:

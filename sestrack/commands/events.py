@@ -15,8 +15,10 @@ from sestrack.errors import NotFound, TryAgain, UsageError
 from sestrack.times import seconds_of
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterator
+
+    from sestrack.engines.interface import Connection
+    from sestrack.tracker.streams import Marks
 
 _PATIENCE = 150
 """Looks, 0.2 seconds apart, that a server may get no further."""
@@ -50,13 +52,14 @@ def tail(
 
     Example: sestrack events tail -f
     """
-    from sestrack.tracker.ledger import events, last_event
+    from sestrack.tracker.events import writer_of
+    from sestrack.tracker.ledger import events, marks_back
     from sestrack.tracker.places import Places
 
     places = Places(mmdb)
-    path = ctx.obj or store.default_path()
-    with store.Store(path) as opened, store.sqlite_errors(path):
-        after = last_event(opened.connection, number)
+    path = ctx.obj or store.default_address()
+    with store.Store(path) as opened, store.errors_of(path):
+        after = marks_back(opened.connection, number)
         rows = list(events(opened.connection, places, after))
         if not json and not follow:
             output.table(_SHOWN, [_shown(row) for row in rows])
@@ -65,7 +68,7 @@ def tail(
             output.product("\t".join(_SHOWN) + "\n")
         while True:
             for row in rows:
-                after = row["id"]
+                after[writer_of(row["id"])] = row["id"]
                 output.product(
                     json_module.dumps(row, ensure_ascii=False) + "\n"
                     if json
@@ -100,9 +103,9 @@ def export(  # noqa: PLR0913 - one for each choice
     if format_ is Format.PARQUET and to in {"", "-"}:
         msg = "Parquet is written to a file"
         raise UsageError(msg, "sestrack events export --format parquet -o events.parquet")
-    path = ctx.obj or store.default_path()
-    with store.Store(path) as opened, store.sqlite_errors(path):
-        rows = events(opened.connection, Places(mmdb), 0, since_ms, until_ms)
+    path = ctx.obj or store.default_address()
+    with store.Store(path) as opened, store.errors_of(path):
+        rows = events(opened.connection, Places(mmdb), {}, since_ms, until_ms)
         count = WRITERS[format_](rows, to)
     output.note(f"{count} events")
 
@@ -119,7 +122,7 @@ def purge(
     from sestrack.tracker.upkeep import purge_piece
 
     day = seconds_of(before, "--before", store.now()) // 86_400
-    path = ctx.obj or store.default_path()
+    path = ctx.obj or store.default_address()
     with _changing(path) as connection:
         _settle(path, connection)
         count = 0
@@ -144,14 +147,13 @@ def forget(
     from sestrack.tracker.upkeep import forget as forget_recipient
     from sestrack.tracker.upkeep import hashed_name
 
-    path = ctx.obj or store.default_path()
+    path = ctx.obj or store.default_address()
     with _changing(path) as connection:
         # judged first: without its user agent and address a machine would pass for a person
         if not _settle(path, connection):
-            ((last,),) = connection.execute("SELECT ifnull(max(id), 0) FROM event").fetchall()
-            _wait(path, connection, last)
+            _wait(path, connection, {writer: last for writer, _, last in connection.writers()})
         names = [recipient, hashed_name(connection, recipient)]
-        count = forget_recipient(connection, names, lambda event: _wait(path, connection, event))
+        count = forget_recipient(connection, names, lambda last: _wait(path, connection, last))
     if not count:
         msg = f"there are no events of {recipient!r}"
         raise NotFound(msg, "sestrack stats --by recipient")
@@ -167,27 +169,27 @@ def reclassify(ctx: typer.Context, mmdb: Mmdb = "") -> None:
     from sestrack.tracker.places import Places
     from sestrack.tracker.reclassify import reclassify as judge_again
 
-    path = ctx.obj or store.default_path()
+    path = ctx.obj or store.default_address()
     with _changing(path) as connection:
-        ((last,),) = connection.execute("SELECT ifnull(max(event), 0) FROM visit").fetchall()
-        with output.progress("judging", last) as step:
+        ((count,),) = connection.execute("SELECT count(*) FROM visit").fetchall()
+        with output.progress("judging", count) as step:
             seen, changed = judge_again(connection, Places(mmdb), step)
     output.note(f"{seen} events judged again, {changed} differently")
 
 
 @contextmanager
-def _changing(path: str) -> Iterator[sqlite3.Connection]:
-    with store.sqlite_errors(path), closing(store.open_for_recording(path)) as connection:
+def _changing(path: str) -> Iterator[Connection]:
+    with store.errors_of(path), closing(store.open_for_recording(path)) as connection:
         yield connection
 
 
-def _settle(path: str, connection: sqlite3.Connection) -> bool:
+def _settle(path: str, connection: Connection) -> bool:
     """Judge and count all that is not yet; False if a running server does it."""
     from sestrack.tracker.places import Places
     from sestrack.tracker.upkeep import Upkeep
 
     try:
-        with store.serving_lock(path):
+        with store.keeping(path):
             upkeep = Upkeep(connection, Places())
             while upkeep.settle(None):  # no server runs: nothing follows that would bear on it
                 pass
@@ -196,12 +198,13 @@ def _settle(path: str, connection: sqlite3.Connection) -> bool:
     return True
 
 
-def _wait(path: str, connection: sqlite3.Connection, event: int) -> None:
-    """Wait until a running server has judged an event, or has got no further for a while."""
-    before, patience = -1, _PATIENCE
-    while patience and store.is_served(path):
-        ((judged,),) = connection.execute("SELECT judged FROM progress").fetchall()
-        if judged >= event:
+def _wait(path: str, connection: Connection, events: Marks) -> None:
+    """Wait until a running server has judged these, or has got no further for a while."""
+    before: Marks = {}
+    patience = _PATIENCE
+    while patience and store.served_at(path):
+        judged = {writer: mark for writer, mark, _ in connection.writers()}
+        if all(judged.get(writer, 0) >= event for writer, event in events.items()):
             return
         patience = patience - 1 if judged == before else _PATIENCE
         before = judged

@@ -23,7 +23,7 @@ def init(
 
     Example: sestrack init --edge edge.example.net
     """
-    path = ctx.obj or store.default_path()
+    path = ctx.obj or store.default_address()
     changed = store.initialise(path, check_name("edge", edge) if edge else "", store.now())
     output.note(f"the store {path} is {'ready' if changed else 'set up already; nothing changed'}")
     with store.Store(path) as opened:

@@ -32,7 +32,7 @@ def inspect(
 
     Example: sestrack inspect https://trace.example.com/QX…/QY…
     """
-    with store.Store(ctx.obj or store.default_path()) as opened:
+    with store.Store(ctx.obj or store.default_address()) as opened:
         keys = [
             Key.from_secret(row.id, row.secret)
             for row in opened.keys()  # noqa: SIM118 - a store is no dictionary

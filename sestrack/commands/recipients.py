@@ -9,7 +9,7 @@ import typer
 from sestrack import output, store
 from sestrack.errors import Refused
 from sestrack.mail.recipients import open_list
-from sestrack.store import default_path
+from sestrack.store import default_address
 from sestrack.times import seconds_of
 from sestrack.tracking import Tracking
 
@@ -57,7 +57,7 @@ def recipients(  # noqa: PLR0913 - one for each choice
     if sealer is None:
         output.note(f"sestrack: untracked: {tracking.untracked}; the column is empty")
     elif count:
-        store.count_copies(ctx.obj or default_path(), tracking.sender, {message: made})
+        store.count_copies(ctx.obj or default_address(), tracking.sender, {message: made})
 
 
 def _with(raw: str, delimiter: str, cell: str) -> str:

@@ -26,7 +26,7 @@ from sestrack.mail.campaign import (
 )
 from sestrack.mail.recipients import open_list
 from sestrack.rewrite import looks_like_message
-from sestrack.store import count_copies, default_path
+from sestrack.store import count_copies, default_address
 from sestrack.tracking import Letter, Tracking
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ class _Campaign:
                 raise InputOutputError(msg, "df -h; then the same command with --resume") from None
             if self.letter.tracking.entry is not None:
                 count_copies(
-                    self.store or default_path(), facts["sender"], {facts["message"]: made},
+                    self.store or default_address(), facts["sender"], {facts["message"]: made},
                     facts["id"],
                 )  # fmt: skip
             if self.is_folder and os.path.isdir(self.name):

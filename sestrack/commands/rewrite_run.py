@@ -265,10 +265,10 @@ COUNT_SECONDS = 0.25
 
 def count(store: str | None, sender: str, made: Mapping[str, int]) -> None:
     """Count copies as well as can be, when they are out: no mail waits for it."""
-    from sestrack.store import count_copies, default_path
+    from sestrack.store import count_copies, default_address
 
     try:
-        count_copies(store or default_path(), sender, made, wait=COUNT_SECONDS)
+        count_copies(store or default_address(), sender, made, wait=COUNT_SECONDS)
     except SestrackError as error:
         output.warn(f"{sum(made.values())} copies are not counted: {error.message}")
 

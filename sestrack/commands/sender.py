@@ -42,7 +42,7 @@ def add(
     if primary is None:
         msg = f"{name} is a public suffix: nobody can own it"
         raise Refused(msg, f"sestrack sender add example.{name}")
-    with store.Store(ctx.obj or store.default_path()) as opened:
+    with store.Store(ctx.obj or store.default_address()) as opened:
         sender = Sender(
             name, primary, f"sestrack-verify={secrets.token_hex(16)}",
             SenderStatus.PENDING, assumed=False, created_at=store.now(), verified_at=0,
@@ -72,7 +72,7 @@ def verify(ctx: typer.Context, domain: Name, resolver: Server = None, json: Json
     from sestrack.domains.resolver import Resolver
 
     name = check_name("sender domain", domain)
-    with store.Store(ctx.obj or store.default_path()) as opened:
+    with store.Store(ctx.obj or store.default_address()) as opened:
         sender = opened.sender(name)
         if sender.assumed:
             output.note(f"{name} was taken on trust; the record is looked for all the same")
@@ -107,7 +107,7 @@ def list_(ctx: typer.Context, json: Json = False) -> None:
 
     Example: sestrack sender list
     """
-    with store.Store(ctx.obj or store.default_path()) as opened:
+    with store.Store(ctx.obj or store.default_address()) as opened:
         senders = opened.senders()
     if json:
         output.json_array([_as_json(sender) for sender in senders])
@@ -124,7 +124,7 @@ def show(ctx: typer.Context, domain: Name, json: Json = False) -> None:
 
     Example: sestrack sender show news.example.com
     """
-    with store.Store(ctx.obj or store.default_path()) as opened:
+    with store.Store(ctx.obj or store.default_address()) as opened:
         sender = opened.sender(check_name("sender domain", domain))
     if json:
         output.json_object(_as_json(sender))
@@ -144,7 +144,7 @@ def remove(ctx: typer.Context, domain: Name) -> None:
     Example: sestrack sender remove news.example.com
     """
     name = check_name("sender domain", domain)
-    with store.Store(ctx.obj or store.default_path()) as opened:
+    with store.Store(ctx.obj or store.default_address()) as opened:
         opened.remove_sender(name)
     output.note(f"{name} is removed; its mail goes out untracked from now on")
 

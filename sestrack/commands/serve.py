@@ -64,7 +64,7 @@ def serve(  # noqa: PLR0913 - one for each choice
         output.warn(f"--ask {ask} is open to others: it tells which trace domains there are")
     return serve(
         Plan(
-            store=ctx.obj or store.default_path(),
+            store=ctx.obj or store.default_address(),
             host=host,
             port=port,
             proxies=networks_of(trust_proxy or []),

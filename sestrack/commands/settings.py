@@ -45,7 +45,7 @@ def show(
 
     Example: sestrack settings show --sender news.example.com
     """
-    with store.Store(ctx.obj or store.default_path()) as opened:
+    with store.Store(ctx.obj or store.default_address()) as opened:
         settings = opened.settings()
         names = [sender_domain_of(sender)] if sender else [s.domain for s in opened.senders()]
         answers = _answers(opened, settings, names)
@@ -103,7 +103,7 @@ def enable_command(  # noqa: PLR0913 - one for each choice
     if opens is not None:
         choices["open"] = opens
     own = check_name("sender domain", sender) if sender else ""
-    with store.Store(ctx.obj or store.default_path()) as opened:
+    with store.Store(ctx.obj or store.default_address()) as opened:
         text, revision = opened.settings_text()
         _save(opened, enable(text, sender=own, dimension=dimension, choices=choices), revision)
         settings = opened.settings()
@@ -124,7 +124,7 @@ def disable_command(
     Example: sestrack settings disable
     """
     own = check_name("sender domain", sender) if sender else ""
-    with store.Store(ctx.obj or store.default_path()) as opened:
+    with store.Store(ctx.obj or store.default_address()) as opened:
         if own and opened.settings().dimension is Dimension.ACCOUNT:
             msg = f"dimension is account: {own} uses the account's settings like all others"
             raise Refused(msg, "sestrack settings enable --dimension account+domain")
@@ -139,7 +139,7 @@ def export(ctx: typer.Context) -> None:
 
     Example: sestrack settings export > settings.toml
     """
-    with store.Store(ctx.obj or store.default_path()) as opened:
+    with store.Store(ctx.obj or store.default_address()) as opened:
         text, _ = opened.settings_text()
     output.product(parse(text).text)
 
@@ -156,7 +156,7 @@ def apply_command(
     Example: sestrack settings apply settings.toml --dry-run
     """
     new = parse(_read(file))
-    with store.Store(ctx.obj or store.default_path()) as opened:
+    with store.Store(ctx.obj or store.default_address()) as opened:
         text, revision = opened.settings_text()
         old = parse(text)
         if old.text == new.text:
@@ -186,7 +186,7 @@ def edit(ctx: typer.Context) -> None:
             msg = "no editor is named, and there is no terminal to open one on"
             raise UsageError(msg, "EDITOR=nano sestrack settings edit")
         editor = "vi"
-    with store.Store(ctx.obj or store.default_path()) as opened:
+    with store.Store(ctx.obj or store.default_address()) as opened:
         stored, revision = opened.settings_text()
         before = parse(stored).text
     handle, name = tempfile.mkstemp(prefix="sestrack-settings-", suffix=".toml")
@@ -206,14 +206,14 @@ def edit(ctx: typer.Context) -> None:
             raise BadInput(msg, f"your text is in {draft}")
         try:
             new = parse(text)
-            with store.Store(ctx.obj or store.default_path()) as opened:
+            with store.Store(ctx.obj or store.default_address()) as opened:
                 _check(opened, new)
         except SestrackError as error:
             shown = _with_error(text, error)
             continue
         break
     try:
-        with store.Store(ctx.obj or store.default_path()) as opened:
+        with store.Store(ctx.obj or store.default_address()) as opened:
             opened.save_settings(new, revision)
     except SestrackError as error:
         raise type(error)(error.message, f"{error.hint}; your text is in {draft}") from None

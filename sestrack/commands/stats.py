@@ -64,7 +64,7 @@ def stats(  # noqa: PLR0913 - one for each choice
         msg = "--json and --csv are two different things"
         raise UsageError(msg, "sestrack stats --json")
     from sestrack.tracker.places import Places
-    from sestrack.tracker.reports import Question, look, report
+    from sestrack.tracker.reports import Look, Question, report
 
     now = store.now()
     question = Question(
@@ -75,10 +75,9 @@ def stats(  # noqa: PLR0913 - one for each choice
     if question.since_day >= question.until_day:
         msg = f"--since {since} is after --until {until}"
         raise UsageError(msg, "sestrack stats --since 7d")
-    path = ctx.obj or store.default_path()
-    with store.Store(path) as opened, store.sqlite_errors(path):
-        look(opened.connection, Places(mmdb))
-        lines = report(opened.connection, question)
+    path = ctx.obj or store.default_address()
+    with store.Store(path) as opened, store.errors_of(path):
+        lines = report(Look(opened.connection, Places(mmdb)), question)
         if not lines and (message or sender):
             _known(opened, message, sender)
     _print(lines, str(by), json=json, csv=csv)

@@ -2,6 +2,11 @@
 
 An event is a plain fact and is never changed again (but for `events forget`).  What is made
 of it (who it was, from where, person or machine) is a `visit` and may be judged anew.
+
+Whoever stores events is a *writer* and has a number: 0 in SQLite, one for each server in
+PostgreSQL.  An event's id is made there: the writer's number, then a sequence number in
+`SEQUENCE_BITS` that only grows.  So two servers never give the same id, the same event
+stored again has the same one, and what a writer stored up to an id is complete.
 """
 
 from __future__ import annotations
@@ -11,6 +16,18 @@ from typing import NamedTuple
 
 MAX_AGENT = 512
 """Longest user agent that is kept, in octets."""
+SEQUENCE_BITS = 40
+"""A writer's first 1,099,511,627,775 events; with 23 bits for writers an id is a positive int64."""
+
+
+def first_id(writer: int) -> int:
+    """Return the id before a writer's first event."""
+    return writer << SEQUENCE_BITS
+
+
+def writer_of(event: int) -> int:
+    """Return the number of the writer that made an id."""
+    return event >> SEQUENCE_BITS
 
 
 class Kind(IntEnum):

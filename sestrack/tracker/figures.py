@@ -28,21 +28,31 @@ from sestrack.tracker.interning import intern
 from sestrack.tracker.visitors import Visitor
 
 if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
+    from sestrack.engines.interface import Connection
     from sestrack.tracker.judge import Visit
 
 DAY_MS = 86_400_000
 HOUR_MS = 3_600_000
-Key = tuple[int, int, int, int | str, int]
+Key = tuple[int, int, int, str, int]
 """Dimension, day, origin, value and visitor."""
+_TALLY = ("dimension", "day", "origin", "value", "visitor")
 
 Counts = dict[Key, list[int]]
 """A number for each of `MEASURES`."""
 
 MEASURES = ("opens", "openers", "readers", "clicks", "clickers")
 _OPENS, _OPENERS, _READERS, _CLICKS, _CLICKERS = range(5)
+
+FirstKey = tuple[int, int, int]
+"""Origin, who, and what they did."""
+_KEY = ("origin", "who", "what")
+FIRST = (*_KEY, "day")
+"""The columns of `first`."""
+
+Cells = tuple[list[list[int]], int]
+"""Counts, and the index of the measure that one is added to in each."""
 
 
 class Dimension(IntEnum):
@@ -74,69 +84,46 @@ def who(key: bytes, recipient: str) -> int:
 
 
 class Figures:
-    """Counts visits into the tables of a schema of a connection: `main`, or `temp` for a look."""
+    """Counts visits into the tables."""
 
-    def __init__(self, connection: sqlite3.Connection, schema: str = "main") -> None:
+    def __init__(self, connection: Connection) -> None:
         """Take a connection; the caller begins and ends transactions."""
         self._connection = connection
-        self._schema = schema
-        ((self._key,),) = connection.execute("SELECT who FROM main.progress").fetchall()
+        ((self._key,),) = connection.execute("SELECT who FROM progress").fetchall()
         self._interned: dict[tuple[str, ...], int] = {}
 
-    def absorb(self, visits: Iterable[Visit]) -> int:
-        """Write visits and count them; return the last one's event, 0 for none."""
-        rows, last = [], 0
-        counts: Counts = {}
+    def absorb(self, visits: Sequence[Visit]) -> None:
+        """Write visits and count them."""
+        tallying = Tallying(self._key)
+        rows = []
         for visit in visits:
-            last = visit.event
-            someone = who(self._key, visit.recipient) if visit.recipient else None
-            count(counts, visit, someone, self._first)
+            tallying.count(visit)
             rows.append((
-                visit.event, visit.visitor, self.place(visit), self.program(visit), visit.reasons,
-                visit.rules,
+                visit.event, visit.at, visit.visitor, self.place(visit), self.program(visit),
+                visit.reasons, visit.rules,
             ))  # fmt: skip
-        self._connection.executemany(
-            f"INSERT INTO {self._schema}.visit (event, visitor, place, program, reasons, rules) "
-            "VALUES (?, ?, ?, ?, ?, ?)",
-            rows,
+        self._connection.insert(
+            "visit", ("event", "at", "visitor", "place", "program", "reasons", "rules"), rows
         )
-        self.add(counts)
-        return last
+        tallying.settle(self._connection.insert_new("first", FIRST, tallying.wanted(), len(_KEY)))
+        self.add(tallying.counts)
 
     def add(self, counts: Counts) -> None:
         """Add to the tallies."""
-        sums = ", ".join(f"{name} = {name} + excluded.{name}" for name in MEASURES)
-        self._connection.executemany(
-            f"INSERT INTO {self._schema}.tally (dimension, day, origin, value, visitor, "
-            f"{', '.join(MEASURES)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
-            f"ON CONFLICT DO UPDATE SET {sums}",
-            [(*key, *values) for key, values in counts.items()],
-        )
+        sums = ", ".join(f"{name} = tally.{name} + excluded.{name}" for name in MEASURES)
+        self._connection.insert(
+            "tally", (*_TALLY, *MEASURES), [(*key, *values) for key, values in counts.items()],
+            f"ON CONFLICT ({', '.join(_TALLY)}) DO UPDATE SET {sums}",
+        )  # fmt: skip
 
     def drop_empty(self, keys: Iterable[Key]) -> None:
         """Drop those rows in which nothing is left."""
         nothing = " AND ".join(f"{name} = 0" for name in MEASURES)
         self._connection.executemany(
-            f"DELETE FROM {self._schema}.tally WHERE dimension = ? AND day = ? AND origin = ? "
-            f"AND value = ? AND visitor = ? AND {nothing}",
+            f"DELETE FROM tally WHERE {' AND '.join(f'{name} = ?' for name in _TALLY)} "
+            f"AND {nothing}",
             keys,
         )
-
-    def _first(self, origin: int, someone: int, what: int, day: int) -> int:
-        """Note that somebody did something; return 1 if it is the first time, else 0."""
-        if (
-            self._schema != "main"
-            and self._connection.execute(
-                "SELECT 1 FROM main.first WHERE origin = ? AND who = ? AND what = ?",
-                (origin, someone, what),
-            ).fetchone()
-        ):
-            return 0
-        return self._connection.execute(
-            f"INSERT OR IGNORE INTO {self._schema}.first (origin, who, what, day) "
-            "VALUES (?, ?, ?, ?)",
-            (origin, someone, what, day),
-        ).rowcount
 
     def place(self, visit: Visit) -> int:
         """Return the number of where a visit came from."""
@@ -150,53 +137,83 @@ class Figures:
 
     def _intern(self, table: str, columns: tuple[str, ...], values: tuple[str, ...]) -> int:
         known = self._interned.get((table, *values))
-        if known is not None:
-            return known
-        # for a look: a number below zero is in no other table
-        number = None if self._schema == "main" else -1 - len(self._interned)
-        known = intern(self._connection, table, columns, values, schema=self._schema, number=number)
-        self._interned[table, *values] = known
+        if known is None:
+            known = intern(self._connection, table, columns, values)
+            self._interned[table, *values] = known
         return known
 
 
+class Tallying:
+    """Counts visits one after another; who was first is asked for all of them at once.
+
+    First every visit is counted (`count`).  Of what recipients did in them, `wanted` are the
+    firsts as far as these visits tell; those that no earlier visit had are then counted too
+    (`settle`).
+    """
+
+    def __init__(self, key: bytes) -> None:
+        """Take the key of recipients' hashes."""
+        self._key = key
+        self._wanted: dict[FirstKey, tuple[int, Cells]] = {}
+        self.counts: Counts = {}
+
+    def count(self, visit: Visit) -> None:
+        """Count a visit."""
+        someone = who(self._key, visit.recipient) if visit.recipient else None
+        count(self.counts, visit, someone, self._note)
+
+    def _note(self, first: FirstKey, day: int, cells: Cells) -> None:
+        if first not in self._wanted:
+            self._wanted[first] = day, cells
+
+    def wanted(self) -> list[tuple[int, int, int, int]]:
+        """Return rows of `FIRST`."""
+        return [(*first, day) for first, (day, _) in self._wanted.items()]
+
+    def settle(self, new: Iterable[FirstKey]) -> None:
+        """Count those that are firsts indeed."""
+        for first in new:
+            _, (values, index) = self._wanted[first]
+            for value in values:
+                value[index] += 1
+
+
 def count(
-    counts: Counts, visit: Visit, someone: int | None, first: Callable[[int, int, int, int], int]
+    counts: Counts, visit: Visit, someone: int | None, note: Callable[[FirstKey, int, Cells], None]
 ) -> None:
     """Count a visit.
 
-    `someone` stands for the recipient; `first` is asked with origin, someone, what and day,
-    and answers 1 if that is the first time, else 0.
+    `someone` stands for the recipient.  What may be a first is noted: its key, its day, and
+    where one is to be added if it is.
     """
     day, visitor, origin = visit.at // DAY_MS, visit.visitor, visit.origin
-    added = [0, 0, 0, 0, 0]
-    if visit.kind == _OPEN:
-        added[_OPENS] = 1
-        if someone is not None:
-            added[_OPENERS] = first(origin, someone, visitor, day)
-            if visitor != _MACHINE:
-                added[_READERS] = first(origin, someone, _READ, day)
-    else:
-        added[_CLICKS] = 1
-        of_link = [0, 0, 0, 1, 0]
-        if someone is not None:
-            added[_CLICKERS] = first(origin, someone, _CLICKED + visitor, day)
-            of_link[_CLICKERS] = first(origin, someone, _LINKS + 4 * visit.link + visitor, day)
-            if visitor == _PERSON:
-                added[_OPENERS] = first(origin, someone, visitor, day)
-                added[_READERS] = first(origin, someone, _READ, day)
-        _add(counts, (_BY_LINK, day, origin, visit.link, visitor), of_link)
-    _add(counts, (_BY_ALL, day, origin, 0, visitor), added)
-    _add(counts, (_BY_HOUR, day, origin, visit.at // HOUR_MS, visitor), added)
-    _add(counts, (_BY_COUNTRY, day, origin, visit.country, visitor), added)
-    _add(counts, (_BY_DEVICE, day, origin, visit.device, visitor), added)
-    _add(counts, (_BY_CLIENT, day, origin, visit.client, visitor), added)
+    values = [
+        _values(counts, (_BY_ALL, day, origin, "", visitor)),
+        _values(counts, (_BY_HOUR, day, origin, str(visit.at // HOUR_MS), visitor)),
+        _values(counts, (_BY_COUNTRY, day, origin, visit.country, visitor)),
+        _values(counts, (_BY_DEVICE, day, origin, visit.device, visitor)),
+        _values(counts, (_BY_CLIENT, day, origin, visit.client, visitor)),
+    ]
+    is_open = visit.kind == _OPEN
+    how_often = _OPENS if is_open else _CLICKS
+    for value in values:
+        value[how_often] += 1
+    if not is_open:
+        of_link = _values(counts, (_BY_LINK, day, origin, str(visit.link), visitor))
+        of_link[_CLICKS] += 1
+    if someone is None:
+        return
+    if not is_open:
+        note((origin, someone, _CLICKED + visitor), day, (values, _CLICKERS))
+        note((origin, someone, _LINKS + 4 * visit.link + visitor), day, ([of_link], _CLICKERS))
+    if is_open or visitor == _PERSON:
+        note((origin, someone, visitor), day, (values, _OPENERS))
+    if visitor == _PERSON or (is_open and visitor != _MACHINE):
+        note((origin, someone, _READ), day, (values, _READERS))
 
 
-def _add(counts: Counts, key: Key, added: list[int]) -> None:
+def _values(counts: Counts, key: Key) -> list[int]:
     known = counts.get(key)
     if known is None:
-        counts[key] = added.copy()
-        return
-    for index, number in enumerate(added):
-        if number:
-            known[index] += number
+        known = counts[key] = [0, 0, 0, 0, 0]
+    return known

@@ -5,29 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import sqlite3
+    from sestrack.engines.interface import Connection
 
 
-def intern(  # noqa: PLR0913 - the last two are for a look only
-    connection: sqlite3.Connection,
-    table: str,
-    columns: tuple[str, ...],
-    values: tuple[Any, ...],
-    *,
-    schema: str = "main",
-    number: int | None = None,
+def intern(
+    connection: Connection, table: str, columns: tuple[str, ...], values: tuple[Any, ...]
 ) -> int:
-    """Return the number of a row of `table`, which is written if the store has none.
-
-    It is written into `schema`, as `number` if one is given.
-    """
-    where = " AND ".join(f"{column} = ?" for column in columns)
-    row = connection.execute(f"SELECT id FROM main.{table} WHERE {where}", values).fetchone()
-    if row is not None:
-        return int(row[0])
-    marks = ", ".join("?" for _ in columns)
-    cursor = connection.execute(
-        f"INSERT INTO {schema}.{table} (id, {', '.join(columns)}) VALUES (?, {marks})",
-        (number, *values),
-    )
-    return int(cursor.lastrowid or 0)
+    """Return the number of a row of `table`, which is written if the store has none."""
+    find = f"SELECT id FROM {table} WHERE {' AND '.join(f'{column} = ?' for column in columns)}"
+    row = connection.execute(find, values).fetchone()
+    if row is None:
+        marks = ", ".join("?" for _ in columns)
+        row = connection.execute(
+            f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks}) "
+            "ON CONFLICT DO NOTHING RETURNING id",
+            values,
+        ).fetchone()
+    if row is None:  # another server has written it in the meantime
+        row = connection.execute(find, values).fetchone()
+    return int(row[0])

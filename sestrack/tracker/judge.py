@@ -11,14 +11,16 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from sestrack.tracker.events import Kind
+from sestrack.tracker.events import Kind, first_id, writer_of
+from sestrack.tracker.streams import Streams
 from sestrack.tracker.visitors import BURST_MS, RULES, Agent, is_burst, judge, read_agent
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterator
 
+    from sestrack.engines.interface import Connection
     from sestrack.tracker.places import Places
+    from sestrack.tracker.streams import Marks
 
 SETTLE_MS = 10_000
 LOOK_BACK = 2_000
@@ -52,6 +54,9 @@ class Visit(NamedTuple):
     rules: int = RULES
 
 
+_SELECT = "SELECT id, at, kind, origin, link, recipient, minted, ip, agent, traits FROM event"
+
+
 class _Row(NamedTuple):
     id: int
     at: int
@@ -66,14 +71,17 @@ class _Row(NamedTuple):
 
 
 class Judge:
-    """Judges the events of a store from one of them on."""
+    """Judges the events of a store from some of them on."""
 
-    def __init__(self, connection: sqlite3.Connection, places: Places, after: int) -> None:
-        """Begin behind the event `after`."""
+    def __init__(
+        self, connection: Connection, places: Places, after: Marks, at_once: int = READ_AT_ONCE
+    ) -> None:
+        """Begin behind the events `after`, one for each writer; read so many at once."""
         self._connection = connection
         self._places = places
         self._after = after
-        self._read_to = max(0, after - LOOK_BACK)
+        backs = {w: max(first_id(w), mark - LOOK_BACK) for w, mark in after.items()}
+        self._streams = Streams(connection, _SELECT, backs, at_once)
         self._latest = 0
         """The youngest time read."""
         self._queue: deque[_Row] = deque()
@@ -111,21 +119,16 @@ class Judge:
         return now_ms is None or row.at < now_ms - SETTLE_MS
 
     def _read(self) -> bool:
-        rows = self._connection.execute(
-            "SELECT id, at, kind, origin, link, recipient, minted, ip, agent, traits FROM event "
-            "WHERE id > ? ORDER BY id LIMIT ?",
-            (self._read_to, READ_AT_ONCE),
-        ).fetchall()
+        rows = self._streams.read()
+        after = self._after
         for row in map(_Row._make, rows):
             if row.kind == _CLICK and row.recipient:
                 copy = (row.origin, row.recipient, row.minted)
                 self._clicks[copy].append((row.at, row.link or 0))
                 self._order.append((row.at, copy))
-            if row.id > self._after:
+            if row.id > after.get(writer_of(row.id), 0):
                 self._queue.append(row)
             self._latest = max(self._latest, row.at)
-        if rows:
-            self._read_to = rows[-1][0]
         return bool(rows)
 
     def _judge(self, row: _Row) -> Visit:

@@ -10,33 +10,34 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sestrack.times import utc
-from sestrack.tracker.events import Kind
+from sestrack.tracker.events import Kind, first_id, writer_of
 from sestrack.tracker.judge import Judge
+from sestrack.tracker.streams import Streams
 from sestrack.tracker.visitors import Reason, Visitor
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterator
 
+    from sestrack.engines.interface import Connection
     from sestrack.tracker.judge import Visit
     from sestrack.tracker.places import Places
+    from sestrack.tracker.streams import Marks
 
 STRETCH = 5_000
 _PLAY_MS = 3_600_000
 """So late may an event be that waited for the disk."""
 
 _SELECT = """
-SELECT event.id, at, kind, recipient, message, sender, trace_domain, link.number, url, ip,
+SELECT event.id, event.at, kind, recipient, message, sender, trace_domain, link.number, url, ip,
     agent.text, minted, country, region, device, client, system, visitor, reasons,
     visit.rules
 FROM event
 JOIN origin ON origin.id = event.origin
 JOIN agent ON agent.id = event.agent
 LEFT JOIN link ON link.id = event.link
-LEFT JOIN main.visit ON visit.event = event.id
-LEFT JOIN main.place ON place.id = visit.place
-LEFT JOIN main.program ON program.id = visit.program
-WHERE event.id > ? ORDER BY event.id LIMIT ?
+LEFT JOIN visit ON visit.event = event.id AND visit.at = event.at
+LEFT JOIN place ON place.id = visit.place
+LEFT JOIN program ON program.id = visit.program
 """
 
 FIELDS = (
@@ -47,50 +48,76 @@ FIELDS = (
 """What an event is told as, in this order.  `age` is in seconds since minting."""
 
 
-def last_event(connection: sqlite3.Connection, back: int = 0) -> int:
-    """Return the id of the last event, or of the one so many before it."""
-    row = connection.execute(
-        "SELECT id FROM event ORDER BY id DESC LIMIT 1 OFFSET ?", (back,)
-    ).fetchone()
-    return int(row[0]) if row else 0
+def marks_back(connection: Connection, back: int = 0) -> dict[int, int]:
+    """Return the events, one of each writer, that the last so many of all come after."""
+    marks = {writer: stored for writer, _, stored in connection.writers()}
+    last = sorted(
+        (at, number)
+        for writer, stored in marks.items()
+        for number, at in connection.execute(
+            "SELECT id, at FROM event WHERE id > ? AND id <= ? ORDER BY id DESC LIMIT ?",
+            (first_id(writer), stored, back),
+        )
+    )
+    for _, number in last[-back:] if back else ():
+        writer = writer_of(number)
+        marks[writer] = min(marks[writer], number - 1)
+    return marks
 
 
 def events(
-    connection: sqlite3.Connection, places: Places, after: int, since_ms: int = 0,
+    connection: Connection, places: Places, after: Marks, since_ms: int = 0,
     until_ms: int = 2**62,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Tell the events behind `after`, in order; those not judged yet are judged for the telling."""
     if since_ms:
-        after = max(after, _before(connection, since_ms))
-    while rows := connection.execute(_SELECT, (after, STRETCH)).fetchall():
-        young: dict[int, Visit] = {}
-        if rows[-1][-1] is None:
-            first = next(row[0] for row in rows if row[-1] is None)
-            for visit in Judge(connection, places, first - 1).judge(None):
-                young[visit.event] = visit
-                if visit.event >= rows[-1][0]:
-                    break
+        after = _before(connection, since_ms)
+    judged = {writer: mark for writer, mark, _ in connection.writers()}
+    young: dict[int, Visit] = {}
+    judging = Judge(connection, places, judged).judge(None)
+    streams = Streams(connection, _SELECT, after, STRETCH)
+    while rows := streams.read():
         for row in rows:
+            visit = None
+            if row[-1] is None:
+                visit = _find(young, judging, row[0])
+                if visit is None:
+                    continue  # purged meanwhile
             if since_ms <= row[1] < until_ms:
-                yield _told(row, young.get(row[0]))
-        after = rows[-1][0]
+                yield _told(row, visit)
 
 
-def _before(connection: sqlite3.Connection, since_ms: int) -> int:
-    """Return an event before which none is as young as this: ids follow time, nearly."""
-    ((low, high),) = connection.execute(
-        "SELECT ifnull(min(id), 1) - 1, ifnull(max(id), 0) FROM event"
-    ).fetchall()
-    while high - low > 1:
-        middle = (low + high) // 2
-        row = connection.execute(
-            "SELECT at FROM event WHERE id >= ? ORDER BY id LIMIT 1", (middle,)
-        ).fetchone()
-        if row and row[0] < since_ms - _PLAY_MS:
-            low = middle
-        else:
-            high = middle
-    return int(low)
+def _find(young: dict[int, Visit], judging: Iterator[Visit], event: int) -> Visit | None:
+    """Return what is made of an event; the judge comes by it in about the same order."""
+    while event not in young:
+        visit = next(judging, None)
+        if visit is None:
+            return None
+        young[visit.event] = visit
+    return young.pop(event)
+
+
+def _before(connection: Connection, since_ms: int) -> dict[int, int]:
+    """Return events before which none is as young as this: ids follow time, nearly."""
+    marks = {}
+    for writer, _, stored in connection.writers():
+        low, high = first_id(writer), stored
+        ((first,),) = connection.execute(
+            "SELECT min(id) FROM event WHERE id > ? AND id <= ?", (low, high)
+        ).fetchall()
+        low = (first or high + 1) - 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            row = connection.execute(
+                "SELECT at FROM event WHERE id >= ? AND id <= ? ORDER BY id LIMIT 1",
+                (middle, stored),
+            ).fetchone()
+            if row and row[0] < since_ms - _PLAY_MS:
+                low = middle
+            else:
+                high = middle
+        marks[writer] = low
+    return marks
 
 
 def _told(row: tuple[Any, ...], visit: Visit | None) -> dict[str, Any]:

@@ -14,113 +14,126 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from sestrack.store import transaction
-from sestrack.tracker.events import Trait
-from sestrack.tracker.figures import Counts, Figures, count, who
+from sestrack.tracker.events import Trait, first_id, writer_of
+from sestrack.tracker.figures import FIRST, Cells, Counts, Figures, FirstKey, count, who
 from sestrack.tracker.judge import Judge, Visit
+from sestrack.tracker.streams import in_order
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable, Iterator
 
+    from sestrack.engines.interface import Connection
     from sestrack.tracker.places import Places
+    from sestrack.tracker.streams import Marks
 
 PIECE = 200
 """Visits, or recipients of a message, a transaction."""
 
 _KEPT = """
-SELECT event.id, at, kind, event.origin, ifnull(event.link, 0), event.recipient, visitor, reasons,
-    country, region, device, client, system, rules
-FROM event JOIN visit ON visit.event = event.id JOIN place ON place.id = visit.place
-JOIN program ON program.id = visit.program
+SELECT event.id, event.at, kind, event.origin, coalesce(event.link, 0), event.recipient, visitor,
+    reasons, country, region, device, client, system, rules
+FROM event JOIN visit ON visit.event = event.id AND visit.at = event.at
+JOIN place ON place.id = visit.place JOIN program ON program.id = visit.program
 """
+_TEMPORARY = (
+    # what counts differently now
+    "CREATE TEMP TABLE again (event BIGINT PRIMARY KEY, at BIGINT, kind BIGINT, origin BIGINT, "
+    "link BIGINT, recipient TEXT, visitor BIGINT, reasons BIGINT, country TEXT, region TEXT, "
+    "device TEXT, client TEXT, system TEXT, rules BIGINT)",
+    # whose it is
+    "CREATE TEMP TABLE pair (origin BIGINT, recipient TEXT, PRIMARY KEY (origin, recipient))",
+    # all that they did
+    "CREATE TEMP TABLE mine (event BIGINT PRIMARY KEY, at BIGINT, origin BIGINT, recipient TEXT)",
+    "CREATE INDEX mine_pair ON mine (origin, recipient)",
+    # up to which events it was judged when we began
+    "CREATE TEMP TABLE mark (start BIGINT, judged BIGINT)",
+)
+_SINCE = (
+    "NOT EXISTS (SELECT 1 FROM mark WHERE event.id > mark.start AND event.id <= mark.judged) "
+    "AND event.id > (SELECT min(judged) FROM mark)"
+)
 _Pair = tuple[int, str]
 """An origin and a recipient."""
 
 
-def reclassify(
-    connection: sqlite3.Connection, places: Places, step: Callable[[], None]
-) -> tuple[int, int]:
+def reclassify(connection: Connection, places: Places, step: Callable[[], None]) -> tuple[int, int]:
     """Judge all events again; return how many there were and how many count differently now."""
-    connection.execute("PRAGMA temp_store = FILE")
-    connection.execute(
-        "CREATE TEMP TABLE again (event INTEGER PRIMARY KEY, at, kind, origin, link, recipient, "
-        "visitor, reasons, country, region, device, client, system, rules)"
+    for statement in _TEMPORARY:
+        connection.execute(statement)
+    marks = {writer: judged for writer, judged, _ in connection.writers()}
+    connection.insert(
+        "mark", ("start", "judged"), [(first_id(writer), last) for writer, last in marks.items()]
     )
-    connection.execute(
-        "CREATE TEMP TABLE pair (origin, recipient, PRIMARY KEY (origin, recipient))"
-    )
-    connection.execute("CREATE TEMP TABLE mine (event INTEGER PRIMARY KEY, origin, recipient)")
-    ((last,),) = connection.execute("SELECT judged FROM progress").fetchall()
-    seen, changed = _judge_again(connection, places, last, step)
-    _recount(connection, last)
-    for table in ("again", "pair", "mine"):
-        connection.execute(f"DROP TABLE temp.{table}")
+    seen, changed = _judge_again(connection, places, marks, step)
+    _recount(connection)
+    for table in ("again", "pair", "mine", "mark"):
+        connection.execute(f"DROP TABLE {table}")
     return seen, changed
 
 
 def _judge_again(
-    connection: sqlite3.Connection, places: Places, last: int, step: Callable[[], None]
+    connection: Connection, places: Places, marks: Marks, step: Callable[[], None]
 ) -> tuple[int, int]:
     """Note in `again` what counts differently; keep new reasons of what does not."""
     seen = changed = 0
     figures = Figures(connection)
-    judged = Judge(connection, places, 0).judge(None)
+    judged = Judge(connection, places, {}).judge(None)
     while news := list(islice(judged, PIECE)):
-        olds = {
-            visit.event: visit
-            for visit in _kept(
-                connection, "event.id BETWEEN ? AND ? AND traits & ? = 0",
-                news[0].event, min(news[-1].event, last), int(Trait.FORGOTTEN),
-            )
-        }  # fmt: skip
-        same = []
-        for new in news:
+        own = [new for new in news if new.event <= marks.get(writer_of(new.event), 0)]
+        olds: dict[int, Visit] = {}
+        for writer in {writer_of(new.event) for new in own}:
+            ids = [new.event for new in own if writer_of(new.event) == writer]
+            olds |= {
+                visit.event: visit
+                for visit in _kept(
+                    connection, "event.id BETWEEN ? AND ? AND traits & ? = 0",
+                    min(ids), max(ids), int(Trait.FORGOTTEN),
+                )
+            }  # fmt: skip
+        same, other = [], []
+        for new in own:
             old = olds.get(new.event)
             if old is None:
-                continue  # forgotten, purged meanwhile, or judged after we began
+                continue  # forgotten, or purged meanwhile
             seen += 1
             step()
             if _counts_as(old) == _counts_as(new):
                 same.append(new)
             else:
                 changed += 1
-                connection.execute(f"INSERT INTO temp.again VALUES ({_MARKS})", new)
-        with transaction(connection):
+                other.append(new)
+        with connection.transaction():
             _keep(connection, figures, same)
-        if news[-1].event >= last:
-            break
+            connection.insert("again", Visit._fields, other)
     return seen, changed
 
 
-def _recount(connection: sqlite3.Connection, last: int) -> None:
+def _recount(connection: Connection) -> None:
     """Take out what was counted and put in what is now, for the recipients of what changed."""
-    connection.execute("INSERT INTO temp.pair SELECT DISTINCT origin, recipient FROM temp.again")
+    connection.execute("INSERT INTO pair SELECT DISTINCT origin, recipient FROM again")
     connection.execute(
-        "INSERT INTO temp.mine SELECT id, origin, recipient FROM event "
-        "JOIN temp.pair USING (origin, recipient) WHERE id <= ? AND recipient <> ''",
-        (last,),
+        "INSERT INTO mine SELECT event.id, event.at, event.origin, event.recipient FROM event "
+        "JOIN pair ON pair.origin = event.origin AND pair.recipient = event.recipient "
+        "JOIN mark ON event.id > mark.start AND event.id <= mark.judged "
+        "WHERE event.recipient <> ''"
     )
     # nobody's events are nobody's first: only those that changed are counted again
     connection.execute(
-        "INSERT INTO temp.mine SELECT event, origin, recipient FROM temp.again WHERE recipient = ''"
+        "INSERT INTO mine SELECT event, at, origin, recipient FROM again WHERE recipient = ''"
     )
-    connection.execute("CREATE INDEX temp.mine_pair ON mine (origin, recipient)")
-    pairs = connection.execute("SELECT origin, recipient FROM temp.pair").fetchall()
+    pairs = connection.execute("SELECT origin, recipient FROM pair").fetchall()
     figures = Figures(connection)
     for start in range(0, len(pairs), PIECE):
-        with transaction(connection):
-            _recount_some(connection, figures, set(pairs[start : start + PIECE]), last)
+        with connection.transaction():
+            _recount_some(connection, figures, set(pairs[start : start + PIECE]))
 
 
-def _recount_some(
-    connection: sqlite3.Connection, figures: Figures, pairs: set[_Pair], last: int
-) -> None:
+def _recount_some(connection: Connection, figures: Figures, pairs: set[_Pair]) -> None:
     ((key, purged_day),) = connection.execute("SELECT who, purged_day FROM progress").fetchall()
     # what was judged since we began, by the new rules already
     since = [
         visit
-        for visit in _kept(connection, "event.id > ?", last)
+        for visit in _kept(connection, _SINCE)
         if visit.recipient and (visit.origin, visit.recipient) in pairs
     ]
     counts: Counts = {}
@@ -128,7 +141,8 @@ def _recount_some(
         before = list(
             _kept(
                 connection,
-                "event.id IN (SELECT event FROM temp.mine WHERE origin = ? AND recipient = ?)",
+                "(event.id, event.at) IN "
+                "(SELECT event, at FROM mine WHERE origin = ? AND recipient = ?)",
                 origin, recipient,
             )
         )  # fmt: skip
@@ -136,7 +150,7 @@ def _recount_some(
         news = {
             row[0]: Visit._make(row)
             for row in connection.execute(
-                "SELECT * FROM temp.again WHERE origin = ? AND recipient = ?", (origin, recipient)
+                "SELECT * FROM again WHERE origin = ? AND recipient = ?", (origin, recipient)
             )
         }
         someone = who(key, recipient) if recipient else None
@@ -155,9 +169,8 @@ def _recount_some(
                 "DELETE FROM first WHERE origin = ? AND who = ? AND day >= ?",
                 (origin, someone, purged_day),
             )
-            connection.executemany(
-                "INSERT INTO first (origin, who, what, day) VALUES (?, ?, ?, ?)",
-                [(origin, someone, what, day) for what, day in firsts],
+            connection.insert(
+                "first", FIRST, [(origin, someone, what, day) for what, day in firsts]
             )
         there = {visit.event for visit in before}  # some may have been purged meanwhile
         _keep(connection, figures, [visit for event, visit in news.items() if event in there])
@@ -172,16 +185,18 @@ def _replay(
     known = set(standing)
     firsts: list[tuple[int, int]] = []
 
-    def first(_origin: int, _someone: int, what: int, day: int) -> int:
-        if what in known:
-            return 0
-        known.add(what)
-        firsts.append((what, day))
-        return 1
+    def note(first: FirstKey, day: int, cells: Cells) -> None:
+        what = first[2]
+        if what not in known:
+            known.add(what)
+            firsts.append((what, day))
+            values, index = cells
+            for value in values:
+                value[index] += 1
 
     counted: Counts = {}
     for visit in visits:
-        count(counted, visit, someone, first)
+        count(counted, visit, someone, note)
     for key, values in counted.items():
         total = counts.setdefault(key, [0] * len(values))
         for index, value in enumerate(values):
@@ -189,26 +204,23 @@ def _replay(
     return firsts
 
 
-def _keep(connection: sqlite3.Connection, figures: Figures, visits: list[Visit]) -> None:
+def _keep(connection: Connection, figures: Figures, visits: list[Visit]) -> None:
     """Write what was judged anew."""
     connection.executemany(
         "UPDATE visit SET visitor = ?, place = ?, program = ?, reasons = ?, rules = ? "
-        "WHERE event = ?",
+        "WHERE event = ? AND at = ?",
         [
-            (v.visitor, figures.place(v), figures.program(v), v.reasons, v.rules, v.event)
+            (v.visitor, figures.place(v), figures.program(v), v.reasons, v.rules, v.event, v.at)
             for v in visits
         ],
     )
 
 
-def _kept(connection: sqlite3.Connection, where: str, *values: int | str) -> Iterator[Visit]:
-    """Read visits as they were judged, in the order of their events."""
+def _kept(connection: Connection, where: str, *values: int | str) -> Iterator[Visit]:
+    """Read visits as they were judged, in the order they were counted in."""
     rows = connection.execute(f"{_KEPT} WHERE {where} ORDER BY event.id", values)
-    return map(Visit._make, rows)
+    return map(Visit._make, in_order(rows))
 
 
 def _counts_as(visit: Visit) -> tuple[int | str, ...]:
     return visit.visitor, visit.country, visit.region, visit.device, visit.client, visit.system
-
-
-_MARKS = ", ".join("?" for _ in Visit._fields)

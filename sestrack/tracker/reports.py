@@ -1,8 +1,8 @@
 """Reports: what `sestrack stats` shows.
 
-A report reads the tallies up to the watermark, and counts the events behind it for itself
-into temporary tables (`look`), so that it is always what a full recount would say.  It
-writes nothing to the store.
+A report reads the tallies up to the watermark, and counts the events behind it for itself,
+in memory (`Look`), so that it is always what a full recount would say.  It writes nothing
+to the store.
 """
 
 from __future__ import annotations
@@ -10,29 +10,16 @@ from __future__ import annotations
 import heapq
 from typing import TYPE_CHECKING, NamedTuple
 
-from sestrack.tracker.figures import DAY_MS, HOUR_MS, MEASURES, Dimension, Figures
-from sestrack.tracker.judge import Judge
+from sestrack.tracker.events import Kind
+from sestrack.tracker.figures import DAY_MS, FIRST, HOUR_MS, MEASURES, Dimension, Tallying
+from sestrack.tracker.judge import Judge, Visit
+from sestrack.tracker.visitors import Visitor
 
 if TYPE_CHECKING:
-    import sqlite3
+    from collections.abc import Iterable, Iterator
 
+    from sestrack.engines.interface import Connection
     from sestrack.tracker.places import Places
-
-_TEMPORARY = (
-    "CREATE TEMP TABLE visit AS SELECT * FROM main.visit WHERE 0",
-    "CREATE UNIQUE INDEX temp.visit_event ON visit (event)",
-    """
-    CREATE TEMP TABLE tally (
-        origin, dimension, day, value, visitor, opens, openers, readers, clicks, clickers,
-        PRIMARY KEY (dimension, day, origin, value, visitor)
-    ) WITHOUT ROWID
-    """,
-    """
-    CREATE TEMP TABLE first (origin, who, what, day, PRIMARY KEY (origin, who, what)) WITHOUT ROWID
-    """,
-    "CREATE TEMP TABLE place (id INTEGER PRIMARY KEY, country, region)",
-    "CREATE TEMP TABLE program (id INTEGER PRIMARY KEY, device, client, system)",
-)
 
 BY = {
     "message": ("origin.message", Dimension.ALL),
@@ -40,7 +27,7 @@ BY = {
     "domain": ("origin.trace_domain", Dimension.ALL),
     "day": ("tally.day", Dimension.ALL),
     "hour": ("tally.value", Dimension.HOUR),
-    "link": ("link.url", Dimension.LINK),
+    "link": ("tally.value", Dimension.LINK),
     "country": ("tally.value", Dimension.COUNTRY),
     "device": ("tally.value", Dimension.DEVICE),
     "client": ("tally.value", Dimension.CLIENT),
@@ -104,24 +91,37 @@ class Question(NamedTuple):
     """0 for all."""
 
 
-def look(connection: sqlite3.Connection, places: Places) -> None:
-    """Count what is behind the watermark into temporary tables.  Begins a read transaction."""
-    connection.execute("PRAGMA temp_store = MEMORY")
-    for statement in _TEMPORARY:
-        connection.execute(statement)
-    connection.execute("BEGIN")
-    ((judged,),) = connection.execute("SELECT judged FROM progress").fetchall()
-    Figures(connection, "temp").absorb(Judge(connection, places, judged).judge(None))
+class Look:
+    """One state of the store, with what is behind the watermark counted in memory."""
+
+    def __init__(self, connection: Connection, places: Places) -> None:
+        """Look at the store as it is now, from now on."""
+        self.connection = connection
+        connection.snapshot()
+        ((key,),) = connection.execute("SELECT who FROM progress").fetchall()
+        tallying = Tallying(key)
+        marks = {writer: judged for writer, judged, _ in connection.writers()}
+        self.young: list[Visit] = []
+        for visit in Judge(connection, places, marks).judge(None):
+            tallying.count(visit)
+            if visit.recipient:
+                self.young.append(visit)
+        wanted = {row[:3] for row in tallying.wanted()}
+        tallying.settle(wanted - connection.those_there("first", FIRST[:3], sorted(wanted)))
+        self.counts = tallying.counts
 
 
-def report(connection: sqlite3.Connection, question: Question) -> list[Line]:
-    """Answer a question, after `look`.  By time it is in order, else the most read comes first."""
+def report(look: Look, question: Question) -> list[Line]:
+    """Answer a question.  By time it is in order, else the most read comes first."""
+    connection = look.connection
+    origins = _origins(connection, question)
+    rows: Iterable[tuple[str | int, int, Iterable[int]]]
     if question.by == "recipient":
-        rows = _by_recipient(connection, question)
+        rows = _by_recipient(look, question, origins)
     else:
-        rows = _by_tally(connection, question)
+        rows = _by_tally(look, question, origins)
     sums: dict[str | int, list[int]] = {}
-    for name, visitor, *numbers in rows:
+    for name, visitor, numbers in rows:
         known = sums.get(name)
         if known is None:
             known = sums[name] = [0] * (3 * len(MEASURES))
@@ -155,67 +155,116 @@ def _most_read_first(item: tuple[str | int, list[int]]) -> tuple[int, int, int, 
     return -sum(numbers[6:9]), -numbers[12], -sum(numbers[0:3]), str(name)
 
 
-def _where(question: Question, values: list[str | int]) -> str:
+def _where(question: Question, values: list[str | int], table: str = "origin") -> str:
     where = ""
     for column in ("message", "sender"):
         if wanted := getattr(question, column):
-            where += f" AND origin.{column} = ?"
+            where += f" AND {table}.{column} = ?"
             values.append(wanted)
     return where
 
 
-def _by_tally(connection: sqlite3.Connection, question: Question) -> list[tuple[int, ...]]:
+def _origins(connection: Connection, question: Question) -> dict[int, dict[str, str]]:
+    """Return the origins that the question is about."""
+    values: list[str | int] = []
+    sql = f"SELECT id, message, sender, trace_domain FROM origin WHERE id > 0{_where(question, values)}"
+    return {
+        number: {"message": message, "sender": sender, "domain": domain}
+        for number, message, sender, domain in connection.execute(sql, values)
+    }
+
+
+def _by_tally(
+    look: Look, question: Question, origins: dict[int, dict[str, str]]
+) -> Iterator[tuple[str | int, int, Iterable[int]]]:
+    """Take the tallies, and those of the look, each under the name it has in the report."""
     column, dimension = BY[question.by]
     assert dimension is not None
-    values: list[str | int] = []
-    sums = ", ".join(f"sum(tally.{name})" for name in MEASURES)
-    parts = []
-    for schema in ("main", "temp"):
-        values += [int(dimension), question.since_day, question.until_day]
-        joins = f"FROM {schema}.tally AS tally JOIN main.origin ON origin.id = tally.origin"
-        if question.by == "link":
-            joins += " JOIN main.link ON link.id = tally.value"
-        parts.append(
-            f"SELECT {column} AS name, visitor, {sums} {joins} "
-            f"WHERE dimension = ? AND day >= ? AND day < ?{_where(question, values)} "
-            "GROUP BY name, visitor"
-        )
-    return connection.execute(" UNION ALL ".join(parts), values).fetchall()
+    by_origin = column.startswith("origin.")
+    urls = _Urls(look.connection)
+
+    def name(origin: int, key: str | int) -> str | int:
+        if by_origin:
+            return origins[origin][question.by]
+        return urls.of(int(key)) if dimension is Dimension.LINK else key
+
+    values: list[str | int] = [int(dimension), question.since_day, question.until_day]
+    sums = ", ".join(f"sum(tally.{measure})" for measure in MEASURES)
+    group = "origin.id" if by_origin else column
+    rows = look.connection.execute(
+        f"SELECT {'origin.id' if by_origin else 0}, {'0' if by_origin else column}, visitor, {sums} "
+        "FROM tally JOIN origin ON origin.id = tally.origin "
+        f"WHERE dimension = ? AND day >= ? AND day < ?{_where(question, values)} "
+        f"GROUP BY {group}, visitor",
+        values,
+    )
+    for origin, key, visitor, *numbers in rows:
+        yield name(origin, key), visitor, numbers
+    in_day = column == "tally.day"
+    for (of, day, origin, value, visitor), numbers in look.counts.items():
+        if of == dimension and question.since_day <= day < question.until_day and origin in origins:
+            yield name(origin, day if in_day else value), visitor, numbers
 
 
-def _by_recipient(connection: sqlite3.Connection, question: Question) -> list[tuple[int, ...]]:
+class _Urls:
+    """What links lead to."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._known: dict[int, str] = {}
+
+    def of(self, link: int) -> str:
+        """Return the destination of a link."""
+        if link not in self._known:
+            find = "SELECT url FROM link WHERE id = ?"
+            ((self._known[link],),) = self._connection.execute(find, (link,)).fetchall()
+        return self._known[link]
+
+
+_BY_RECIPIENT = """
+SELECT recipient, event.origin, visitor, sum(CASE WHEN kind = 1 THEN 1 ELSE 0 END),
+    sum(CASE WHEN kind = 2 THEN 1 ELSE 0 END)
+FROM event JOIN visit ON visit.event = event.id AND visit.at = event.at
+JOIN origin ON origin.id = event.origin
+WHERE event.at >= ? AND event.at < ? AND recipient <> ''
+"""
+
+
+def _by_recipient(
+    look: Look, question: Question, origins: dict[int, dict[str, str]]
+) -> Iterator[tuple[str | int, int, Iterable[int]]]:
     """Count by recipient, from the events themselves: no figure holds a name."""
     values: list[str | int] = [question.since_day * DAY_MS, question.until_day * DAY_MS]
-    sql = (
-        "SELECT recipient, event.origin, visitor, sum(kind = 1), max(kind = 1 OR visitor = 0), "
-        "max(visitor < 2 AND (kind = 1 OR visitor = 0)), sum(kind = 2), max(kind = 2) "
-        "FROM event JOIN (SELECT event, visitor FROM main.visit UNION ALL "
-        "SELECT event, visitor FROM temp.visit) AS visit ON visit.event = event.id "
-        "JOIN origin ON origin.id = event.origin "
-        f"WHERE at >= ? AND at < ? AND recipient <> ''{_where(question, values)} "
-        "GROUP BY recipient, event.origin, visitor"
-    )
+    sql = f"{_BY_RECIPIENT}{_where(question, values)} GROUP BY recipient, event.origin, visitor"
+    often: dict[tuple[str, int, int], list[int]] = {
+        (recipient, origin, visitor): [opens, clicks]
+        for recipient, origin, visitor, opens, clicks in look.connection.execute(sql, values)
+    }
+    for visit in look.young:
+        if values[0] <= visit.at < values[1] and visit.origin in origins:  # type: ignore[operator]
+            key = visit.recipient, visit.origin, visit.visitor
+            often.setdefault(key, [0, 0])[0 if visit.kind == Kind.OPEN else 1] += 1
     # a person's and a proxy's reading of one message by one recipient is one reading
     read: set[tuple[str, int]] = set()
-    rows = []
-    for recipient, origin, *row in connection.execute(sql, values):
-        if row[3] and (recipient, origin) in read:
-            row[3] = 0
-        if row[3]:
+    for (recipient, origin, visitor), (opens, clicks) in often.items():
+        is_person, is_machine = visitor == Visitor.PERSON, visitor == Visitor.MACHINE
+        opened = opens > 0 or is_person
+        reads = opened and not is_machine and (recipient, origin) not in read
+        if reads:
             read.add((recipient, origin))
-        rows.append((recipient, *row))
-    return rows
+        yield recipient, visitor, (opens, opened, reads, clicks, clicks > 0)
 
 
-def _copies(connection: sqlite3.Connection, question: Question) -> dict[str, int]:
+def _copies(connection: Connection, question: Question) -> dict[str, int]:
     """Return how many copies of each message were made, where that was counted."""
     if question.by != "message":
         return {}
     values: list[str | int] = []
-    where = _where(question, values).replace("origin.", "copies.")
+    where = _where(question, values, "copies")
     return dict(
         connection.execute(
-            f"SELECT message, sum(number) FROM copies WHERE 1{where} GROUP BY message", values
+            f"SELECT message, sum(number) FROM copies WHERE number >= 0{where} GROUP BY message",
+            values,
         ).fetchall()
     )
 

@@ -26,15 +26,17 @@ from sestrack.errors import (
     NotSetUp,
     SestrackError,
 )
-from sestrack.store import open_for_recording, serving_lock
+from sestrack.store import open_for_recording, serving
+from sestrack.tracker.collector import Worker
 from sestrack.tracker.places import Places
 from sestrack.tracker.upkeep import Upkeep
 from sestrack.tracker.worker import BACKLOG, Plan, all_keys, look, tls_context
-from sestrack.tracker.writer import Worker, Writer
+from sestrack.tracker.writer import Writer
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable
+
+    from sestrack.engines.interface import Connection
 
 GIVE_UP_SECONDS = 30.0
 """How long the writer goes on trying after SIGTERM."""
@@ -57,7 +59,7 @@ def serve(plan: Plan) -> int:
     tls_context(plan)
     _raise_file_limit()
     with contextlib.ExitStack() as stack:
-        note_url = stack.enter_context(serving_lock(plan.store))
+        note_url = stack.enter_context(serving(plan.store))
         listeners = [
             stack.enter_context(listener)
             for listener in _listen(plan.host, plan.port, plan.workers, "--bind 127.0.0.1:8025")
@@ -83,7 +85,7 @@ class Server:
         plan: Plan,
         listeners: list[socket.socket],
         ask: socket.socket | None,
-        connection: sqlite3.Connection | None,
+        connection: Connection | None,
         note_url: Callable[[str], None],
     ) -> None:
         """Take what was opened, and what tells others where; no worker runs yet."""

@@ -12,16 +12,17 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from sestrack.store import transaction
-from sestrack.tracker.events import Trait
+from sestrack.errors import TryAgain
+from sestrack.tracker.events import Trait, first_id, writer_of
 from sestrack.tracker.figures import DAY_MS, Figures, who
-from sestrack.tracker.judge import Judge
+from sestrack.tracker.judge import READ_AT_ONCE, Judge
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable, Iterator
 
+    from sestrack.engines.interface import Connection
     from sestrack.tracker.places import Places
+    from sestrack.tracker.streams import Marks
 
 PIECE = 200
 """Visits a transaction."""
@@ -37,12 +38,19 @@ _REST = 0.5
 class Upkeep:
     """Judges, counts and purges, a piece at a time."""
 
-    def __init__(self, connection: sqlite3.Connection, places: Places, keep_days: int = 0) -> None:
-        """Begin where it was left; with `keep_days`, purge what is older."""
+    def __init__(
+        self, connection: Connection, places: Places, keep_days: int = 0, piece: int = PIECE
+    ) -> None:
+        """Begin where it was left; with `keep_days`, purge what is older.
+
+        `piece` is how many visits a transaction has.
+        """
         self._connection = connection
         self._places = places
         self._keep_days = keep_days
+        self._piece = piece
         self._judge: Judge | None = None
+        self._judged: dict[int, int] = {}
         self._figures = Figures(connection)
         self._rest_until = 0.0
         self._purge_at = 0.0
@@ -66,90 +74,124 @@ class Upkeep:
     def settle(self, now_ms: int | None, reads: int = 2**31) -> int:
         """Judge and count a piece of what is settled; return how many it were."""
         if self._judge is None:
-            ((judged,),) = self._connection.execute("SELECT judged FROM progress").fetchall()
-            self._judge = Judge(self._connection, self._places, judged)
+            self._judged = {writer: judged for writer, judged, _ in self._connection.writers()}
+            at_once = max(READ_AT_ONCE, self._piece)
+            self._judge = Judge(self._connection, self._places, self._judged.copy(), at_once)
         visits = []
         for visit in self._judge.judge(now_ms, reads):
             visits.append(visit)
-            if len(visits) == PIECE:
+            if len(visits) == self._piece:
                 break
         if not visits:
             return 0
         try:
-            with transaction(self._connection):
-                last = self._figures.absorb(visits)
-                self._connection.execute("UPDATE progress SET judged = ?", (last,))
+            with self._connection.derived():
+                self._move_marks({writer_of(visit.event): visit.event for visit in visits})
+                self._figures.absorb(visits)
         except BaseException:
             self._judge = None  # what it took from its queue is judged again
             self._figures = Figures(self._connection)
             raise
         return len(visits)
 
+    def _move_marks(self, marks: Marks) -> None:
+        """Note that the events up to these are in the figures, unless another one has."""
+        for writer, event in sorted(marks.items()):
+            moved = self._connection.execute(
+                "UPDATE writer SET judged = ? WHERE id = ? AND judged = ?",
+                (event, writer, self._judged.get(writer, first_id(writer))),
+            )
+            if moved.rowcount != 1:
+                msg = "another server keeps the figures"
+                raise TryAgain(msg, "sestrack doctor")
+            self._judged[writer] = event
 
-def purge_piece(connection: sqlite3.Connection, before_day: int) -> int:
+
+def behind(connection: Connection) -> tuple[int, int | None]:
+    """Return how many events are not in the figures, and the time (ms) of the first of them."""
+    count, oldest = 0, None
+    for _, judged, stored in connection.writers():
+        if judged < stored:
+            ((number, at),) = connection.execute(
+                "SELECT count(*), min(at) FROM event WHERE id > ? AND id <= ?", (judged, stored)
+            ).fetchall()
+            count += int(number)
+            oldest = at if oldest is None else min(oldest, at or oldest)
+    return count, oldest
+
+
+def purge_piece(connection: Connection, before_day: int) -> int:
     """Delete some events older than a day (days since 1970, UTC); return how many.
 
     Only what is counted goes; the figures of those days stay.
     """
-    with transaction(connection):
-        rows = connection.execute(
-            "SELECT event.id, event.at FROM event JOIN progress "
-            "WHERE event.id <= progress.judged ORDER BY event.id LIMIT ?",
-            (PURGE_PIECE,),
-        ).fetchall()
-        # ids follow time but for what waited in memory: the odd one that is younger ends a run
-        old = 0
-        for _, at in rows:
-            if at >= before_day * DAY_MS:
-                break
-            old += 1
-        if not old:
-            return 0
-        last = rows[old - 1][0]
-        connection.execute("DELETE FROM visit WHERE event <= ?", (last,))
-        connection.execute("DELETE FROM event WHERE id <= ?", (last,))
-        connection.execute(
-            "UPDATE progress SET purged = max(purged, ?), purged_day = max(purged_day, ?)",
-            (last, before_day),
-        )
-    return old
+    count = connection.drop_days(before_day)
+    if count:
+        with connection.transaction():
+            _note_purged(connection, before_day)
+        return count
+    for writer, judged, _ in connection.writers():
+        with connection.transaction():
+            rows = connection.execute(
+                "SELECT id, at FROM event WHERE id > ? AND id <= ? ORDER BY id LIMIT ?",
+                (first_id(writer), judged, PURGE_PIECE),
+            ).fetchall()
+            # ids follow time but for what waited: the odd one that is younger ends a run
+            for _, at in rows:
+                if at >= before_day * DAY_MS:
+                    break
+                count += 1
+            if count:
+                ids = [row[0] for row in rows[:count]]
+                for delete in (
+                    "DELETE FROM visit WHERE event >= ? AND event <= ?",
+                    "DELETE FROM event WHERE id >= ? AND id <= ?",
+                ):
+                    connection.execute(delete, (ids[0], ids[-1]))
+                _note_purged(connection, before_day)
+        if count:
+            return count
+    return 0
 
 
-def forget(connection: sqlite3.Connection, names: list[str], wait: Callable[[int], None]) -> int:
+def _note_purged(connection: Connection, before_day: int) -> None:
+    connection.execute(
+        "UPDATE progress SET purged_day = ? WHERE purged_day < ?", (before_day, before_day)
+    )
+
+
+def forget(connection: Connection, names: list[str], wait: Callable[[Marks], None]) -> int:
     """Make a recipient nobody in particular, everywhere; return how many events they had.
 
     `names` are what they may be kept as.  In their place stands a random text, so that the
-    figures stay as they are; addresses and user agents go.  `wait` is given the last event
-    changed, and returns when a running server has judged it: until then it has the name in
+    figures stay as they are; addresses and user agents go.  `wait` is given the last events
+    changed, and returns when a running server has judged them: until then it has the name in
     mind.
     """
     ((key,),) = connection.execute("SELECT who FROM progress").fetchall()
     count = 0
     for name in names:
         stranger = f"forgotten-{os.urandom(8).hex()}"
-        last = 0
-        for ids in _events_of(connection, name):
-            with transaction(connection):
-                connection.execute("INSERT OR IGNORE INTO agent (text) VALUES ('forgotten')")
+        last: dict[int, int] = {}
+        for found in _events_of(connection, name):
+            with connection.transaction():
+                connection.insert("agent", ["text"], [("forgotten",)], "ON CONFLICT DO NOTHING")
                 connection.executemany(
                     "UPDATE event SET recipient = ?, ip = '', traits = traits | ?, "
-                    "agent = (SELECT id FROM agent WHERE text = 'forgotten') WHERE id = ?",
-                    [(stranger, int(Trait.FORGOTTEN), number) for number in ids],
+                    "agent = (SELECT id FROM agent WHERE text = 'forgotten') "
+                    "WHERE id = ? AND at = ?",
+                    [(stranger, int(Trait.FORGOTTEN), *event) for event in found],
                 )
-            count += len(ids)
-            last = ids[-1]
+            count += len(found)
+            last |= {writer_of(number): number for number, _ in found}
         if last:
             wait(last)
-        with transaction(connection):
+        with connection.transaction():
             connection.execute(
                 "UPDATE first SET who = ? WHERE who = ? AND origin IN (SELECT id FROM origin)",
                 (who(key, stranger), who(key, name)),
             )
-    for _ in range(100):
-        ((busy, _, _),) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        if not busy:
-            break
-        time.sleep(0.05)
+    connection.wipe()
     return count
 
 
@@ -158,22 +200,25 @@ def pseudonym(key: bytes, recipient: str) -> str:
     return f"recipient-{hashlib.blake2b(recipient.encode(), key=key, digest_size=12).hexdigest()}"
 
 
-def hashed_name(connection: sqlite3.Connection, recipient: str) -> str:
+def hashed_name(connection: Connection, recipient: str) -> str:
     """Return the pseudonym of a recipient in this store."""
     ((key,),) = connection.execute("SELECT who FROM progress").fetchall()
     return pseudonym(key, recipient)
 
 
-def _events_of(connection: sqlite3.Connection, name: str) -> Iterator[list[int]]:
-    """Find a recipient's events, a stretch of ids at a time; nobody is locked out meanwhile."""
-    ((first, last),) = connection.execute("SELECT min(id), max(id) FROM event").fetchall()
-    for start in range(first or 0, (last or -1) + 1, _STRETCH):
-        ids = [
-            number
-            for (number,) in connection.execute(
-                "SELECT id FROM event WHERE id >= ? AND id < ? AND recipient = ?",
-                (start, start + _STRETCH, name),
-            )
-        ]
-        if ids:
-            yield ids
+def _events_of(connection: Connection, name: str) -> Iterator[list[tuple[int, int]]]:
+    """Find ids and times of a recipient's events, a stretch of ids at a time.
+
+    Nobody is locked out meanwhile.
+    """
+    for writer, _, stored in connection.writers():
+        ((first,),) = connection.execute(
+            "SELECT min(id) FROM event WHERE id > ? AND id <= ?", (first_id(writer), stored)
+        ).fetchall()
+        for start in range(first or stored + 1, stored + 1, _STRETCH):
+            found = connection.execute(
+                "SELECT id, at FROM event WHERE id >= ? AND id < ? AND id <= ? AND recipient = ?",
+                (start, start + _STRETCH, stored, name),
+            ).fetchall()
+            if found:
+                yield found

@@ -1,7 +1,7 @@
-"""The writer: the one process that writes events, and has all of them on disk before it says so.
+"""The writer into SQLite: has all events on disk before it says so.
 
 It takes what batches the workers have handed over, writes them in one transaction (group
-commit: SQLite in WAL mode with synchronous=FULL syncs once), and answers.  A transaction
+commit: in WAL mode with synchronous=FULL, SQLite syncs once), and answers.  A transaction
 that fails leaves nothing behind and is tried again, with everything in it, until it is on
 disk; so an event is there once.  What else there is to do, judging and purging, is done in
 small pieces while no batch waits.
@@ -12,20 +12,21 @@ it was purged.
 
 from __future__ import annotations
 
-import marshal
-import selectors
 import sqlite3
 import time
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sestrack.tracker.checkpoint import Checkpointer
+from sestrack.tracker.collector import Collector
 from sestrack.tracker.events import MAX_AGENT
 from sestrack.tracker.interning import intern
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
+
+    from sestrack.engines import sqlite
+    from sestrack.engines.interface import Connection
+    from sestrack.tracker.collector import Batch, TargetRow, Worker
 
 _CACHED = 65_536
 _RETRY_SECONDS = 0.25
@@ -44,57 +45,12 @@ _FIGURES = "cannot keep the figures"
 _Value = TypeVar("_Value")
 
 
-_Target = tuple[int, tuple[str, str, str], int, str]
-
-
-class Batch(NamedTuple):
-    """What a worker handed over at once."""
-
-    lost: int
-    """Events that it lost before."""
-    rows: list[tuple[int, int, str, int, str, bytes, int]]
-    targets: list[_Target]
-    """What the rows name by its index."""
-
-
-class Worker:
-    """What the writer knows of a worker."""
-
-    def __init__(self, link: socket.socket) -> None:
-        """Take the writer's end of its link."""
-        self.link = link
-        self._targets: list[_Target] = []
-        self._buffer = bytearray()
-
-    def read(self) -> tuple[list[Batch], bool]:
-        """Return the batches that are here, and whether the worker still lives."""
-        try:
-            data = self.link.recv(1 << 20)
-        except BlockingIOError:
-            return [], True
-        except OSError:
-            data = b""
-        self._buffer += data
-        batches = []
-        while len(self._buffer) >= 4:  # noqa: PLR2004 - the length
-            end = 4 + int.from_bytes(self._buffer[:4], "big")
-            if len(self._buffer) < end:
-                break
-            over, lost, new, rows = marshal.loads(self._buffer[4:end])  # noqa: S302 - our own worker's
-            del self._buffer[:end]
-            if over:
-                self._targets = []  # a new list: batches read before keep theirs
-            self._targets += new
-            batches.append(Batch(lost, rows, self._targets))
-        return batches, bool(data)
-
-
-class Writer:
+class Writer(Collector):
     """Writes what the workers hand over."""
 
     def __init__(
         self,
-        connection: sqlite3.Connection,
+        connection: Connection,
         other_work: Callable[[], bool],
         log: Callable[[str], None],
     ) -> None:
@@ -102,58 +58,27 @@ class Writer:
 
         `other_work` does a small piece of work and says whether there is more.
         """
-        self._connection = connection
+        super().__init__(log)
+        self._connection = cast("sqlite.Connection", connection)
         self._other_work = other_work
-        self._log = log
-        self._checkpointer = Checkpointer(connection, time.monotonic())
+        self._checkpointer = Checkpointer(self._connection, time.monotonic())
         self._ids = _Ids(connection)
-        self._selector = selectors.DefaultSelector()
-        self.workers: list[Worker] = []
-        self._troubles: dict[str, str] = {}
+        self._more = True
+        self._worked_at = 0.0
         self._no_work_until = 0.0
-        self.give_up_at = float("inf")
-        """When to stop trying to write (`time.monotonic`)."""
-        self.given_up = 0
-        """Events that could not be written."""
 
-    def add(self, worker: Worker) -> None:
-        """Take batches from a worker too."""
-        worker.link.setblocking(False)  # noqa: FBT003
-        self.workers.append(worker)
-        self._selector.register(worker.link, selectors.EVENT_READ, worker)
+    def _patience(self) -> float:
+        return _PAUSE_SECONDS if self._more else _NAP_SECONDS
 
-    def watch(self, wake: socket.socket) -> None:
-        """Look up from waiting when there is something to read here."""
-        self._selector.register(wake, selectors.EVENT_READ, None)
-
-    def run(self, going_on: Callable[[], bool]) -> None:
-        """Write until `going_on` says no."""
-        more = True
-        worked_at = 0.0
-        while going_on():
-            ready = self._selector.select(_PAUSE_SECONDS if more else _NAP_SECONDS)
-            batches = []
-            for key, _ in ready:
-                worker = key.data
-                if worker is None:
-                    key.fileobj.recv(64)  # type: ignore[union-attr]
-                    continue
-                handed_over, alive = worker.read()
-                batches += [(worker, batch) for batch in handed_over]
-                if not alive:
-                    self._forget(worker)
-            if batches:
-                self._write(batches)
-                more = True
-            now = time.monotonic()
-            if not batches or now - worked_at > _UNDER_LOAD_SECONDS:
-                more = self._work()
-                worked_at = now
-
-    def _forget(self, worker: Worker) -> None:
-        self._selector.unregister(worker.link)
-        worker.link.close()
-        self.workers.remove(worker)
+    def _turn(self, batches: list[tuple[Worker, Batch]]) -> None:
+        """Write; do other work while there is nothing to write, and now and then under load."""
+        if batches:
+            self._write(batches)
+            self._more = True
+        now = time.monotonic()
+        if not batches or now - self._worked_at > _UNDER_LOAD_SECONDS:
+            self._more = self._work()
+            self._worked_at = now
 
     def _work(self) -> bool:
         if time.monotonic() < self._no_work_until:
@@ -176,10 +101,7 @@ class Writer:
                 self.given_up += sum(len(batch.rows) + batch.lost for _, batch in batches)
                 break
             time.sleep(_RETRY_SECONDS)
-        for worker, _ in batches:
-            # one that has gone is not told; what it handed over is on disk
-            with suppress(OSError):
-                worker.link.send(b"\0")
+        self._answer(batches)
         self._checkpoint(sum(len(batch.rows) for _, batch in batches))
 
     def _checkpoint(self, rows: int) -> None:
@@ -230,12 +152,6 @@ class Writer:
             )
         return int(number - first)
 
-    def _say(self, what: str, trouble: str) -> None:
-        """Log trouble once, and its end."""
-        if self._troubles.get(what, "") != trouble:
-            self._troubles[what] = trouble
-            self._log(f"{what}: {trouble or 'over'}")
-
 
 class _Ids:
     """The small numbers that stand in an event's row for texts that come again and again.
@@ -244,16 +160,15 @@ class _Ids:
     known from then on only if it was committed.
     """
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.targets: dict[Any, tuple[int, int, int | None]] = {}
         self.agents: dict[bytes, int] = {}
         self._unsettled: list[tuple[dict[Any, Any], Any]] = []
-        ((self.next_event,),) = connection.execute(
-            "SELECT max(ifnull((SELECT max(id) FROM event), 0), judged, purged) + 1 FROM progress"
-        )
+        (mark,) = connection.writers()
+        self.next_event = mark.stored + 1
 
-    def target(self, target: _Target) -> tuple[int, int, int | None]:
+    def target(self, target: TargetRow) -> tuple[int, int, int | None]:
         """Return the kind, and the numbers of the origin and the link."""
         kind, origin, number, url = target
         origin_id = intern(

@@ -1,4 +1,4 @@
-"""The schema of the store, as the list of what made it (sqlite-utils' Migrations).
+"""The schema of a store in SQLite, as the list of what made it (sqlite-utils' Migrations).
 
 A migration that was released is never changed.  All that are pending run in the one
 transaction of `store.initialise`; `PRAGMA user_version` counts them, so that a reader
@@ -8,10 +8,11 @@ knows at a glance.
 from __future__ import annotations
 
 import os
+import sqlite3
 
 from sqlite_utils import Database, Migrations
 
-from sestrack.store import APPLICATION_ID, SCHEMA_VERSION
+from sestrack.engines.sqlite import APPLICATION_ID, SCHEMA_VERSION
 
 migrations = Migrations("sestrack")
 
@@ -189,8 +190,31 @@ def m004_campaigns(db: Database) -> None:
     )
 
 
-def apply(db: Database) -> bool:
+@migrations()
+def m005_writers(db: Database) -> None:
+    """Make how far each writer is; here there is one.  A visit has the time of its event."""
+    for statement in _WRITERS:
+        db.execute(statement)
+
+
+_WRITERS = (
+    "CREATE TABLE writer (id INTEGER PRIMARY KEY, judged INTEGER NOT NULL) STRICT",
+    # ids go on behind whatever was judged or purged
+    "INSERT INTO writer (id, judged) SELECT 0, max(judged, purged) FROM progress",
+    "ALTER TABLE progress DROP COLUMN judged",
+    "ALTER TABLE progress DROP COLUMN purged",
+    # with it PostgreSQL keeps a visit beside its event, in the partition of the day
+    "ALTER TABLE visit ADD COLUMN at INTEGER NOT NULL DEFAULT 0",
+    "UPDATE visit SET at = coalesce((SELECT at FROM event WHERE event.id = visit.event), 0)",
+    # a value is a text, whatever it is of: PostgreSQL has no column for any type
+    "UPDATE tally SET value = CASE WHEN dimension = 0 THEN '' ELSE CAST(value AS TEXT) END "
+    "WHERE typeof(value) = 'integer'",
+)
+
+
+def apply(connection: sqlite3.Connection) -> bool:
     """Run what is pending; return whether anything was."""
+    db = Database(connection)
     if not migrations.pending(db):
         return False
     migrations.apply(db)

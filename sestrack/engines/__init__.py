@@ -1,0 +1,29 @@
+"""The engines a store can live on, chosen by its address.
+
+    /var/lib/sestrack/store.db               a file of SQLite: one machine
+    postgresql://user@host:5432/database     PostgreSQL: many servers, whatever speaks its protocol
+
+An engine is a module with the functions of `interface.Engine`; its connections do what
+`interface.Connection` says.  SQL that both understand is written once, by whoever asks the
+question (marks are `?`); what they do not share has a method here.  Nobody outside this
+package asks which engine it is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from sestrack.engines.interface import Engine
+
+
+def engine_of(address: str) -> Engine:
+    """Return the engine of an address; a path is a file of SQLite."""
+    scheme = address.partition("://")[0]
+    if scheme in {"postgresql", "postgres"}:
+        from sestrack.engines import postgresql
+
+        return cast("Engine", postgresql)
+    from sestrack.engines import sqlite
+
+    return cast("Engine", sqlite)

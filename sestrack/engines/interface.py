@@ -1,0 +1,140 @@
+"""What an engine offers to the store and to the tracker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple, Protocol
+
+Row = tuple[Any, ...]
+
+
+class WriterMark(NamedTuple):
+    """How far the events of one writer are.  Ids of events: see `tracker.events`."""
+
+    id: int
+    judged: int
+    """The last event that is in the figures."""
+    stored: int
+    """The last event that is there."""
+
+
+class Rows(Protocol):
+    """What a statement answers."""
+
+    rowcount: int
+
+    def fetchone(self) -> Any:
+        """Return the next row, or None."""
+
+    def fetchall(self) -> list[Any]:
+        """Return the rows left."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Go through the rows left."""
+
+
+class Connection(Protocol):
+    """An open connection.  Outside `transaction` each statement is one of its own."""
+
+    def execute(self, sql: str, values: Sequence[Any] = (), /) -> Rows:
+        """Run a statement; its marks are `?`."""
+
+    def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> object:
+        """Run a statement with each of the rows."""
+
+    def close(self) -> None:
+        """Close it."""
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """All of what is done in it, or nothing; on disk when it ends."""
+
+    def changing(self) -> AbstractContextManager[None]:
+        """Make a transaction that no other `changing` runs beside, and tell the servers after."""
+
+    def derived(self) -> AbstractContextManager[None]:
+        """Make a transaction of what can be made again: it need not be on disk when it ends."""
+
+    def snapshot(self) -> None:
+        """See from now on, until closed, what there is now."""
+
+    def insert(
+        self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], conflict: str = ""
+    ) -> None:
+        """Insert rows; `conflict` is what to do with those that are there: `ON CONFLICT …`."""
+
+    def insert_new(
+        self, table: str, columns: Sequence[str], rows: Sequence[Row], key: int
+    ) -> set[Row]:
+        """Insert those rows that are not there; return their first `key` values.
+
+        Those must be the primary key, and no two rows may have the same.
+        """
+
+    def those_there(self, table: str, columns: Sequence[str], keys: Sequence[Row]) -> set[Row]:
+        """Return those keys that have a row."""
+
+    def writers(self) -> list[WriterMark]:
+        """Return how far all writers are."""
+
+    def drop_days(self, before_day: int) -> int:
+        """Drop the events of whole days (since 1970, UTC) at once, where the engine can.
+
+        Only what is in the figures goes.  Returns how many events went.
+        """
+
+    def wipe(self) -> None:
+        """Have what was overwritten leave the files, where that takes a step of its own."""
+
+
+class Watch(Protocol):
+    """Looks out for changes of settings and keys, in a thread of its own."""
+
+    def wait(self, seconds: float) -> None:
+        """Return when something may have changed, or after so long."""
+
+    def close(self) -> None:
+        """Stop."""
+
+
+class Engine(Protocol):
+    """One of the modules of this package.  All take the address of a store."""
+
+    KIND: str
+    """Its name: what is chosen by it elsewhere is a table, never a condition."""
+
+    def shown(self, address: str) -> str:
+        """Return the address as it may be shown: without a password."""
+
+    def errors(self, address: str) -> AbstractContextManager[None]:
+        """Turn the engine's errors into ours."""
+
+    def create(self, address: str) -> None:
+        """Make what a connection needs, if it is not there."""
+
+    def connect(self, address: str, *, writing: bool, wait: float) -> Connection:
+        """Connect; a busy store is waited for so many seconds."""
+
+    def check_schema(self, connection: Connection, address: str) -> None:
+        """Raise `NotSetUp` or `BadInput` if it is not a store of this version."""
+
+    def migrate(self, connection: Connection) -> bool:
+        """Bring the schema up to date within a transaction; return whether anything changed."""
+
+    def for_recording(self, address: str) -> Connection:
+        """Connect to write events."""
+
+    def serving(self, address: str) -> AbstractContextManager[Callable[[str], None]]:
+        """Hold what a server must hold; yield what notes its URL.  Raises `TryAgain`."""
+
+    def keeping(self, address: str) -> AbstractContextManager[None]:
+        """Be the one that keeps the figures.  Raises `TryAgain` while another one is."""
+
+    def served_at(self, address: str) -> list[str]:
+        """Return the URLs of the servers that record into the store now."""
+
+    def watch(self, address: str) -> Watch:
+        """Look out for changes."""
+
+    def free_space(self, address: str) -> int | None:
+        """Return the octets left where the store is; None where that cannot be told."""

@@ -1,0 +1,268 @@
+"""SQLite: the store is one file on this machine.
+
+The file is made with mode 0600 before SQLite sees it, which gives its companions (-wal,
+-shm) the same mode.  WAL keeps readers and the writer out of each other's way; whoever
+writes begins IMMEDIATE and has it on disk at the end (synchronous=FULL).
+
+Reading uses the standard library alone, because `rewrite` reads once per mail.  The schema
+uses sqlite-utils (`migrations`), imported when it is made.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from sestrack.errors import (
+    BadInput,
+    CannotCreate,
+    InputOutputError,
+    NoPermission,
+    NotSetUp,
+    TryAgain,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from sestrack.engines.interface import Row, WriterMark
+
+KIND = "sqlite"
+APPLICATION_ID = 0x73657374  # "sest": tells our files from other SQLite files
+SCHEMA_VERSION = 5
+"""`PRAGMA user_version`: the number of migrations that made the file."""
+
+BUSY_SECONDS = 5.0
+_EMPTY_FILE = 4096  # SQLite's first page, which setting WAL writes
+
+
+class Connection(sqlite3.Connection):
+    """A connection as `interface.Connection` has it."""
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All of what is done in it, or nothing."""
+        self.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            if self.in_transaction:
+                self.execute("ROLLBACK")
+            raise
+        self.execute("COMMIT")
+
+    changing = transaction  # nobody else writes meanwhile, and servers look twice a second
+    derived = transaction
+
+    def snapshot(self) -> None:
+        """See from now on, until closed, what there is now."""
+        self.execute("BEGIN")
+
+    def insert(
+        self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], conflict: str = ""
+    ) -> None:
+        """Insert rows."""
+        self.executemany(f"{_insert(table, columns)} {conflict}", rows)
+
+    def insert_new(
+        self, table: str, columns: Sequence[str], rows: Sequence[Row], key: int
+    ) -> set[Row]:
+        """Insert those rows that are not there; return their keys."""
+        sql = f"{_insert(table, columns)} ON CONFLICT DO NOTHING"
+        return {row[:key] for row in rows if self.execute(sql, row).rowcount}
+
+    def those_there(self, table: str, columns: Sequence[str], keys: Sequence[Row]) -> set[Row]:
+        """Return those keys that have a row."""
+        where = " AND ".join(f"{column} = ?" for column in columns)
+        sql = f"SELECT 1 FROM {table} WHERE {where}"
+        return {key for key in keys if self.execute(sql, key).fetchone()}
+
+    def writers(self) -> list[WriterMark]:
+        """Return how far the one writer is: the last event's id says it."""
+        from sestrack.engines.interface import WriterMark
+
+        rows = self.execute(
+            "SELECT id, judged, max(judged, coalesce((SELECT max(id) FROM event), 0)) FROM writer"
+        )
+        return [WriterMark._make(row) for row in rows]
+
+    def drop_days(self, before_day: int) -> int:  # noqa: ARG002
+        """Drop nothing: rows are deleted one by one."""
+        return 0
+
+    def wipe(self) -> None:
+        """Move the log into the file, and begin it again from nothing."""
+        for _ in range(100):
+            ((busy, _, _),) = self.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            if not busy:
+                break
+            time.sleep(0.05)
+
+
+def _insert(table: str, columns: Sequence[str]) -> str:
+    marks = ", ".join("?" * len(columns))
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"
+
+
+class Watch:
+    """Waits: that a file was changed is seen by looking."""
+
+    def wait(self, seconds: float) -> None:
+        """Wait."""
+        time.sleep(seconds)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def watch(path: str) -> Watch:  # noqa: ARG001
+    """Look out for changes."""
+    return Watch()
+
+
+def shown(path: str) -> str:
+    """Return the path: there is nothing secret in it."""
+    return path
+
+
+def create(path: str) -> None:
+    """Make an empty file that only its owner can read, if there is none."""
+    try:
+        folder = os.path.dirname(path)
+        if folder:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except PermissionError as error:
+        msg = f"no permission to make the store {path}: {error.strerror}"
+        raise NoPermission(msg, "sestrack --store PATH init") from None
+    except OSError as error:
+        msg = f"cannot make the store {path}: {error.strerror}"
+        raise CannotCreate(msg, "sestrack --store PATH init") from None
+
+
+def connect(path: str, *, writing: bool, wait: float = BUSY_SECONDS) -> Connection:
+    """Open the file."""
+    if not os.path.exists(path):
+        msg = f"there is no store at {path}"
+        raise NotSetUp(msg, "sestrack init --edge HOST")
+    quoted = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    connection = sqlite3.connect(
+        f"file:{quoted}?mode={'rw' if writing else 'ro'}", uri=True, timeout=wait,
+        isolation_level=None, factory=Connection,
+    )  # fmt: skip
+    connection.execute("PRAGMA foreign_keys = ON")
+    if writing:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+    return connection
+
+
+def for_recording(path: str) -> Connection:
+    """Connect to write events; what is deleted is overwritten."""
+    connection = connect(path, writing=True)
+    connection.execute("PRAGMA secure_delete = ON")
+    return connection
+
+
+def check_schema(connection: Connection, path: str) -> None:
+    """See whether the file is a store of this version."""
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application == 0 and version == 0 and os.path.getsize(path) <= _EMPTY_FILE:
+        msg = f"the store {path} is not set up"
+        raise NotSetUp(msg, "sestrack init --edge HOST")
+    if application != APPLICATION_ID:
+        msg = f"{path} is a database, but not a store of sestrack"
+        raise BadInput(msg, "sestrack --store PATH")
+    if version > SCHEMA_VERSION:
+        msg = f"the store {path} was made by a newer sestrack (schema {version})"
+        raise NotSetUp(msg, "pip install --upgrade sestrack")
+    if version < SCHEMA_VERSION:
+        msg = f"the store {path} has schema {version}, and {SCHEMA_VERSION} is wanted"
+        raise NotSetUp(msg, "sestrack init brings it up to date")
+
+
+def migrate(connection: Connection) -> bool:
+    """Run the migrations that are pending."""
+    # imported here, for it imports this module, and sqlite-utils
+    from sestrack.engines.sqlite_schema import apply
+
+    return apply(connection)
+
+
+@contextmanager
+def serving(path: str) -> Iterator[Callable[[str], None]]:
+    """Hold the lock of the one server that writes to a file; yield what notes its URL there."""
+    import fcntl
+
+    try:
+        handle = os.open(f"{path}-serve", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError:
+        yield lambda _: None  # there is no store here, or none that can be written
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        msg = f"another sestrack serve records into {path}"
+        raise TryAgain(msg, "sestrack serve --workers 2 uses more cores") from None
+
+    def note_url(url: str) -> None:
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, url.encode(), 0)
+
+    try:
+        yield note_url
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def keeping(path: str) -> Iterator[None]:
+    """Be the one that keeps the figures: the server is, wherever one runs."""
+    with serving(path):
+        yield
+
+
+def served_at(path: str) -> list[str]:
+    """Return the URL of the server, if one runs; "" where it is not told."""
+    try:
+        with serving(path):
+            return []
+    except TryAgain:
+        with open(f"{path}-serve", encoding="utf-8") as file:
+            return [file.read()]
+
+
+def free_space(path: str) -> int:
+    """Return the octets left on the disk of the file."""
+    status = os.statvfs(os.path.dirname(os.path.abspath(path)))
+    return status.f_bavail * status.f_frsize
+
+
+@contextmanager
+def errors(path: str) -> Iterator[None]:
+    """Turn SQLite's errors into ours."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+            msg = f"the store {path} is busy"
+            raise TryAgain(msg, "another sestrack is writing; the same command again") from None
+        if code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}:
+            msg = f"the store {path} cannot be written: {error}"
+            raise InputOutputError(msg, "df -h shows the space left; nothing was changed") from None
+        if code in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}:
+            msg = f"the store {path} cannot be opened: {error}"
+            raise NoPermission(msg, f"ls -l {path}") from None
+        raise
+    except sqlite3.DatabaseError as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
+            msg = f"{path} is not a store of sestrack: {error}"
+            raise BadInput(msg, "sestrack --store PATH") from None
+        raise
