@@ -67,13 +67,28 @@ def default_address() -> str:
     named = os.environ.get("SESTRACK_STORE")
     if named:
         return named
-    data = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
-    return f"{data}/sestrack/store.db"
+    return f"{_data()}/sestrack/store.db"
+
+
+def default_spool(address: str) -> str:
+    """Return the folder where a server's events wait while the store is away."""
+    import zlib
+
+    return f"{_data()}/sestrack/spool-{zlib.crc32(shown(address).encode()):08x}"
+
+
+def _data() -> str:
+    return os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
 
 
 def shown(address: str) -> str:
     """Return an address as it may be shown: without a password."""
     return engine_of(address).shown(address)
+
+
+def kind_of(address: str) -> str:
+    """Return the name of a store's engine."""
+    return engine_of(address).KIND
 
 
 def errors_of(address: str) -> AbstractContextManager[None]:
@@ -190,6 +205,10 @@ class Store:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
         """Close it."""
         self._connection.close()
 

@@ -42,6 +42,13 @@ def serve(  # noqa: PLR0913 - one for each choice
     mmdb: Annotated[
         str, typer.Option(metavar="FILE", help="An MMDB for countries and regions.")
     ] = "",
+    spool: Annotated[
+        str,
+        typer.Option(metavar="FOLDER", help="Where events wait while PostgreSQL is away."),
+    ] = "",
+    spool_limit: Annotated[
+        int, typer.Option(min=1, metavar="MIB", help="How much may wait there.")
+    ] = 1024,
     ask: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Where Caddy asks which names are ours.")
     ] = "",
@@ -58,13 +65,14 @@ def serve(  # noqa: PLR0913 - one for each choice
     if bool(tls_cert) != bool(tls_key):
         msg = "--tls-cert and --tls-key go together"
         raise UsageError(msg, "sestrack serve --tls-cert FULLCHAIN.pem --tls-key KEY.pem")
+    address = ctx.obj or store.default_address()
     host, port = _address("--bind", bind, 8025)
     asked = _address("--ask", ask, 8026) if ask else None
     if asked and not asked[0].startswith(("127.", "::1", "localhost")):
         output.warn(f"--ask {ask} is open to others: it tells which trace domains there are")
     return serve(
         Plan(
-            store=ctx.obj or store.default_address(),
+            store=address,
             host=host,
             port=port,
             proxies=networks_of(trust_proxy or []),
@@ -77,6 +85,8 @@ def serve(  # noqa: PLR0913 - one for each choice
             secrets=tuple(read_keys(keys)) if keys else (),
             mmdb=mmdb,
             ask=asked,
+            spool=spool or store.default_spool(address),
+            spool_limit=spool_limit << 20,
         )
     )
 

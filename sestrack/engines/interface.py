@@ -87,8 +87,39 @@ class Connection(Protocol):
         """Have what was overwritten leave the files, where that takes a step of its own."""
 
 
+class SharedConnection(Connection, Protocol):
+    """A connection to a store that several servers record into."""
+
+    def copy(self, sql: str, lines: bytes) -> None:
+        """Copy lines in (COPY … FROM STDIN, text format)."""
+
+    def ensure_days(self, days: set[int]) -> None:
+        """Have room for events of these days (since 1970, UTC).  Not within a transaction."""
+
+    def kept(self, text: str) -> str:
+        """Return a text as it can be kept."""
+
+    def sever(self) -> None:
+        """End the connection from another thread; whoever waits on it gets an error."""
+
+    def hold(self, name: str) -> bool:
+        """Take or renew the lease to keep the figures; False while another one has it."""
+
+    def release(self, name: str) -> None:
+        """Give the lease back."""
+
+    def announce(self, name: str, url: str) -> None:
+        """Say that a server records into the store now."""
+
+    def withdraw(self, name: str) -> None:
+        """Say that it does no longer."""
+
+
 class Watch(Protocol):
     """Looks out for changes of settings and keys, in a thread of its own."""
+
+    is_told: bool
+    """Whether it hears of changes; else it only waits."""
 
     def wait(self, seconds: float) -> None:
         """Return when something may have changed, or after so long."""

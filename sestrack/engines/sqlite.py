@@ -110,6 +110,8 @@ def _insert(table: str, columns: Sequence[str]) -> str:
 class Watch:
     """Waits: that a file was changed is seen by looking."""
 
+    is_told = False
+
     def wait(self, seconds: float) -> None:
         """Wait."""
         time.sleep(seconds)

@@ -20,12 +20,16 @@ TargetRow = tuple[int, tuple[str, str, str], int, str]
 """Kind; sender, message and trace domain; number and URL of the link, -1 and "" for none."""
 
 
+EventRow = tuple[int, int, str, int, str, bytes, int]
+"""An `events.Event`, with the index of its target."""
+
+
 class Batch(NamedTuple):
     """What a worker handed over at once."""
 
     lost: int
     """Events that it lost before."""
-    rows: list[tuple[int, int, str, int, str, bytes, int]]
+    rows: list[EventRow]
     targets: list[TargetRow]
     """What the rows name by its index."""
 

@@ -2,7 +2,8 @@
 
 The writing process is the one that was started: it listens, starts the workers, keeps them
 running, and ends when they have.  SIGTERM or SIGINT: the workers take no new connections,
-answer what they have, hand over the rest; then the writer ends.
+answer what they have, hand over the rest; then the writer ends.  Where several servers share
+a store, each also starts a keeper of the figures (`sestrack.tracker.keeper`).
 """
 
 from __future__ import annotations
@@ -26,18 +27,21 @@ from sestrack.errors import (
     NotSetUp,
     SestrackError,
 )
-from sestrack.store import open_for_recording, serving
-from sestrack.tracker.collector import Worker
+from sestrack.store import kind_of, open_for_recording, serving
+from sestrack.tracker.collector import Collector, Worker
+from sestrack.tracker.forwarder import Forwarder
+from sestrack.tracker.keeper import Charge
 from sestrack.tracker.places import Places
+from sestrack.tracker.spool import open_spool
 from sestrack.tracker.upkeep import Upkeep
 from sestrack.tracker.worker import BACKLOG, Plan, all_keys, look, tls_context
 from sestrack.tracker.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from sestrack.engines.interface import Connection
-
+KEEPER_SECONDS = 5.0
+"""How long the keeper may take to end."""
 GIVE_UP_SECONDS = 30.0
 """How long the writer goes on trying after SIGTERM."""
 SPATE = 5
@@ -67,14 +71,30 @@ def serve(plan: Plan) -> int:
         ask = None
         if plan.ask is not None:
             ask = stack.enter_context(_listen(*plan.ask, 1, "--ask 127.0.0.1:8026")[0])
-        connection = None
+        collector = None
         try:
-            connection = stack.enter_context(contextlib.closing(open_for_recording(plan.store)))
+            collector = COLLECTORS[kind_of(plan.store)](plan, stack)
         except SestrackError as error:
             if not plan.secrets:
                 raise
             output.warn(f"nothing is recorded: {error.message}")
-        return Server(plan, listeners, ask, connection, note_url).run()
+        return Server(plan, listeners, ask, collector, note_url).run()
+
+
+def _into_sqlite(plan: Plan, stack: contextlib.ExitStack) -> Collector:
+    connection = stack.enter_context(contextlib.closing(open_for_recording(plan.store)))
+    upkeep = Upkeep(connection, Places(plan.mmdb), plan.keep_days)
+    return Writer(connection, upkeep.work, output.note)
+
+
+def _into_postgresql(plan: Plan, _: contextlib.ExitStack) -> Collector:
+    return Forwarder(plan.store, open_spool(plan.spool, plan.spool_limit), output.note)
+
+
+COLLECTORS = {"sqlite": _into_sqlite, "postgresql": _into_postgresql}
+"""What writes into each engine."""
+KEPT_APART = {"postgresql"}
+"""Engines whose figures are kept by a process of its own."""
 
 
 class Server:
@@ -85,7 +105,7 @@ class Server:
         plan: Plan,
         listeners: list[socket.socket],
         ask: socket.socket | None,
-        connection: Connection | None,
+        collector: Collector | None,
         note_url: Callable[[str], None],
     ) -> None:
         """Take what was opened, and what tells others where; no worker runs yet."""
@@ -93,10 +113,8 @@ class Server:
         self._plan = plan
         self._listeners = listeners
         self._ask = ask
-        self._writer = None
-        if connection is not None:
-            upkeep = Upkeep(connection, Places(plan.mmdb), plan.keep_days)
-            self._writer = Writer(connection, upkeep.work, output.note)
+        self._writer = collector
+        self._keeper: subprocess.Popen[bytes] | None = None
         self._workers: dict[subprocess.Popen[bytes], int] = {}
         self._deaths: deque[float] = deque(maxlen=SPATE)
         self._stopping = False
@@ -124,14 +142,17 @@ class Server:
                 time.sleep(0.1)
         else:
             self._writer.watch(self._wake_out)
+            if kind_of(self._plan.store) in KEPT_APART:
+                self._start_keeper()
             self._writer.run(self._going_on)
+            self._end_keeper()
             if self._writer.given_up:
                 msg = f"{self._writer.given_up} events could not be written and are lost"
                 raise InputOutputError(msg, "df -h shows the space left")
         return 0
 
     def _start(self, index: int) -> None:
-        """Start a worker: a new program, for a fork would share SQLite's memory of its locks."""
+        """Start a worker."""
         # front ends ask the first worker, and those that come after it
         ask = self._ask.fileno() if self._ask is not None and index == 0 else None
         handles = [self._listeners[index].fileno(), None, ask]
@@ -141,15 +162,9 @@ class Server:
             for end in link:
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LINK_OCTETS)
             handles[1] = link[1].fileno()
-        process = subprocess.Popen(
-            [sys.executable, "-c", "from sestrack.tracker.worker import main; main()"],
-            stdin=subprocess.PIPE,
-            pass_fds=[handle for handle in handles if handle is not None],
+        process = _start_program(
+            "sestrack.tracker.worker", (self._plan, handles), [h for h in handles if h is not None]
         )
-        assert process.stdin is not None
-        # not in argv, which everybody may read: there are keys in it
-        with contextlib.suppress(BrokenPipeError), process.stdin:
-            process.stdin.write(pickle.dumps((self._plan, handles)))
         self._workers[process] = index
         if self._stopping:  # while it was started
             process.terminate()
@@ -157,12 +172,25 @@ class Server:
             link[1].close()
             self._writer.add(Worker(link[0]))
 
+    def _start_keeper(self) -> None:
+        plan = self._plan
+        charge = Charge(plan.store, self._url(), plan.mmdb, plan.keep_days)
+        self._keeper = _start_program("sestrack.tracker.keeper", charge)
+
+    def _end_keeper(self) -> None:
+        if self._keeper is not None:
+            try:
+                self._keeper.wait(KEEPER_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._keeper.kill()  # what it was at is undone, and done by another
+                self._keeper.wait()
+
     def _stop(self, *_: object) -> None:
-        """Tell the workers to end."""
+        """Tell the workers and the keeper to end."""
         self._stopping = True
         if self._writer is not None:
             self._writer.give_up_at = time.monotonic() + GIVE_UP_SECONDS
-        for process in self._workers:
+        for process in [*self._workers, *([self._keeper] if self._keeper else [])]:
             process.terminate()
 
     def _note_death(self, *_: object) -> None:
@@ -174,6 +202,10 @@ class Server:
         if self._some_ended:
             self._some_ended = False  # before looking: whoever ends from here on is noted again
             ended = [process for process in self._workers if process.poll() is not None]
+            if self._keeper and self._keeper.poll() is not None and not self._stopping:
+                output.warn(f"the keeper ended with {self._keeper.returncode}; a new one starts")
+                time.sleep(0.1)
+                self._start_keeper()
         for process in ended:
             index = self._workers[process]
             del self._workers[process]
@@ -197,6 +229,24 @@ class Server:
         host, port = self._listeners[0].getsockname()[:2]
         scheme = "https" if self._plan.tls_cert else "http"
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/"
+
+
+def _start_program(
+    module: str, told: object, handles: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
+    """Start one of our programs: new, for a fork would share SQLite's memory of its locks.
+
+    What it is told goes not into argv, which everybody may read: there are keys in it.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"from {module} import main; main()"],
+        stdin=subprocess.PIPE,
+        pass_fds=handles,
+    )
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError), process.stdin:
+        process.stdin.write(pickle.dumps(told))
+    return process
 
 
 def _listen(host: str, port: int, number: int, hint: str) -> list[socket.socket]:

@@ -24,7 +24,7 @@ import uvloop
 from sestrack import output
 from sestrack.cli import boundary
 from sestrack.errors import BadInput, SestrackError
-from sestrack.store import Store
+from sestrack.store import Store, watch
 from sestrack.tracker.answers import Answers
 from sestrack.tracker.ask import Ask
 from sestrack.tracker.clients import Clients, Network
@@ -63,6 +63,9 @@ class Plan(NamedTuple):
     mmdb: str = ""
     ask: tuple[str, int] | None = None
     """Where front ends ask whether a name may have a certificate."""
+    spool: str = ""
+    """The folder where events wait while PostgreSQL is away."""
+    spool_limit: int = 0
 
 
 class Known(NamedTuple):
@@ -195,31 +198,80 @@ def _times_of(plan: Plan) -> list[float]:
 async def _keep_fresh(plan: Plan, site: Site, known: Known | None) -> None:
     """See changed settings and keys; what cannot be read stays as it was."""
     said = ""
-    while True:
-        await asyncio.sleep(LOOK_SECONDS)
-        seen, trouble = await asyncio.to_thread(look, plan.store, known)
-        if trouble is not None:
-            if said != trouble.message:
-                said = trouble.message
-                output.warn(f"settings and keys stay as they were: {said}")
-            continue
-        said = ""
-        if seen is not known and seen is not None:
-            known = seen
-            site.answers = Answers(all_keys(known, plan), known.settings)
-
-
-def look(path: str, known: Known | None = None) -> tuple[Known | None, SestrackError | None]:
-    """Read settings and keys if they changed."""
+    lookout = Lookout(plan.store)
     try:
-        with Store(path) as store:
-            stamp = store.stamp()
-            if known is not None and known.stamp == stamp:
-                return known, None
-            secrets = tuple((key.id, key.secret) for key in store.keys())  # noqa: SIM118
-            return Known(stamp, secrets, store.settings(), store.who()), None
+        while True:
+            await lookout.wait()
+            seen, trouble = await asyncio.to_thread(lookout.look, known)
+            if trouble is not None:
+                if said != trouble.message:
+                    said = trouble.message
+                    output.warn(f"settings and keys stay as they were: {said}")
+                continue
+            said = ""
+            if seen is not known and seen is not None:
+                known = seen
+                site.answers = Answers(all_keys(known, plan), known.settings)
+    finally:
+        lookout.close()
+
+
+class Lookout:
+    """Looks at settings and keys again and again."""
+
+    def __init__(self, address: str) -> None:
+        """Take the store's address."""
+        self._address = address
+        self._watch = watch(address)
+        self._store: Store | None = None
+
+    async def wait(self) -> None:
+        """Wait until something may have changed: told of it, or twice a second."""
+        if self._watch.is_told:
+            await asyncio.to_thread(self._watch.wait, LOOK_SECONDS)
+        else:
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def look(self, known: Known | None) -> tuple[Known | None, SestrackError | None]:
+        """Read settings and keys if they changed."""
+        try:
+            if self._store is None:
+                self._store = Store(self._address)
+            return read(self._store, known), None
+        except SestrackError as error:
+            self._close_store()
+            return known, error
+        finally:
+            if not self._watch.is_told:  # a file may be another one next time
+                self._close_store()
+
+    def _close_store(self) -> None:
+        if self._store is not None:
+            store, self._store = self._store, None
+            store.close()
+
+    def close(self) -> None:
+        """Hang up."""
+        self._watch.close()
+        self._close_store()
+
+
+def look(address: str) -> tuple[Known | None, SestrackError | None]:
+    """Read settings and keys."""
+    try:
+        with Store(address) as store:
+            return read(store, None), None
     except SestrackError as error:
-        return known, error
+        return None, error
+
+
+def read(store: Store, known: Known | None) -> Known:
+    """Read settings and keys, unless they are as they are known."""
+    stamp = store.stamp()
+    if known is not None and known.stamp == stamp:
+        return known
+    secrets = tuple((key.id, key.secret) for key in store.keys())  # noqa: SIM118
+    return Known(stamp, secrets, store.settings(), store.who())
 
 
 def all_keys(known: Known | None, plan: Plan) -> list[tuple[int, bytes]]:

@@ -1,0 +1,176 @@
+"""The writer into PostgreSQL: answers when events are committed there, or wait on disk here.
+
+While all is well a batch is answered after PostgreSQL has committed it, with whatever it
+waits for (`synchronous_standby_names`); what comes meanwhile is the next batch.  If that
+takes longer than `SPOOL_AFTER`, or PostgreSQL is away, the batch goes into the spool and is
+answered then; what waits there goes first, in its order, once PostgreSQL is back.
+"""
+
+from __future__ import annotations
+
+import socket
+import sqlite3
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from sestrack.tracker.collector import Collector
+from sestrack.tracker.shipper import Shipper
+from sestrack.tracker.spool import Parcel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sestrack.tracker.collector import Batch, Worker
+    from sestrack.tracker.spool import Spool
+
+SPOOL_AFTER = 0.1
+"""Seconds that a commit may take before its events are put on disk here; readers wait 0.2."""
+HANG_SECONDS = 15.0
+"""How long a commit may hang before the connection is ended."""
+RETRY_SECONDS = 0.5
+LOT = 20_000
+"""Events from the spool in one transaction."""
+_NAP_SECONDS = 0.1
+_LOOK_SECONDS = 0.02
+_STORE = "PostgreSQL"
+_SPOOL = "cannot write the spool"
+
+
+class _Lot(NamedTuple):
+    """What is stored in one transaction."""
+
+    parcels: list[Parcel]
+    batches: list[tuple[Worker, Batch]]
+    """Those to answer when it is kept; empty when they were."""
+
+
+class Forwarder(Collector):
+    """Numbers batches and has them stored."""
+
+    def __init__(self, address: str, spool: Spool, log: Callable[[str], None]) -> None:
+        """Take the store's address and the spool."""
+        super().__init__(log)
+        self._spool = spool
+        self._gathered: list[tuple[Worker, Batch]] = []
+        self._flying: _Lot | None = None
+        """What the shipper has."""
+        self._since = 0.0
+        self._held: _Lot | None = None
+        """What is kept nowhere yet, for neither place takes it."""
+        self._retry_at = 0.0
+        self._hung_up = False
+        ended_in, ended_out = socket.socketpair()
+        for end in (ended_in, ended_out):
+            end.setblocking(False)  # noqa: FBT003
+        self._ends = ended_in, ended_out
+        self.watch(ended_in)
+        self._shipper = Shipper(address, spool, lambda: _wake(ended_out))
+
+    def _patience(self) -> float:
+        if self._flying is not None or self._held is not None:
+            return _LOOK_SECONDS
+        return _NAP_SECONDS
+
+    def _turn(self, batches: list[tuple[Worker, Batch]]) -> None:
+        now = time.monotonic()
+        self._gathered += batches
+        self._land(now)
+        if self._held is not None:
+            held, self._held = self._held, None
+            self._put(held)
+        if self._flying is not None and self._flying.batches and now - self._since > SPOOL_AFTER:
+            self._put_flying()
+        if self._gathered and self._held is None:
+            if self._flying is None and not self._spool.waiting and now >= self._retry_at:
+                self._send(self._number(), now)
+            elif self._flying is None or not self._flying.batches:
+                self._put(self._number())
+        if self._flying is None and self._spool.waiting and now >= self._retry_at:
+            self._send(_Lot(self._spool.take(LOT), []), now)
+        if self._flying is not None and now - self._since > HANG_SECONDS and not self._hung_up:
+            self._hung_up = True
+            self._shipper.hang_up()
+
+    def _number(self) -> _Lot:
+        batches, self._gathered = self._gathered, []
+        parcels = [
+            Parcel(
+                self._spool.number(max(len(batch.rows), 1)), batch.rows, batch.targets, batch.lost
+            )
+            for _, batch in batches
+        ]
+        return _Lot(parcels, batches)
+
+    def _send(self, lot: _Lot, now: float) -> None:
+        self._flying, self._since, self._hung_up = lot, now, False
+        self._shipper.send(lot.parcels)
+
+    def _land(self, now: float) -> None:
+        """See whether the shipper has ended, and how."""
+        if self._flying is None:
+            return
+        ended, trouble = self._shipper.end()
+        if not ended:
+            return
+        lot, self._flying = self._flying, None
+        if trouble is not None:
+            self._say(_STORE, f"{trouble.message}; events wait in {self._spool.path}")
+            self._retry_at = now + RETRY_SECONDS
+            if lot.batches:
+                self._put(lot)
+            return
+        self._say(_STORE, "")
+        if lot.batches:
+            self._answer(lot.batches)
+        else:
+            self._spool.drop(lot.parcels[-1].last)
+
+    def _put_flying(self) -> None:
+        """Keep on disk what the shipper is still busy with: it may or may not arrive."""
+        lot, self._flying = self._flying, None
+        assert lot is not None
+        self._put(lot)
+        if self._held is None:
+            self._flying = _Lot(lot.parcels, [])
+        else:
+            self._flying, self._held = lot, None
+
+    def _put(self, lot: _Lot) -> None:
+        """Keep a lot in the spool, and answer; hold it if that cannot be done."""
+        try:
+            lost = self._spool.put(lot.parcels)
+        except sqlite3.Error as error:
+            self._say(_SPOOL, str(error))
+            self._held = lot
+            return
+        self._say(_SPOOL, f"it is full, {lost} events are lost" if lost else "")
+        self.given_up += lost
+        self._answer(lot.batches)
+
+    def finish(self) -> None:
+        """Have stored what can be; what cannot is in the spool."""
+        while self._gathered or self._held or self._flying:
+            if self._flying and not self._flying.batches and not self._gathered:
+                break
+            if time.monotonic() > self.give_up_at:
+                lots = [lot for lot in (self._held, self._flying) if lot]
+                self.given_up += sum(len(p.rows) for lot in lots for p in lot.parcels)
+                break
+            time.sleep(_LOOK_SECONDS)
+            self._turn([])
+        self._shipper.close()
+        if self._spool.waiting:
+            self._log(
+                f"{self._spool.events} events wait in {self._spool.path}; "
+                "the next sestrack serve here stores them"
+            )
+        self._spool.close()
+        for end in self._ends:
+            end.close()
+
+
+def _wake(end: socket.socket) -> None:
+    try:
+        end.send(b"\0")
+    except OSError:
+        pass  # full: it wakes anyway; closed: nobody waits

@@ -1,0 +1,118 @@
+"""The keeper: keeps the figures of a store that has many servers.
+
+Each server starts one.  All of them announce their server; the one that has the lease
+judges, counts and purges for all.  Should two believe that they have it, the marks tell:
+who finds one moved by another undoes what it did.  It is a process of its own, so that
+neither its work nor a database that hangs holds up what is recorded.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+import signal
+import socket
+import sys
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from sestrack import output
+from sestrack.cli import boundary
+from sestrack.errors import SestrackError
+from sestrack.store import errors_of, open_for_recording
+from sestrack.tracker.places import Places
+from sestrack.tracker.upkeep import Upkeep
+
+if TYPE_CHECKING:
+    from sestrack.engines.interface import SharedConnection
+
+PIECE = 5_000
+"""Visits a transaction: the more at once, the fewer rows of tallies are written."""
+_RENEW_SECONDS = 3.0
+_REST_SECONDS = 0.2
+_RETRY_SECONDS = 1.0
+
+
+class Charge(NamedTuple):
+    """What a keeper is told."""
+
+    store: str
+    url: str
+    mmdb: str = ""
+    keep_days: int = 0
+
+
+def main() -> None:
+    """Be a keeper: what to do comes from the server on stdin."""
+    charge: Charge = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own parent
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the server tells us
+    sys.exit(boundary(lambda: Keeper(charge).run()))
+
+
+class Keeper:
+    """Announces a server, and keeps the figures when it is its turn."""
+
+    def __init__(self, charge: Charge) -> None:
+        """Take what it is told."""
+        self._charge = charge
+        self._parent = os.getppid()
+        self._name = f"{socket.gethostname()}:{self._parent}"
+        self._places = Places(charge.mmdb)
+        self._stopping = False
+        signal.signal(signal.SIGTERM, self._stop)
+
+    def _stop(self, *_: object) -> None:
+        self._stopping = True
+
+    def _going_on(self) -> bool:
+        return not self._stopping and os.getppid() == self._parent
+
+    def run(self) -> int:
+        """Work until SIGTERM, or until the server has gone."""
+        gc.freeze()
+        said = ""
+        while self._going_on():
+            try:
+                with (
+                    errors_of(self._charge.store),
+                    closing(open_for_recording(self._charge.store)) as connection,
+                ):
+                    shared = cast("SharedConnection", connection)
+                    shared.announce(self._name, self._charge.url)
+                    if said:
+                        output.note("figures: over")
+                        said = ""
+                    self._keep(shared)
+            except SestrackError as error:
+                if error.message != said:
+                    said = error.message
+                    output.warn(f"figures: {said}")
+                self._sleep(_RETRY_SECONDS)
+        return 0
+
+    def _keep(self, connection: SharedConnection) -> None:
+        upkeep: Upkeep | None = None
+        renew_at = time.monotonic()
+        announced = renew_at
+        while self._going_on():
+            now = time.monotonic()
+            if now >= renew_at:
+                renew_at = now + _RENEW_SECONDS
+                if not connection.hold(self._name):
+                    upkeep = None
+                elif upkeep is None:
+                    upkeep = Upkeep(connection, self._places, self._charge.keep_days, PIECE)
+                if now - announced >= _RENEW_SECONDS:
+                    announced = now
+                    connection.announce(self._name, self._charge.url)
+            if upkeep is None or not upkeep.work():
+                self._sleep(_REST_SECONDS)
+        connection.release(self._name)
+        connection.withdraw(self._name)
+
+    def _sleep(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while self._going_on() and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, 0.1))

@@ -1,0 +1,211 @@
+"""The spool: where events wait on this machine's disk while PostgreSQL is away.
+
+A file of SQLite, synced with every batch.  It also says which writer this server is (its
+number in the store) and up to where sequence numbers are given out: so an event has its id
+before it is sent, and one that may have arrived already is known when it is sent again.
+
+One server has one spool; several on a machine take one each.  A spool that waits full while
+nobody attends it is taken up by the next server that starts.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING, NamedTuple
+
+from sestrack.errors import CannotCreate, TryAgain
+
+if TYPE_CHECKING:
+    from sestrack.tracker.collector import EventRow, TargetRow
+
+LIMIT = 1 << 30
+"""Octets that may wait: some five million events."""
+RESERVED = 1_000_000
+"""Sequence numbers given out at once; a server that dies leaves a gap of at most so many."""
+_SLOTS = 64
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS state (
+    id INTEGER PRIMARY KEY CHECK (id = 1), store TEXT NOT NULL DEFAULT '',
+    writer INTEGER NOT NULL DEFAULT 0, reserved INTEGER NOT NULL DEFAULT 0
+);
+INSERT OR IGNORE INTO state (id) VALUES (1);
+CREATE TABLE IF NOT EXISTS parcel (
+    last INTEGER PRIMARY KEY, events INTEGER NOT NULL, content BLOB NOT NULL
+);
+"""
+
+
+class Parcel(NamedTuple):
+    """Some events, numbered one after another."""
+
+    first: int
+    """The sequence number of the first."""
+    rows: list[EventRow]
+    targets: list[TargetRow]
+    """What the rows name by its index."""
+    lost: int
+    """Events that were lost before."""
+
+    @property
+    def last(self) -> int:
+        """The sequence number of the last; one is used even where there are only losses."""
+        return self.first + max(len(self.rows), 1) - 1
+
+
+class Spool:
+    """An open spool, held by this process alone."""
+
+    def __init__(self, path: str, limit: int = LIMIT) -> None:
+        """Open it, or make it.  Raises `TryAgain` while another server has it, `CannotCreate`."""
+        self.path = path
+        self._limit = limit
+        try:
+            os.makedirs(os.path.dirname(os.path.abspath(path)), mode=0o700, exist_ok=True)
+            self._lock = os.open(f"{path}-lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            msg = f"cannot make the spool {path}: {error.strerror}"
+            raise CannotCreate(msg, "sestrack serve --spool FILE") from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            msg = f"another sestrack serve has the spool {path}"
+            raise TryAgain(msg, "sestrack serve --spool FILE, one for each server") from None
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            self._connection = self._open()
+            self._connection.executescript(_TABLES)
+            (self.store, self.writer, self._reserved, self.waiting, self.octets) = (
+                self._connection.execute(
+                    "SELECT store, writer, reserved, (SELECT count(*) FROM parcel), "
+                    "coalesce((SELECT sum(length(content)) FROM parcel), 0) FROM state"
+                ).fetchone()
+            )
+        except (OSError, sqlite3.Error) as error:
+            os.close(self._lock)
+            msg = f"the spool {path} cannot be used: {error}"
+            raise CannotCreate(msg, "sestrack serve --spool FILE") from None
+        self._next = self._reserved + 1
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, isolation_level=None, timeout=5)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA secure_delete = ON")
+        return connection
+
+    def close(self) -> None:
+        """Let another one have it."""
+        self._connection.close()
+        os.close(self._lock)
+
+    def number(self, count: int) -> int:
+        """Give out sequence numbers; return the first of them."""
+        first: int = self._next
+        self._next += count
+        if self._next > self._reserved:
+            self._reserved = self._next + RESERVED
+            self._connection.execute("UPDATE state SET reserved = ?", (self._reserved,))
+        return first
+
+    def note_writer(self, store: str, writer: int) -> None:
+        """Note which writer of which store this is.  May be called from any thread."""
+        with closing(self._open()) as connection:
+            connection.execute("UPDATE state SET store = ?, writer = ?", (store, writer))
+        self.store, self.writer = store, writer
+
+    # -- what waits -----------------------------------------------------------------------
+
+    @property
+    def events(self) -> int:
+        """How many events wait."""
+        ask = "SELECT coalesce(sum(events), 0) FROM parcel"
+        return int(self._connection.execute(ask).fetchone()[0])
+
+    def put(self, parcels: list[Parcel]) -> int:
+        """Keep parcels; all of it is on disk then.  Returns how many events had no room."""
+        rows = []
+        lost = 0
+        for parcel in parcels:
+            content = _written(parcel)
+            if self.octets + len(content) > self._limit:
+                lost += len(parcel.rows) + parcel.lost
+                continue
+            self.octets += len(content)
+            rows.append((parcel.last, len(parcel.rows), content))
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            self._connection.executemany("INSERT INTO parcel VALUES (?, ?, ?)", rows)
+            self._connection.execute("COMMIT")
+        except sqlite3.Error:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            self.octets -= sum(len(content) for _, _, content in rows)
+            raise
+        self.waiting += len(rows)
+        return lost
+
+    def take(self, events: int) -> list[Parcel]:
+        """Return the parcels that wait longest, some so many events.  They stay until `drop`."""
+        parcels: list[Parcel] = []
+        for (content,) in self._connection.execute("SELECT content FROM parcel ORDER BY last"):
+            parcels.append(_read(content))
+            events -= len(parcels[-1].rows)
+            if events <= 0:
+                break
+        return parcels
+
+    def drop(self, last: int) -> None:
+        """Forget what is kept elsewhere now, up to a sequence number."""
+        self._connection.execute("DELETE FROM parcel WHERE last <= ?", (last,))
+        self.waiting, self.octets = self._connection.execute(
+            "SELECT count(*), coalesce(sum(length(content)), 0) FROM parcel"
+        ).fetchone()
+
+
+def open_spool(folder: str, limit: int = LIMIT) -> Spool:
+    """Open the first free spool of a folder, one in which events wait before all others."""
+    free: list[Spool] = []
+    for slot in range(1, _SLOTS + 1):
+        path = f"{folder}/spool-{slot}.db"
+        if free and not os.path.exists(path):
+            break
+        try:
+            free.append(Spool(path, limit))
+        except TryAgain:
+            continue
+    if not free:
+        msg = f"all {_SLOTS} spools in {folder} are in use"
+        raise TryAgain(msg, "sestrack serve --spool FOLDER")
+    chosen = max(free, key=lambda spool: spool.waiting)
+    for spool in free:
+        if spool is not chosen:
+            spool.close()
+    return chosen
+
+
+def _written(parcel: Parcel) -> bytes:
+    """Write a parcel as JSON, with those targets alone that its rows name."""
+    used = sorted({row[1] for row in parcel.rows})
+    place = {index: number for number, index in enumerate(used)}
+    rows = [
+        (at, place[index], recipient, minted, ip, agent.decode("latin-1"), traits)
+        for at, index, recipient, minted, ip, agent, traits in parcel.rows
+    ]
+    targets = [parcel.targets[index] for index in used]
+    return json.dumps([parcel.first, rows, targets, parcel.lost]).encode()
+
+
+def _read(content: bytes) -> Parcel:
+    first, rows, targets, lost = json.loads(content)
+    return Parcel(
+        first,
+        [(*row[:5], row[5].encode("latin-1"), row[6]) for row in rows],
+        [(kind, tuple(origin), number, url) for kind, origin, number, url in targets],
+        lost,
+    )
