@@ -146,10 +146,11 @@ def count_copies(
                 if campaign:
                     ask = "SELECT number FROM campaign WHERE id = ?"
                     (before,) = connection.execute(ask, (campaign,)).fetchone() or (0,)
-                    connection.insert(
-                        "campaign", ("id", "number", "at"), [(campaign, sum(made.values()), now())],
-                        "ON CONFLICT (id) DO UPDATE SET number = excluded.number, at = excluded.at",
-                    )  # fmt: skip
+                    put = (
+                        "INSERT INTO campaign (id, number, at) VALUES (?, ?, ?) "
+                        "ON CONFLICT (id) DO UPDATE SET number = excluded.number, at = excluded.at"
+                    )
+                    connection.execute(put, (campaign, sum(made.values()), now()))
                 connection.insert(
                     "copies", ("sender", "message", "number"),
                     [(sender, message, number - before) for message, number in made.items()],

@@ -12,23 +12,57 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from postgresql import QuickServer, binaries, quick_server
+from services import missing
+
+from sestrack.engines import engine_of
+from sestrack.engines.interface import Connection
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what touches a store on both engines, but for what is marked as a file's affair."""
+    if "engine" in metafunc.fixturenames:
+        only_file = metafunc.definition.get_closest_marker("sqlite") is not None
+        metafunc.parametrize("engine", ENGINES[:1] if only_file else ENGINES)
+
+
+ENGINES = ("sqlite", "postgresql")
 
 
 class Program:
     """The installed `sestrack` with a store of its own, in a folder of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, address: str = "") -> None:
         self.folder = folder
         self.store = folder / "store.db"
+        """The file, where it is one."""
+        self.address = address or str(self.store)
         self.environment = {
             **{k: v for k, v in os.environ.items() if k not in {"VISUAL", "EDITOR"}},
-            "SESTRACK_STORE": str(self.store),
+            "SESTRACK_STORE": self.address,
+            "XDG_DATA_HOME": str(folder / "data"),
             "PYTHONWARNINGS": "error",
         }
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """Give a connection to the store, whatever it lives on."""
+        connection = engine_of(self.address).connect(self.address, writing=True, wait=5)
+        with closing(connection):
+            yield connection
+
+    @contextmanager
+    def blocked(self) -> Iterator[Connection]:
+        """Let nobody else write to the store."""
+        with self.connection() as connection:
+            connection.execute(_BLOCK[engine_of(self.address).KIND])
+            yield connection
+            connection.execute("ROLLBACK")
 
     def __call__(
         self, *arguments: str, stdin: bytes = b"", **environment: str
@@ -60,6 +94,12 @@ class Program:
         done = self(*arguments, stdin=stdin)
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout.decode()
+
+
+_BLOCK = {
+    "sqlite": "BEGIN IMMEDIATE",
+    "postgresql": "BEGIN; LOCK TABLE sestrack, event, copies IN SHARE ROW EXCLUSIVE MODE",
+}
 
 
 class Answer(NamedTuple):
@@ -111,7 +151,11 @@ class Server:
     def children(self) -> list[int]:
         """Name the workers."""
         tasks = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [int(child) for child in tasks.read_text().split()]
+        return [
+            int(child)
+            for child in tasks.read_text().split()
+            if b"tracker.worker" in Path(f"/proc/{child}/cmdline").read_bytes()
+        ]
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal; wait for the end."""
@@ -140,10 +184,31 @@ def serve(tracking: Program) -> Iterator[Callable[..., Server]]:
             server.stop()
 
 
+@pytest.fixture(scope="session")
+def quick() -> Iterator[QuickServer]:
+    """Give a PostgreSQL that syncs nothing."""
+    if binaries() is None:
+        missing("postgres", "postgresql")
+    with quick_server() as server:
+        yield server
+
+
 @pytest.fixture
-def program(tmp_path: Path) -> Program:
+def address(engine: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """Give the address of a store that does not exist yet."""
+    if engine == "sqlite":
+        yield str(tmp_path / "store.db")
+        return
+    server = request.getfixturevalue("quick")
+    name = server.fresh_database()
+    yield name
+    server.drop(name)
+
+
+@pytest.fixture
+def program(tmp_path: Path, address: str) -> Program:
     """Give a program whose store does not exist yet."""
-    return Program(tmp_path)
+    return Program(tmp_path, address)
 
 
 @pytest.fixture

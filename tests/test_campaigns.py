@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -34,8 +32,8 @@ def campaign(tracking: Program) -> Program:
 
 def copies(program: Program) -> dict[str, int]:
     """Return the copies that were counted."""
-    with closing(sqlite3.connect(program.store)) as store:
-        return dict(store.execute("SELECT message, number FROM copies"))
+    with program.connection() as store:
+        return dict(store.execute("SELECT message, number FROM copies").fetchall())
 
 
 def test_json_lines_are_what_a_pipe_gives(campaign: Program) -> None:
@@ -192,7 +190,7 @@ def test_a_campaign_goes_on_under_its_key(campaign: Program) -> None:
 def test_counting_twice_counts_once(campaign: Program) -> None:
     """A campaign says how many there are by now."""
     for number in (10, 10, 25):
-        count_copies(str(campaign.store), "news.example.com", {"may": number}, "id")
+        count_copies(campaign.address, "news.example.com", {"may": number}, "id")
     assert copies(campaign)["may"] == 25
 
 
@@ -201,8 +199,7 @@ def test_a_single_pipe_counts_when_told(campaign: Program) -> None:
     for _ in range(3):
         campaign.ok(*SEND, "--count")
     assert copies(campaign) == {"june": 3}
-    with closing(sqlite3.connect(campaign.store)) as busy:
-        busy.execute("BEGIN IMMEDIATE")
+    with campaign.blocked():
         begun = time.monotonic()
         done = campaign(*SEND, "--count")
         assert done.returncode == 0

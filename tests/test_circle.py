@@ -47,7 +47,7 @@ def copies(tracking: Program) -> tuple[list[bytes], list[str]]:
         "rewrite", "--sender", "news.example.com", "--recipient-field", "{{sestrack}}",
         "--message", "june", stdin=NEWSLETTER.encode(),
     )  # fmt: skip
-    with Store(str(tracking.store)) as store:
+    with Store(tracking.address) as store:
         key = Key.from_secret(*store.keys()[0][:2])
     tokens = [
         seal_copy(key, "trace.example.com", Copy("news.example.com", "june", recipient, MINTED))

@@ -136,7 +136,7 @@ def test_passing_trouble_does_not_demote(site: Site) -> None:
     for _ in range(4):
         assert site.verify() == 75
     assert site.status() == "verified"
-    with closing(sqlite3.connect(site.program.store, isolation_level=None)) as store:
+    with site.program.connection() as store:
         store.execute("UPDATE trace_domain SET failing_since = failing_since - 3600")
     assert site.verify() == 75
     assert site.status() == "failing"
@@ -241,7 +241,7 @@ def test_accelerate_refuses(ready: Program, arguments: tuple[str, ...], code: in
     assert done.returncode == code
     assert b"hint: " in done.stderr
     assert not done.stdout
-    with Store(str(ready.store)) as store:
+    with Store(ready.address) as store:
         assert store.trace_domain(NAME).target == "edge.example.net"
 
 
@@ -276,6 +276,7 @@ def test_addresses_behind_a_cdn(ready: Program) -> None:
 # -- certificates on demand --------------------------------------------------------------
 
 
+@pytest.mark.sqlite
 def test_who_may_have_a_certificate(
     tracking: Program, serve: Callable[..., Server], tmp_path: Path
 ) -> None:
@@ -338,6 +339,7 @@ def test_doctor_looks_at_everything(site: Site) -> None:
     assert f"trace domain {NAME}\tPROBLEM\tfailing, wrong-target" in text
 
 
+@pytest.mark.sqlite
 def test_doctor_sees_a_server_that_does_not_answer(ready: Program) -> None:
     """The server that records into the store is asked, where it said it listens."""
     with serving(str(ready.store)) as note_url:

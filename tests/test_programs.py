@@ -25,7 +25,7 @@ AT = 1_780_300_800
 @pytest.fixture
 def known(tracking: Program) -> Tracking:
     """Give tracking for news.example.com."""
-    return Tracking.of(str(tracking.store), "news.example.com")
+    return Tracking.of(tracking.address, "news.example.com")
 
 
 def test_compile_and_render(known: Tracking, tracking: Program) -> None:
@@ -50,7 +50,7 @@ def test_threads_share_it(known: Tracking) -> None:
 
 def test_untracked(tracking: Program) -> None:
     """It says why, and gives back what went in."""
-    other = Tracking.of(str(tracking.store), "shop.example.org")
+    other = Tracking.of(tracking.address, "shop.example.org")
     assert "not a sender domain" in other.untracked
     assert other.compile(HTML.encode()).render("ada@example.org") == HTML.encode()
     raw = b"To: a@example.org\nContent-Type: text/html\n\n" + HTML.encode()
@@ -128,7 +128,7 @@ def test_django(tracking: Program, smtp: tuple[Inbox, int]) -> None:
     inbox, port = smtp
     settings.configure(
         EMAIL_BACKEND="senders.TrackingBackend", EMAIL_HOST="127.0.0.1", EMAIL_PORT=port,
-        SESTRACK_STORE=str(tracking.store), SESTRACK_SENDER="news.example.com",
+        SESTRACK_STORE=tracking.address, SESTRACK_SENDER="news.example.com",
     )  # fmt: skip
     django.setup()
     mail = EmailMultiAlternatives(

@@ -9,9 +9,9 @@ from contextlib import closing
 from pathlib import Path
 
 from sestrack.store import initialise, open_for_recording
+from sestrack.tracker.collector import Worker
 from sestrack.tracker.events import Kind, Origin, Target
 from sestrack.tracker.recorder import Recorder
-from sestrack.tracker.collector import Worker
 from sestrack.tracker.writer import Writer
 
 

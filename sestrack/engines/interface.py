@@ -83,6 +83,9 @@ class Connection(Protocol):
         Only what is in the figures goes.  Returns how many events went.
         """
 
+    def number_on(self) -> None:
+        """Have new ids come behind those that were copied in with their rows."""
+
     def wipe(self) -> None:
         """Have what was overwritten leave the files, where that takes a step of its own."""
 

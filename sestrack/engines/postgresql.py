@@ -23,7 +23,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from sestrack.engines import partitions
 from sestrack.engines.interface import WriterMark
-from sestrack.engines.postgresql_schema import PARTITIONED, SCHEMA_VERSION, apply
+from sestrack.engines.postgresql_schema import NUMBERED, PARTITIONED, SCHEMA_VERSION, apply
 from sestrack.errors import (
     BadInput,
     InputOutputError,
@@ -40,10 +40,8 @@ try:
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
     from psycopg.types.numeric import IntDumper
 except ImportError:
-    raise NotSetUp(
-        "a store in PostgreSQL needs psycopg, which is not installed",  # noqa: EM101
-        "pip install 'sestrack[postgresql]'",
-    ) from None
+    MISSING = "a store in PostgreSQL needs psycopg, which is not installed"
+    raise NotSetUp(MISSING, "pip install 'sestrack[postgresql]'") from None
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -107,13 +105,13 @@ class Connection:
         self.raw.close()
 
     @contextmanager
-    def transaction(self, begin: str = "BEGIN") -> Iterator[None]:
-        """All of what is done in it, or nothing.
+    def transaction(self, more: str = "") -> Iterator[None]:
+        """All of what is done in it, or nothing; a lock is waited for as long as told.
 
         Raises `TryAgain` if the wait for the standbys was cut short: then it is kept here,
         but nobody knows whether elsewhere too.
         """
-        self.raw.execute(begin)
+        self.raw.execute(f"BEGIN; SET LOCAL lock_timeout = {self._wait_ms}; {more}")
         self.warnings.clear()
         try:
             yield
@@ -135,7 +133,7 @@ class Connection:
         A row lock, for advisory locks are not everywhere what they seem: CockroachDB takes
         them and holds nothing.
         """
-        with self.transaction(f"BEGIN; SET LOCAL lock_timeout = {self._wait_ms}"):
+        with self.transaction():
             ((there,),) = self.execute("SELECT to_regclass('sestrack') IS NOT NULL").fetchall()
             if there:
                 self.execute("UPDATE sestrack SET version = version")
@@ -145,7 +143,7 @@ class Connection:
     @contextmanager
     def derived(self) -> Iterator[None]:
         """Make a transaction of what can be made again: it waits for no disk and no standby."""
-        with self.transaction("BEGIN; SET LOCAL synchronous_commit = off"):
+        with self.transaction("SET LOCAL synchronous_commit = off"):
             yield
 
     def snapshot(self) -> None:
@@ -224,6 +222,14 @@ class Connection:
         """Drop the events of whole days at once; return how many went."""
         self._days.clear()
         return partitions.drop(self, before_day, self.writers())
+
+    def number_on(self) -> None:
+        """Have new ids come behind those that were copied in with their rows."""
+        for table in NUMBERED:
+            self.execute(
+                f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), "
+                f"(SELECT coalesce(max(id), 0) + 1 FROM {table}), false)"
+            )
 
     def wipe(self) -> None:
         """Nothing to do: vacuuming is PostgreSQL's own affair, and so are its backups."""
@@ -474,7 +480,7 @@ def watch(address: str) -> Watch:
     return Watch(address)
 
 
-def free_space(address: str) -> None:  # noqa: ARG001
+def free_space(address: str) -> None:
     """Tell nothing: the disk is another machine's."""
 
 

@@ -207,8 +207,10 @@ _WRITERS = (
     "ALTER TABLE visit ADD COLUMN at INTEGER NOT NULL DEFAULT 0",
     "UPDATE visit SET at = coalesce((SELECT at FROM event WHERE event.id = visit.event), 0)",
     # a value is a text, whatever it is of: PostgreSQL has no column for any type
-    "UPDATE tally SET value = CASE WHEN dimension = 0 THEN '' ELSE CAST(value AS TEXT) END "
-    "WHERE typeof(value) = 'integer'",
+    (
+        "UPDATE tally SET value = CASE WHEN dimension = 0 THEN '' ELSE CAST(value AS TEXT) END "
+        "WHERE typeof(value) = 'integer'"
+    ),
 )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import socket
 import sqlite3
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from sestrack.tracker.collector import Collector
@@ -170,7 +171,5 @@ class Forwarder(Collector):
 
 
 def _wake(end: socket.socket) -> None:
-    try:
+    with suppress(OSError):  # full: it wakes anyway; closed: nobody waits
         end.send(b"\0")
-    except OSError:
-        pass  # full: it wakes anyway; closed: nobody waits

@@ -37,9 +37,11 @@ JOIN place ON place.id = visit.place JOIN program ON program.id = visit.program
 """
 _TEMPORARY = (
     # what counts differently now
-    "CREATE TEMP TABLE again (event BIGINT PRIMARY KEY, at BIGINT, kind BIGINT, origin BIGINT, "
-    "link BIGINT, recipient TEXT, visitor BIGINT, reasons BIGINT, country TEXT, region TEXT, "
-    "device TEXT, client TEXT, system TEXT, rules BIGINT)",
+    (
+        "CREATE TEMP TABLE again (event BIGINT PRIMARY KEY, at BIGINT, kind BIGINT, origin BIGINT, "
+        "link BIGINT, recipient TEXT, visitor BIGINT, reasons BIGINT, country TEXT, region TEXT, "
+        "device TEXT, client TEXT, system TEXT, rules BIGINT)"
+    ),
     # whose it is
     "CREATE TEMP TABLE pair (origin BIGINT, recipient TEXT, PRIMARY KEY (origin, recipient))",
     # all that they did

@@ -167,7 +167,8 @@ def _where(question: Question, values: list[str | int], table: str = "origin") -
 def _origins(connection: Connection, question: Question) -> dict[int, dict[str, str]]:
     """Return the origins that the question is about."""
     values: list[str | int] = []
-    sql = f"SELECT id, message, sender, trace_domain FROM origin WHERE id > 0{_where(question, values)}"
+    where = _where(question, values)
+    sql = f"SELECT id, message, sender, trace_domain FROM origin WHERE id > 0{where}"
     return {
         number: {"message": message, "sender": sender, "domain": domain}
         for number, message, sender, domain in connection.execute(sql, values)
@@ -190,9 +191,9 @@ def _by_tally(
 
     values: list[str | int] = [int(dimension), question.since_day, question.until_day]
     sums = ", ".join(f"sum(tally.{measure})" for measure in MEASURES)
-    group = "origin.id" if by_origin else column
+    group, chosen = ("origin.id", "origin.id, 0") if by_origin else (column, f"0, {column}")
     rows = look.connection.execute(
-        f"SELECT {'origin.id' if by_origin else 0}, {'0' if by_origin else column}, visitor, {sums} "
+        f"SELECT {chosen}, visitor, {sums} "
         "FROM tally JOIN origin ON origin.id = tally.origin "
         f"WHERE dimension = ? AND day >= ? AND day < ?{_where(question, values)} "
         f"GROUP BY {group}, visitor",

@@ -88,6 +88,7 @@ def _into_sqlite(plan: Plan, stack: contextlib.ExitStack) -> Collector:
 
 
 def _into_postgresql(plan: Plan, _: contextlib.ExitStack) -> Collector:
+    Places(plan.mmdb)  # the keeper reads it: here it is only seen that it can be
     return Forwarder(plan.store, open_spool(plan.spool, plan.spool_limit), output.note)
 
 
@@ -238,7 +239,7 @@ def _start_program(
 
     What it is told goes not into argv, which everybody may read: there are keys in it.
     """
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: S603 - our own program
         [sys.executable, "-c", f"from {module} import main; main()"],
         stdin=subprocess.PIPE,
         pass_fds=handles,
