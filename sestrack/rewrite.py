@@ -338,7 +338,7 @@ _PIXEL_CLOSE = b'" width="1" height="1" alt="" style="width:1px;height:1px;borde
 
 
 def _pixel_place(data: bytes, found: Scan, wrapping: Wrapping) -> int:
-    if not wrapping.pixel or b"4EMAIL" in data[:1024].upper() or _has_pixel(data, wrapping):
+    if not wrapping.pixel or b"4EMAIL" in data[:1024].upper() or has_pixel(data, wrapping):
         return -1
     if wrapping.pixel == "top":
         top = after_body_start(data)
@@ -349,8 +349,14 @@ def _pixel_place(data: bytes, found: Scan, wrapping: Wrapping) -> int:
     return found.html_end if found.html_end >= 0 else found.text_end
 
 
-def _has_pixel(data: bytes, wrapping: Wrapping) -> bool:
+def has_pixel(data: bytes, wrapping: Wrapping) -> bool:
     """Is a pixel of ours in the document?  A link to the same host has a second part."""
+    # as we write it, for a field of a mailing tool may be any text
+    position = data.find(_PIXEL_OPEN + wrapping.base)
+    if position >= 0:
+        position += len(_PIXEL_OPEN)
+        if data.startswith(_PIXEL_CLOSE, data.find(b'"', position)):
+            return True
     host = wrapping.base[wrapping.base.index(b":") :]
     position = data.find(host)
     while position >= 0:
@@ -379,7 +385,8 @@ class _Reader:
         data = self.data
         start, end, tag_start, tag_end, _ = href
         raw = data[start:end]
-        if _is_plain_url(raw):
+        plain = _is_plain_url(raw)
+        if plain:
             url = raw.decode("ascii")
         else:
             url = self.url(raw)
@@ -392,7 +399,8 @@ class _Reader:
         tag = data[tag_start:tag_end].decode("latin-1").lower()
         if ("trac" in tag or "data-skip" in tag) and _opts_out(data, tag_start):
             return Decision(href, url, Reason.OPT_OUT)
-        if ("unsub" in tag or wrapping.unsubscribe) and _unsubscribes(url, wrapping):
+        # a URL that had to be decoded may have the word where the tag shows none
+        if ("unsub" in tag or wrapping.unsubscribe or not plain) and _unsubscribes(url, wrapping):
             return Decision(href, url, Reason.UNSUBSCRIBE)
         if end - start > _SHORT:
             return Decision(href, url, _closer_look(url, wrapping))
@@ -431,10 +439,8 @@ class _Reader:
 
     def url(self, raw: bytes) -> str:
         """Decode a raw attribute value to the URL that a program would follow."""
-        try:
-            text = raw.decode("ascii")
-        except UnicodeDecodeError:
-            text = self.decode(raw)
+        # ISO-2022 writes its two-octet characters with octets of ASCII, after an escape
+        text = raw.decode("ascii") if raw.isascii() and _ESCAPE not in raw else self.decode(raw)
         text = decode_references(text).replace("\0", "\ufffd").strip(_C0_AND_SPACE)
         return text.translate(_NO_TAB_OR_LINE_END)
 

@@ -26,7 +26,7 @@ from sestrack.mail.mime import (
     read,
     splice,
 )
-from sestrack.rewrite import Template, Wrapping, compile_html, compile_text
+from sestrack.rewrite import Template, Wrapping, compile_html, compile_text, has_pixel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,6 +104,8 @@ def rewrite(
     The pixel goes into the first HTML part that takes it.
     """
     wrapping = wrapping._replace(unsubscribe=frozenset(_list_unsubscribe(message)))
+    if any(part.kind == "text/html" and has_pixel(data, wrapping) for part, data, _ in found):
+        wrapping = wrapping._replace(pixel="")  # it need not stand in the first part
     compiled: list[Compiled] = []
     reasons = []
     for part, data, left in found:
