@@ -43,19 +43,19 @@ class SestrackError(Exception):
 
 
 class Refused(SestrackError):
-    """A rule of the model says no."""
+    """The check says no, or a rule of the model refuses."""
 
     code = EXIT_NO
 
 
 class UsageError(SestrackError):
-    """The command line cannot mean anything."""
+    """The command line is wrong, or there would have to be a terminal."""
 
     code = EXIT_USAGE
 
 
 class BadInput(SestrackError):
-    """Input is not what it claims to be."""
+    """Input is not what it claims to be: bad TOML, a forged URL, binary data."""
 
     code = 65
 
@@ -65,7 +65,7 @@ class ForgedToken(BadInput):
 
 
 class NotFound(SestrackError):
-    """The thing that was named does not exist."""
+    """There is no such file, sender domain, trace domain or message."""
 
     code = 66
 
@@ -77,30 +77,30 @@ class CannotListen(SestrackError):
 
 
 class CannotCreate(SestrackError):
-    """An output file cannot be made."""
+    """A file that should be written cannot be made."""
 
     code = 73
 
 
 class InputOutputError(SestrackError):
-    """Reading or writing failed after it had begun."""
+    """Reading or writing failed after it had begun: the disk is full."""
 
     code = 74
 
 
 class TryAgain(SestrackError):
-    """Nothing is wrong that time could not mend."""
+    """Later: DNS is silent, the record is not there yet, the store is busy or away."""
 
     code = 75
 
 
 class NoPermission(SestrackError):
-    """The file system says no."""
+    """The permissions of a file, or the rights in a database, forbid it."""
 
     code = 77
 
 
 class NotSetUp(SestrackError):
-    """Something that `sestrack init` makes is missing."""
+    """No store, no key, no edge; or the configuration of the store is wrong."""
 
     code = 78

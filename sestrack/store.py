@@ -77,6 +77,11 @@ def default_spool(address: str) -> str:
     return f"{_data()}/sestrack/spool-{zlib.crc32(shown(address).encode()):08x}"
 
 
+def spool_files() -> str:
+    """Return the pattern of the files in all folders of `default_spool`."""
+    return f"{_data()}/sestrack/spool-*/spool-*.db"
+
+
 def _data() -> str:
     return os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
 
@@ -144,13 +149,16 @@ def count_copies(
             with connection.transaction():
                 before = 0
                 if campaign:
-                    ask = "SELECT number FROM campaign WHERE id = ?"
-                    (before,) = connection.execute(ask, (campaign,)).fetchone() or (0,)
-                    put = (
-                        "INSERT INTO campaign (id, number, at) VALUES (?, ?, ?) "
-                        "ON CONFLICT (id) DO UPDATE SET number = excluded.number, at = excluded.at"
+                    # its row is locked first: another process may count the same one
+                    connection.execute(
+                        "INSERT INTO campaign (id, number, at) VALUES (?, 0, ?) "
+                        "ON CONFLICT (id) DO UPDATE SET at = excluded.at",
+                        (campaign, now()),
                     )
-                    connection.execute(put, (campaign, sum(made.values()), now()))
+                    ask = "SELECT number FROM campaign WHERE id = ?"
+                    ((before,),) = connection.execute(ask, (campaign,)).fetchall()
+                    put = "UPDATE campaign SET number = ? WHERE id = ?"
+                    connection.execute(put, (sum(made.values()), campaign))
                 connection.insert(
                     "copies", ("sender", "message", "number"),
                     [(sender, message, number - before) for message, number in made.items()],

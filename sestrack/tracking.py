@@ -28,7 +28,7 @@ from sestrack.rewrite import (
     refuse_other_input,
 )
 from sestrack.rules import sender_domain_of, tracked
-from sestrack.store import Store, default_address, now
+from sestrack.store import Store, default_address, now, shown
 from sestrack.tokens import (
     Copy,
     CopySealer,
@@ -90,7 +90,7 @@ class Tracking(NamedTuple):
             found = (opened.find_trace_domain(name) for name in wanted if name)
             domains = {domain.name: domain for domain in found if domain}
         if not rows:
-            msg = f"the store {path} has no key"
+            msg = f"the store {shown(path)} has no key"
             raise NotSetUp(msg, "sestrack init")
         verdict = tracked(settings, known, sender, domains)
         if verdict.entry is None:

@@ -17,6 +17,7 @@ import pytest
 PACKAGES = {
     "nginx": "nginx-light", "haproxy": "haproxy", "caddy": "caddy", "pebble": "pebble",
     "knotd": "knot", "keymgr": "knot", "unbound": "unbound", "postgres": "postgresql",
+    "bash": "bash", "zsh": "zsh", "fish": "fish",
 }  # fmt: skip
 """Which Debian package a program comes from."""
 

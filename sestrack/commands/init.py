@@ -16,7 +16,8 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 def init(
     ctx: typer.Context,
     edge: Annotated[
-        str, typer.Option(help="The host name that the tracking server answers under.")
+        str,
+        typer.Option(metavar="HOST", help="The host name that the tracking server answers under."),
     ] = "",
 ) -> None:
     """Make the store and its first key.  Again: nothing changes.
@@ -25,7 +26,8 @@ def init(
     """
     path = ctx.obj or store.default_address()
     changed = store.initialise(path, check_name("edge", edge) if edge else "", store.now())
-    output.note(f"the store {path} is {'ready' if changed else 'set up already; nothing changed'}")
+    name = store.shown(path)
+    output.note(f"the store {name} is {'ready' if changed else 'set up already; nothing changed'}")
     with store.Store(path) as opened:
         if not opened.edge():
             output.note(

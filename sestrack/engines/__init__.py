@@ -18,12 +18,18 @@ if TYPE_CHECKING:
 
 
 def engine_of(address: str) -> Engine:
-    """Return the engine of an address; a path is a file of SQLite."""
-    scheme = address.partition("://")[0]
-    if scheme in {"postgresql", "postgres"}:
+    """Return the engine of an address; a path is a file of SQLite.
+
+    Raises `UsageError` for what can be neither.
+    """
+    if address.startswith(("postgresql://", "postgres://")):
         from sestrack.engines import postgresql
 
         return cast("Engine", postgresql)
+    if ":" in address or "=" in address:
+        from sestrack.engines.addresses import refuse_other
+
+        refuse_other(address)
     from sestrack.engines import sqlite
 
     return cast("Engine", sqlite)

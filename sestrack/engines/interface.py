@@ -46,7 +46,7 @@ class Connection(Protocol):
     def close(self) -> None:
         """Close it."""
 
-    def transaction(self) -> AbstractContextManager[None]:
+    def transaction(self) -> AbstractContextManager[object]:
         """All of what is done in it, or nothing; on disk when it ends."""
 
     def changing(self) -> AbstractContextManager[None]:
@@ -57,6 +57,9 @@ class Connection(Protocol):
 
     def snapshot(self) -> None:
         """See from now on, until closed, what there is now."""
+
+    def freeze(self, tables: Sequence[str]) -> None:
+        """Let nobody else write to these tables until closed; they can be read."""
 
     def insert(
         self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], conflict: str = ""
@@ -74,8 +77,17 @@ class Connection(Protocol):
     def those_there(self, table: str, columns: Sequence[str], keys: Sequence[Row]) -> set[Row]:
         """Return those keys that have a row."""
 
+    def make_room(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
+        """Have room for such rows.  Not within a transaction, unless there is room already."""
+
+    def kept(self, text: str) -> str:
+        """Return a text as it can be kept."""
+
     def writers(self) -> list[WriterMark]:
         """Return how far all writers are."""
+
+    def put_writers(self, marks: Sequence[WriterMark]) -> None:
+        """Have these writers in place of those that are there."""
 
     def drop_days(self, before_day: int) -> int:
         """Drop the events of whole days (since 1970, UTC) at once, where the engine can.
@@ -93,14 +105,17 @@ class Connection(Protocol):
 class SharedConnection(Connection, Protocol):
     """A connection to a store that several servers record into."""
 
+    def moving(self, sql: str) -> AbstractContextManager[int]:
+        """Make a transaction that begins with a statement without values.
+
+        Gives how many rows that changed.
+        """
+
     def copy(self, sql: str, lines: bytes) -> None:
         """Copy lines in (COPY … FROM STDIN, text format)."""
 
     def ensure_days(self, days: set[int]) -> None:
         """Have room for events of these days (since 1970, UTC).  Not within a transaction."""
-
-    def kept(self, text: str) -> str:
-        """Return a text as it can be kept."""
 
     def sever(self) -> None:
         """End the connection from another thread; whoever waits on it gets an error."""
@@ -136,6 +151,8 @@ class Engine(Protocol):
 
     KIND: str
     """Its name: what is chosen by it elsewhere is a table, never a condition."""
+    SCHEMA_VERSION: int
+    """The number of migrations that make a store."""
 
     def shown(self, address: str) -> str:
         """Return the address as it may be shown: without a password."""
@@ -151,6 +168,12 @@ class Engine(Protocol):
 
     def check_schema(self, connection: Connection, address: str) -> None:
         """Raise `NotSetUp` or `BadInput` if it is not a store of this version."""
+
+    def version(self, connection: Connection) -> int:
+        """Return how many migrations made the store: 0 where none is, negative for half a copy."""
+
+    def set_version(self, connection: Connection, version: int) -> None:
+        """Say how many migrations made it, and by a negative number that it is half a copy."""
 
     def migrate(self, connection: Connection) -> bool:
         """Bring the schema up to date within a transaction; return whether anything changed."""

@@ -28,8 +28,8 @@ _OURS = (
     "WHERE relkind = 'r' AND relname ~ '^(event|visit)_d[0-9]+$' "
     "AND relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'event'::regclass)"
 )
-_THERE = {"42P07", "23505", "42710"}
-"""What another server that makes the same table gets for an answer."""
+_THERE = {"42P07", "23505", "42710", "42809", "55000"}
+"""What another server that makes the same partition gets for an answer."""
 
 
 def ensure(connection: Connection, days: Iterable[int]) -> None:
@@ -37,22 +37,32 @@ def ensure(connection: Connection, days: Iterable[int]) -> None:
     missing = set(days)
     if not missing:
         return
-    known = {name for name, attached, _ in connection.execute(_OURS) if attached}
+    known = {name: (attached, pending) for name, attached, pending in connection.execute(_OURS)}
     for day in sorted(missing):
         for table in PARTITIONED:
-            if f"{table}_d{day}" not in known:
+            name = f"{table}_d{day}"
+            if name not in known:
+                _make(connection, table, day, f"CREATE TABLE {name} (LIKE {table} INCLUDING ALL)")
+            elif known[name] != (True, False):  # it was about to leave: its day comes back
+                if known[name][1]:
+                    _try(connection, f"ALTER TABLE {table} DETACH PARTITION {name} FINALIZE")
                 _make(connection, table, day)
 
 
-def _make(connection: Connection, table: str, day: int) -> None:
-    name = f"{table}_d{day}"
+def _make(connection: Connection, table: str, day: int, *before: str) -> None:
+    _try(
+        connection, *before,
+        f"ALTER TABLE {table} ATTACH PARTITION {table}_d{day} "
+        f"FOR VALUES FROM ({day * DAY_MS}) TO ({(day + 1) * DAY_MS})",
+    )  # fmt: skip
+
+
+def _try(connection: Connection, *statements: str) -> None:
+    """Run statements in a transaction, unless another server has done the same."""
     try:
         with connection.transaction():
-            connection.execute(f"CREATE TABLE {name} (LIKE {table} INCLUDING ALL)")
-            connection.execute(
-                f"ALTER TABLE {table} ATTACH PARTITION {name} "
-                f"FOR VALUES FROM ({day * DAY_MS}) TO ({(day + 1) * DAY_MS})"
-            )
+            for statement in statements:
+                connection.execute(statement)
     except Exception as error:
         if getattr(error, "sqlstate", None) not in _THERE:
             raise

@@ -12,35 +12,26 @@ are written for both engines, with `?` for their values.
 from __future__ import annotations
 
 import os
-import re
 import socket
 import time
 from collections import deque
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
-from sestrack.engines import partitions
+from sestrack.engines import addresses, partitions
 from sestrack.engines.interface import WriterMark
+from sestrack.engines.postgresql_errors import Place, judge_code, judge_words, lost
 from sestrack.engines.postgresql_schema import NUMBERED, PARTITIONED, SCHEMA_VERSION, apply
-from sestrack.errors import (
-    BadInput,
-    InputOutputError,
-    NoPermission,
-    NotSetUp,
-    SestrackError,
-    TryAgain,
-    UsageError,
-)
+from sestrack.errors import NotSetUp, SestrackError, TryAgain
 
 try:
     import psycopg
     from psycopg.adapt import Loader
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
     from psycopg.types.numeric import IntDumper
-except ImportError:
-    MISSING = "a store in PostgreSQL needs psycopg, which is not installed"
+except ImportError as missing:
+    MISSING = f"a store in PostgreSQL needs psycopg: {str(missing).partition(chr(10))[0]}"
     raise NotSetUp(MISSING, "pip install 'sestrack[postgresql]'") from None
 
 if TYPE_CHECKING:
@@ -82,7 +73,7 @@ class Connection:
         self._days: set[int] = set()
         self._types: dict[str, dict[str, str]] = {}
         self.warnings: deque[str] = deque(maxlen=8)
-        """What the server warned of; `transaction` clears it."""
+        """What the server warned of since the last COMMIT began."""
         raw.adapters.register_dumper(bool, _Flag)
         raw.adapters.register_loader("numeric", _Whole)
         raw.add_notice_handler(self._notice)
@@ -105,26 +96,30 @@ class Connection:
         self.raw.close()
 
     @contextmanager
-    def transaction(self, more: str = "") -> Iterator[None]:
+    def transaction(self, first: str = "") -> Iterator[int]:
         """All of what is done in it, or nothing; a lock is waited for as long as told.
+
+        `first` is sent along with BEGIN; gives how many rows it changed.
 
         Raises `TryAgain` if the wait for the standbys was cut short: then it is kept here,
         but nobody knows whether elsewhere too.
         """
-        self.raw.execute(f"BEGIN; SET LOCAL lock_timeout = {self._wait_ms}; {more}")
-        self.warnings.clear()
         try:
-            yield
+            begun = self.raw.execute(f"BEGIN; SET LOCAL lock_timeout = {self._wait_ms}; {first}")
+            while begun.nextset():
+                pass
+            yield begun.rowcount
         except BaseException:
             with suppress(psycopg.Error):
                 self.raw.execute("ROLLBACK")
             raise
+        self.warnings.clear()
         self.raw.execute("COMMIT")
-        # a cancelled wait is a COMMIT with a warning that has no code of its own (syncrep.c)
-        for warning in self.warnings:
-            if "synchronous replication" in warning:
-                msg = f"PostgreSQL did not wait for a standby: {warning}"
-                raise TryAgain(msg, "the same again")
+        # a wait that was cancelled is a COMMIT with a warning without a code of its own, in
+        # whatever language (syncrep.c); no other warning belongs here either
+        if self.warnings:
+            msg = f"PostgreSQL did not wait for a standby: {self.warnings[0]}"
+            raise TryAgain(msg, "the same again")
 
     @contextmanager
     def changing(self) -> Iterator[None]:
@@ -150,6 +145,11 @@ class Connection:
         """See from now on, until closed, what there is now."""
         self.raw.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
 
+    def freeze(self, tables: Sequence[str]) -> None:
+        """Let nobody else write to these tables until closed; whoever changes settings waits."""
+        self.raw.execute(f"BEGIN; SET LOCAL lock_timeout = {self._wait_ms}")
+        self.execute(f"LOCK TABLE sestrack, {', '.join(tables)} IN SHARE ROW EXCLUSIVE MODE")
+
     def insert(
         self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], conflict: str = ""
     ) -> None:
@@ -167,12 +167,11 @@ class Connection:
     def _insert(
         self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], more: str
     ) -> Rows | None:
-        values = list(zip(*rows, strict=True))
-        if not values:
+        rows = list(rows)
+        if not rows:
             return None
-        if table in PARTITIONED:
-            self.ensure_days({at // partitions.DAY_MS for at in values[list(columns).index("at")]})
-        arrays, lists = self._arrays(table, columns, values)
+        self.make_room(table, columns, rows)
+        arrays, lists = self._arrays(table, columns, list(zip(*rows, strict=True)))
         sql = f"INSERT INTO {table} ({', '.join(columns)}) SELECT * FROM {arrays} {more}"
         return self.execute(sql, lists)
 
@@ -187,12 +186,12 @@ class Connection:
 
     def _arrays(
         self, table: str, columns: Sequence[str], values: Sequence[Sequence[Any]]
-    ) -> tuple[str, list[list[Any]]]:
+    ) -> tuple[str, list[str | list[Any]]]:
         """Return what makes rows of one array a column, and the arrays."""
         types = self._types_of(table)
         kinds = [types[column.strip('"')] for column in columns]
         return f"unnest({', '.join(f'?::{kind}[]' for kind in kinds)})", [
-            [kept(text) for text in column] if kind == "text" else list(column)
+            _array([kept(text) for text in column] if kind == "text" else list(column))
             for kind, column in zip(kinds, values, strict=True)
         ]
 
@@ -211,6 +210,18 @@ class Connection:
         """Return how far all writers are."""
         rows = self.execute("SELECT id, judged, stored FROM writer ORDER BY id")
         return [WriterMark._make(row) for row in rows]
+
+    def put_writers(self, marks: Sequence[WriterMark]) -> None:
+        """Have these writers; who stores under a number says so when it begins to."""
+        self.execute("DELETE FROM writer")
+        columns = ("id", "judged", "stored", "owner")
+        self.insert("writer", columns, [(*mark, "") for mark in marks])
+
+    def make_room(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Have the partitions of such rows there."""
+        if table in PARTITIONED:
+            place = list(columns).index("at")
+            self.ensure_days({row[place] // partitions.DAY_MS for row in rows})
 
     def ensure_days(self, days: set[int]) -> None:
         """Have the partitions of these days there."""
@@ -232,7 +243,21 @@ class Connection:
             )
 
     def wipe(self) -> None:
-        """Nothing to do: vacuuming is PostgreSQL's own affair, and so are its backups."""
+        """Have the rows that were changed or deleted taken out of the tables (VACUUM).
+
+        What the write-ahead log and backups hold of them leaves with those.
+        """
+        for table in (*PARTITIONED, "first"):
+            self.execute(f"VACUUM {table}")
+
+    @staticmethod
+    def kept(text: str) -> str:
+        """Return a text as PostgreSQL can keep it."""
+        return kept(text) or ""
+
+    # -- what many servers need -----------------------------------------------------------
+
+    moving = transaction
 
     def copy(self, sql: str, lines: bytes) -> None:
         """Copy lines in."""
@@ -247,13 +272,6 @@ class Connection:
                 handle.shutdown(socket.SHUT_RDWR)
             finally:
                 handle.close()
-
-    @staticmethod
-    def kept(text: str) -> str:
-        """Return a text as PostgreSQL can keep it."""
-        return kept(text) or ""
-
-    # -- what many servers need -----------------------------------------------------------
 
     def hold(self, name: str) -> bool:
         """Take or renew the lease to keep the figures; False while another one has it."""
@@ -288,6 +306,18 @@ def _marks(sql: str) -> str:
     return sql.replace("%", "%%").replace("?", "%s")
 
 
+def _array(values: list[Any]) -> str | list[Any]:
+    """Write an array as a literal where that is plain; psycopg does it a value at a time."""
+    kinds = set(map(type, values))
+    if kinds == {int}:
+        return "{" + ",".join(map(str, values)) + "}"
+    if kinds == {str}:
+        joined = '","'.join(values)
+        if "\\" not in joined and joined.count('"') == 2 * (len(values) - 1):
+            return '{"' + joined + '"}'
+    return values
+
+
 def kept(text: str | None) -> str | None:
     """Write a text as PostgreSQL can keep it: NUL and lone surrogates it cannot."""
     if text is None or (text.isascii() and "\0" not in text):
@@ -297,45 +327,26 @@ def kept(text: str | None) -> str | None:
 
 # -- addresses ------------------------------------------------------------------------------
 
-_SECRETS = {"password", "sslpassword", "passfile", "sslkey"}
-
 
 def shown(address: str) -> str:
     """Return the address without what is secret, or is nobody's business, in it."""
-    parts = urlsplit(address)
-    user, at, hosts = parts.netloc.rpartition("@")
-    query = [(name, value) for name, value in parse_qsl(parts.query) if name not in _SECRETS]
-    text = f"{parts.scheme}://{user.partition(':')[0]}{at}{hosts}{parts.path}"
-    return f"{text}?{urlencode(query)}" if query else text
-
-
-def has_password(address: str) -> bool:
-    """Does a password stand in the address?"""
-    parts = urlsplit(address)
-    return ":" in parts.netloc.rpartition("@")[0] or "password=" in parts.query
+    return addresses.shown(address)
 
 
 def _conninfo(address: str, **more: str | int) -> str:
     """Read the address; raise `UsageError` without quoting what may be a password."""
+    if not addresses.is_plain(address):
+        raise addresses.not_postgresql(address)
     try:
         known = conninfo_to_dict(address)
         usual: dict[str, str | int] = {
             "application_name": "sestrack", "connect_timeout": CONNECT_SECONDS,
             "tcp_user_timeout": SILENCE_MS, "keepalives_idle": 10, "keepalives_interval": 3,
-            "keepalives_count": 3,
+            "keepalives_count": 3, "client_encoding": "UTF8",
         }  # fmt: skip
         return make_conninfo(address, **{k: v for k, v in (usual | more).items() if k not in known})
-    except (psycopg.Error, ValueError):
-        msg = f"{_safe(address)} is not an address of PostgreSQL"
-        raise UsageError(msg, "--store postgresql://USER@HOST:5432/DATABASE") from None
-
-
-def _safe(address: str) -> str:
-    """Show of a broken address what cannot be a password: what stands behind the last @."""
-    try:
-        return shown(address)
-    except ValueError:
-        return f"postgresql://…@{address.rpartition('@')[2]}" if "@" in address else address
+    except (psycopg.Error, ValueError) as error:
+        raise addresses.not_postgresql(address, str(error)) from None
 
 
 def _several(address: str) -> bool:
@@ -370,39 +381,78 @@ def for_recording(address: str) -> Connection:
 
 def create(address: str) -> None:
     """See that texts of all alphabets can be kept; the database itself is not ours to make."""
-    with errors(address):
-        connection = connect(address, writing=True)
+    with errors(address), closing(connect(address, writing=True)) as connection:
         encoding = connection.raw.info.parameter_status("server_encoding")
-        connection.close()
-    if encoding != "UTF8":
-        name = connection_name(address)
-        msg = f"the database of {shown(address)} has the encoding {encoding}, and UTF8 is wanted"
-        raise NotSetUp(msg, f"createdb --encoding UTF8 --template template0 {name}")
+        if encoding != "UTF8":
+            msg = f"the database of {shown(address)} has the encoding {encoding}, not UTF8"
+            raise NotSetUp(msg, f"one beside it: {_place(address).elsewhere}")
+        if _is_there(connection):
+            _refuse_newer(connection, address)
 
 
-def connection_name(address: str) -> str:
-    """Return the name of the database."""
-    known = conninfo_to_dict(_conninfo(address))
-    return str(known.get("dbname") or known.get("user") or "sestrack")
+def _place(address: str) -> Place:
+    """Take the address apart for messages."""
+    known = {name: str(value) for name, value in conninfo_to_dict(_conninfo(address)).items()}
+    user = known.get("user") or os.environ.get("PGUSER") or _own_name()
+    database = known.get("dbname") or os.environ.get("PGDATABASE") or user
+    return Place(shown(address), known.get("host", ""), known.get("port", ""), user, database)
+
+
+def _own_name() -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return "postgres"
 
 
 def check_schema(connection: Connection, address: str) -> None:
     """See whether the database is a store of this version."""
-    ((there,),) = connection.execute("SELECT to_regclass('sestrack') IS NOT NULL").fetchall()
-    if not there:
+    if not _is_there(connection):
         msg = f"the store {shown(address)} is not set up"
         raise NotSetUp(msg, "sestrack init --edge HOST")
+    known = _refuse_newer(connection, address)
+    if known < 0:
+        msg = f"the store {shown(address)} is half a copy of another one"
+        raise NotSetUp(msg, f"sestrack copy FROM {shown(address)} goes on with it")
+    if known < SCHEMA_VERSION:
+        msg = f"the store {shown(address)} has schema {known}, and {SCHEMA_VERSION} is wanted"
+        raise NotSetUp(msg, "sestrack init brings it up to date")
+
+
+def _is_there(connection: Connection) -> bool:
+    ((there,),) = connection.execute("SELECT to_regclass('sestrack') IS NOT NULL").fetchall()
+    return bool(there)
+
+
+def _refuse_newer(connection: Connection, address: str) -> int:
+    """Return the version of the schema.  Raises `NotSetUp` if a newer sestrack made it."""
     ((version,),) = connection.execute("SELECT max(version) FROM sestrack").fetchall()
     if (version or 0) > SCHEMA_VERSION:
         msg = f"the store {shown(address)} was made by a newer sestrack (schema {version})"
         raise NotSetUp(msg, "pip install --upgrade sestrack")
-    if (version or 0) < SCHEMA_VERSION:
-        msg = f"the store {shown(address)} has schema {version}, and {SCHEMA_VERSION} is wanted"
-        raise NotSetUp(msg, "sestrack init brings it up to date")
+    return int(version or 0)
+
+
+def version(connection: Connection) -> int:
+    """Return how many migrations made the store: 0 where none is, negative for half a copy."""
+    if not _is_there(connection):
+        return 0
+    ((number,),) = connection.execute("SELECT max(version) FROM sestrack").fetchall()
+    return int(number or 0)
+
+
+def set_version(connection: Connection, version: int) -> None:
+    """Say how many migrations made it, and by a negative number that it is half a copy."""
+    connection.execute("UPDATE sestrack SET version = ?", (version,))
 
 
 def migrate(connection: Connection) -> bool:
     """Run the migrations that are pending."""
+    if version(connection) < 0:
+        msg = "the store is half a copy of another one"
+        raise NotSetUp(msg, "sestrack copy FROM TO goes on with it")
     return apply(connection)
 
 
@@ -486,9 +536,6 @@ def free_space(address: str) -> None:
 
 # -- errors ---------------------------------------------------------------------------------
 
-_BUSY = {"55P03", "40P01", "40001", "57014"}
-_GONE = re.compile(r"^(08|57P0)")
-
 
 @contextmanager
 def errors(address: str) -> Iterator[None]:
@@ -496,95 +543,17 @@ def errors(address: str) -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        raise _ours(error, shown(address), address) from None
+        raise _ours(error, address) from None
 
 
-def _ours(error: psycopg.Error, name: str, address: str) -> Exception:
-    state = error.sqlstate or ""
-    words = _words(error, address)
-    found = _by_state(state, name, words, address) or _by_words(words, name)
-    if found is not None:
-        return found
+def _ours(error: psycopg.Error, address: str) -> Exception:
+    place = _place(address)
+    if error.sqlstate:
+        words = " ".join((error.diag.message_primary or str(error)).split())
+        if found := judge_code(error.sqlstate, words, place):
+            return found
+    elif isinstance(error, psycopg.OperationalError) or "connect_timeout" in str(error):
+        return judge_words(str(error), place)
     if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
-        return TryAgain(
-            f"the store {name} cannot be reached: {words}",
-            "is it running, and the address right?  Then the same command again",
-        )
+        return lost(str(error).partition("\n")[0], place.name)
     return error
-
-
-def _by_state(state: str, name: str, words: str, address: str) -> SestrackError | None:
-    """Judge by the code (PostgreSQL's manual, appendix A)."""
-    database = connection_name(address)
-    if state in _BUSY:
-        msg = f"the store {name} is busy: {words}"
-        return TryAgain(msg, "another sestrack is writing; the same command again")
-    if state == "53300":
-        msg = f"the store {name} has no connection left: {words}"
-        return TryAgain(msg, "max_connections, or a pool in between; then the same command again")
-    if state.startswith("53"):
-        msg = f"the store {name} cannot be written: {words}"
-        return InputOutputError(msg, "df -h on its machine shows the space left")
-    if state == "25006":
-        msg = f"the store {name} is a read-only standby"
-        hint = "name the primary, or all of them: postgresql://USER@HOST1,HOST2/DATABASE"
-        return NoPermission(msg, hint)
-    if state.startswith("28"):
-        msg = f"the store {name} does not let us in: {words}"
-        return NoPermission(msg, "the user's password belongs into ~/.pgpass (mode 0600)")
-    if state == "42501":
-        hint = f'psql -c "GRANT ALL ON SCHEMA public TO …" {database}, or the owner of the database'
-        return NoPermission(f"no right in the store {name}: {words}", hint)
-    if state == "3D000":
-        msg = f"there is no database for the store {name}: {words}"
-        return NotSetUp(msg, f"createdb --encoding UTF8 --template template0 {database}")
-    if state in {"42P01", "42703"}:
-        msg = f"{name} is a database, but not a store of sestrack: {words}"
-        return BadInput(msg, "sestrack init --edge HOST")
-    return None
-
-
-def _by_words(words: str, name: str) -> SestrackError | None:
-    """Judge what libpq says of a connection that never was: it gives no code for it."""
-    if "certificate" in words or "SSL" in words:
-        msg = f"the certificate of the store {name} does not hold: {words}"
-        return NotSetUp(
-            msg, "sslmode=verify-full&sslrootcert=FILE in the address, or PGSSLROOTCERT"
-        )
-    for part, state in _STATES_BY_WORDS.items():
-        if part in words:
-            return _by_state(state, name, words, f"postgresql:///{name.rpartition('/')[2]}")
-    if "read-only" in words or "hot standby" in words:
-        msg = f"none of the hosts of the store {name} can be written to now: {words}"
-        return TryAgain(msg, "a standby is being promoted, perhaps; then the same command again")
-    return None
-
-
-_STATES_BY_WORDS = {
-    "too many clients": "53300",
-    "remaining connection slots": "53300",
-    "no more connections allowed": "53300",
-    "password authentication failed": "28P01",
-    "no password supplied": "28P01",
-    "no pg_hba.conf entry": "28000",
-    "authentication failed": "28000",
-}
-
-
-def _words(error: psycopg.Error, address: str) -> str:
-    """Put what PostgreSQL says on one line, and take out a password should it stand there."""
-    primary = error.diag.message_primary
-    words = " ".join((primary or str(error) or type(error).__name__).split())
-    for secret in _passwords(address):
-        words = words.replace(secret, "***")
-    return words
-
-
-def _passwords(address: str) -> list[str]:
-    parts = urlsplit(address)
-    found = [value for name, value in parse_qsl(parts.query) if name in _SECRETS]
-    user = parts.netloc.rpartition("@")[0]
-    if ":" in user:
-        found.append(user.partition(":")[2])
-    found += [unquote(secret) for secret in found] + [quote(secret) for secret in found]
-    return [secret for secret in found if secret]

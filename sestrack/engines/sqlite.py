@@ -37,10 +37,14 @@ SCHEMA_VERSION = 5
 
 BUSY_SECONDS = 5.0
 _EMPTY_FILE = 4096  # SQLite's first page, which setting WAL writes
+_SEQUENCE_BITS = 40  # of an event's id; in front of them is its writer (`tracker.events`)
 
 
 class Connection(sqlite3.Connection):
     """A connection as `interface.Connection` has it."""
+
+    path = ""
+    """The file, as it was named."""
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -60,6 +64,10 @@ class Connection(sqlite3.Connection):
     def snapshot(self) -> None:
         """See from now on, until closed, what there is now."""
         self.execute("BEGIN")
+
+    def freeze(self, tables: Sequence[str]) -> None:  # noqa: ARG002 - it is one file
+        """Let nobody else write until closed."""
+        self.execute("BEGIN IMMEDIATE")
 
     def insert(
         self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], conflict: str = ""
@@ -81,13 +89,32 @@ class Connection(sqlite3.Connection):
         return {key for key in keys if self.execute(sql, key).fetchone()}
 
     def writers(self) -> list[WriterMark]:
-        """Return how far the one writer is: the last event's id says it."""
+        """Return how far the writer here, 0, is, and those of a store this is a copy of.
+
+        The ids of their last events say it.
+        """
         from sestrack.engines.interface import WriterMark
 
         rows = self.execute(
-            "SELECT id, judged, max(judged, coalesce((SELECT max(id) FROM event), 0)) FROM writer"
+            "SELECT id, judged, max(judged, coalesce((SELECT max(event.id) FROM event "
+            f"WHERE event.id >= writer.id << {_SEQUENCE_BITS} "
+            f"AND event.id < (writer.id + 1) << {_SEQUENCE_BITS}), 0)) FROM writer ORDER BY id"
         )
         return [WriterMark._make(row) for row in rows]
+
+    def put_writers(self, marks: Sequence[WriterMark]) -> None:
+        """Have these writers, and the one that writes here."""
+        self.execute("DELETE FROM writer")
+        self.insert("writer", ("id", "judged"), [mark[:2] for mark in marks])
+        self.execute("INSERT INTO writer (id, judged) VALUES (0, 0) ON CONFLICT DO NOTHING")
+
+    def make_room(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
+        """Nothing to do: tables have no parts."""
+
+    @staticmethod
+    def kept(text: str) -> str:
+        """Return the text: it is kept as it is."""
+        return text
 
     def drop_days(self, before_day: int) -> int:  # noqa: ARG002
         """Drop nothing: rows are deleted one by one."""
@@ -158,6 +185,7 @@ def connect(path: str, *, writing: bool, wait: float = BUSY_SECONDS) -> Connecti
         f"file:{quoted}?mode={'rw' if writing else 'ro'}", uri=True, timeout=wait,
         isolation_level=None, factory=Connection,
     )  # fmt: skip
+    connection.path = path
     connection.execute("PRAGMA foreign_keys = ON")
     if writing:
         connection.execute("PRAGMA journal_mode = WAL")
@@ -185,17 +213,47 @@ def check_schema(connection: Connection, path: str) -> None:
     if version > SCHEMA_VERSION:
         msg = f"the store {path} was made by a newer sestrack (schema {version})"
         raise NotSetUp(msg, "pip install --upgrade sestrack")
+    if version < 0:
+        msg = f"the store {path} is half a copy of another one"
+        raise NotSetUp(msg, f"sestrack copy FROM {path} goes on with it")
     if version < SCHEMA_VERSION:
         msg = f"the store {path} has schema {version}, and {SCHEMA_VERSION} is wanted"
         raise NotSetUp(msg, "sestrack init brings it up to date")
 
 
+def version(connection: Connection) -> int:
+    """Return how many migrations made the store: 0 where none is, negative for half a copy."""
+    ((number,),) = connection.execute("PRAGMA user_version").fetchall()
+    ((application,),) = connection.execute("PRAGMA application_id").fetchall()
+    return number if application == APPLICATION_ID else 0
+
+
+def set_version(connection: Connection, version: int) -> None:
+    """Say how many migrations made it, and by a negative number that it is half a copy."""
+    connection.execute(f"PRAGMA user_version = {version}")
+
+
 def migrate(connection: Connection) -> bool:
-    """Run the migrations that are pending."""
+    """Run the migrations that are pending.
+
+    Raises `TryAgain` while a server runs, which would be of the earlier version: it would write
+    on by a schema that is no more.
+    """
+    before = version(connection)
+    if before < 0:
+        msg = "the store is half a copy of another one"
+        raise NotSetUp(msg, "sestrack copy FROM TO goes on with it")
     # imported here, for it imports this module, and sqlite-utils
     from sestrack.engines.sqlite_schema import apply
 
-    return apply(connection)
+    if not 0 < before < SCHEMA_VERSION:
+        return apply(connection)
+    try:
+        with serving(connection.path):
+            return apply(connection)
+    except TryAgain:
+        msg = f"a server of schema {before} records into {connection.path}"
+        raise TryAgain(msg, "systemctl stop sestrack; sestrack init; then start it again") from None
 
 
 @contextmanager
