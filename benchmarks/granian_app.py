@@ -10,6 +10,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+from sestrack import output
 from sestrack.store import Store, open_for_recording
 from sestrack.tracker.answers import Answers
 from sestrack.tracker.writer import Batch, Worker, Writer
@@ -35,7 +36,7 @@ class App:
         path = os.environ["STORE"]
         with Store(path) as store:
             self.answers = Answers([(k.id, k.secret) for k in store.keys()], store.settings())  # noqa: SIM118
-        self.writer = Writer(open_for_recording(path), lambda: False, print)
+        self.writer = Writer(open_for_recording(path), lambda: False, output.note)
         self.worker = Worker(Link())  # type: ignore[arg-type]
         self.loop = loop
         self.targets: list[tuple[int, tuple[str, str, str], int, str]] = []

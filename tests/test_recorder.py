@@ -8,6 +8,7 @@ import threading
 from contextlib import closing
 from pathlib import Path
 
+from sestrack import output
 from sestrack.store import initialise, open_for_recording
 from sestrack.tracker.collector import Worker
 from sestrack.tracker.events import Kind, Origin, Target
@@ -35,7 +36,7 @@ def test_targets_are_forgotten_in_order(tmp_path: Path) -> None:
 
     def write() -> None:
         with closing(open_for_recording(path)) as connection:
-            writer = Writer(connection, lambda: False, print)
+            writer = Writer(connection, lambda: False, output.note)
             writer.add(Worker(ours))
             writer.run(lambda: bool(writer.workers))
 

@@ -39,6 +39,10 @@ _PRIVATE = (
 )
 _CACHED = 65_536
 """Messages and links that are kept opened."""
+_MAX_HOST = 264
+"""Longest host that is looked at: a name, its dot, a port.  Hosts are kept as they came."""
+_ROUNDS = 4
+"""How often a target may be undone: absolute form, query and twice percent-encoded."""
 
 _PROOF_PATH = challenge.PATH.encode()
 _NOT_IN_TOKEN = b"/.,;:!?)]}>'\"*\\"
@@ -77,6 +81,9 @@ class _Host:
     __slots__ = ("messages", "name", "open")
 
     def __init__(self, host: bytes, keys: Sequence[Key]) -> None:
+        if len(host) > _MAX_HOST:
+            msg = "no host of ours is so long"
+            raise ForgedToken(msg)
         self.name = _name(host.lower())
         self.open = CopyOpener(keys, self.name).open
         self.messages: dict[bytes, _Message] = {}
@@ -124,7 +131,7 @@ class Answers:
         """Return the same with nothing in mind."""
         return Answers(self._given, self._settings)
 
-    def find(self, host: bytes, target: bytes) -> Found:
+    def find(self, host: bytes, target: bytes, rounds: int = _ROUNDS) -> Found:
         """Answer a request for `target` (RFC 9112 §3.2) at `host`, which may have a port."""
         token, slash, link = target[1:].partition(b"/")
         try:
@@ -135,10 +142,10 @@ class Answers:
                 return PIXEL, message.pixel, recipient, minted
             answer, hit = message.links.get(link) or self._open_link(site, message, link)
         except ForgedToken:
-            return self._find_again(host, target)
+            return self._find_again(host, target, rounds)
         return answer, hit, recipient, minted
 
-    def _find_again(self, host: bytes, target: bytes) -> Found:
+    def _find_again(self, host: bytes, target: bytes, rounds: int) -> Found:
         path = target.partition(b"?")[0]
         if not path.startswith(b"/"):
             host, path = _absolute(target) or (host, b"/")
@@ -148,8 +155,8 @@ class Answers:
             return self._prove(host, path.removeprefix(_PROOF_PATH)), None, "", 0
         if b"%" in path or path[-1:] in _NOT_IN_TOKEN:
             path = unquote_to_bytes(path[: 2 * MAX_TOKEN]).rstrip(_NOT_IN_TOKEN)
-        if path != target:
-            return self.find(host, path)
+        if path != target and rounds:  # `%25252525…` would go on for ever
+            return self.find(host, path, rounds - 1)
         return NO_LINK if b"/" in path[1:] else NO_PIXEL, None, "", 0
 
     def _get_to_know(self, host: bytes, site: _Host, head: bytes) -> _Message:

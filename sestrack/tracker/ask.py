@@ -9,20 +9,25 @@ Caddy's `on_demand_tls` (`ask`, since 2.8 `permission http`).
 from __future__ import annotations
 
 import asyncio
+import re
 from urllib.parse import parse_qs, urlsplit
 
 from sestrack.errors import SestrackError
 from sestrack.store import Store
 
 ASK_SECONDS = 5.0
+_NAME = re.compile(r"[a-z0-9._-]{1,253}")
 _WORDS = {200: "OK", 400: "Bad Request", 403: "Forbidden"}
 
 
 def may_have_certificate(path: str, name: str) -> bool:
     """Does the store know a trace domain of this name whose DNS is verified?  Retired ones too."""
+    name = name.lower().removesuffix(".")
+    if not _NAME.fullmatch(name):
+        return False
     try:
         with Store(path) as store:
-            domain = store.find_trace_domain(name.lower().removesuffix("."))
+            domain = store.find_trace_domain(name)
     except SestrackError:
         return False
     return domain is not None and domain.dns_verified
@@ -53,7 +58,10 @@ class Ask:
 
     async def _judge(self, line: str) -> int:
         method, _, rest = line.partition(" ")
-        parts = urlsplit(rest.partition(" ")[0])
+        try:
+            parts = urlsplit(rest.partition(" ")[0])
+        except ValueError:  # `//[`
+            return 400
         names = parse_qs(parts.query).get("domain", [])
         if method not in {"GET", "HEAD"} or parts.path != "/ask" or len(names) != 1:
             return 400

@@ -18,6 +18,8 @@ SECONDS = 10.0
 """Or after so long, when anything was written."""
 TOO_LONG = 50_000
 """Pages at which the log is moved whatever it costs: 200 MB."""
+_WAIT_MS = 50
+_BUSY_MS = 5000
 
 
 class Checkpointer:
@@ -43,7 +45,11 @@ class Checkpointer:
                 "PRAGMA wal_checkpoint(PASSIVE)"
             ).fetchall()
             if moved < pages and pages > TOO_LONG:
+                # it waits for readers: one that reads long, such as a backup, is left in peace,
+                # and the log grows meanwhile
+                self._connection.execute(f"PRAGMA busy_timeout = {_WAIT_MS}")
                 self._connection.execute("PRAGMA wal_checkpoint(RESTART)")
+                self._connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
             self._rows, self._at = 0, now
         elif self._rows >= ROWS or (self._rows and now - self._at > SECONDS):
             self._thread = threading.Thread(target=self._move, daemon=True)

@@ -13,6 +13,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from sestrack.errors import UsageError
 
 Network = IPv4Network | IPv6Network
+_LONGEST = 64
+"""An IPv6 address in full has 45 characters, an interface's name at most 15 (IFNAMSIZ)."""
 
 
 def networks_of(texts: list[str]) -> tuple[Network, ...]:
@@ -44,10 +46,19 @@ class Clients:
     def behind(self, peer: str, forwarded_for: str, forwarded: str) -> str:
         """Return the client's address: `peer` is a trusted proxy, the rest are its headers.
 
-        `Forwarded` (RFC 7239) and X-Forwarded-For are both read from the right; where a
-        proxy sends both, the standard one is believed.
+        `Forwarded` (RFC 7239) and X-Forwarded-For are both read from the right.  A proxy that
+        writes one of them passes on what a client wrote into the other: so where both stand and
+        do not say the same, neither is believed.
         """
-        hops = _forwarded_hops(forwarded) if forwarded else forwarded_for.split(",")
+        if not forwarded:
+            return self._last(peer, forwarded_for.split(","))
+        client = self._last(peer, _forwarded_hops(forwarded))
+        if forwarded_for and self._last(peer, forwarded_for.split(",")) != client:
+            return peer
+        return client
+
+    def _last(self, peer: str, hops: list[str]) -> str:
+        """Return the first address from the right that is no trusted proxy."""
         client = peer
         for hop in reversed(hops):
             address = _bare(hop)
@@ -70,6 +81,8 @@ class Clients:
 
 
 def _parse(address: str) -> IPv4Address | IPv6Address | None:
+    if len(address) > _LONGEST:  # a scope may be as long as one likes, and is remembered
+        return None
     try:
         parsed = ip_address(address)
     except ValueError:

@@ -12,6 +12,8 @@ import selectors
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
+from sestrack.tracker.counts import NOTHING, Report, Tally
+
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
@@ -42,6 +44,7 @@ class Worker:
         self.link = link
         self._targets: list[TargetRow] = []
         self._buffer = bytearray()
+        self.report = NOTHING
 
     def read(self) -> tuple[list[Batch], bool]:
         """Return the batches that are here, and whether the worker still lives."""
@@ -57,8 +60,12 @@ class Worker:
             end = 4 + int.from_bytes(self._buffer[:4], "big")
             if len(self._buffer) < end:
                 break
-            over, lost, new, rows = marshal.loads(self._buffer[4:end])  # noqa: S302 - our own worker's
+            content = marshal.loads(self._buffer[4:end])  # noqa: S302 - our own worker's
             del self._buffer[:end]
+            if type(content) is tuple:
+                self.report = Report._make(content)
+                continue
+            over, lost, new, rows = content
             if over:
                 self._targets = []  # a new list: batches read before keep theirs
             self._targets += new
@@ -69,8 +76,8 @@ class Worker:
 class Collector:
     """Takes batches, and answers them."""
 
-    def __init__(self, log: Callable[[str], None]) -> None:
-        """Begin without workers."""
+    def __init__(self, log: Callable[..., None]) -> None:
+        """Begin without workers; `log` is as `output.note`."""
         self._log = log
         self._selector = selectors.DefaultSelector()
         self.workers: list[Worker] = []
@@ -79,6 +86,10 @@ class Collector:
         """When to stop trying to write (`time.monotonic`)."""
         self.given_up = 0
         """Events that could not be written."""
+        self.tally: Tally | None = None
+        """What counts, where somebody wants to know."""
+        self.spool_file = ""
+        """Where events wait on disk, if they may."""
 
     def add(self, worker: Worker) -> None:
         """Take batches from a worker too."""
@@ -121,17 +132,21 @@ class Collector:
         self._selector.unregister(worker.link)
         worker.link.close()
         self.workers.remove(worker)
+        if self.tally is not None:
+            self.tally.bury(worker.report)
 
-    @staticmethod
-    def _answer(batches: list[tuple[Worker, Batch]]) -> None:
+    def _answer(self, batches: list[tuple[Worker, Batch]]) -> None:
         """Say that these batches are kept."""
         for worker, _ in batches:
             # one that has gone is not told; what it handed over is kept
             with suppress(OSError):
                 worker.link.send(b"\0")
+        if self.tally is not None:
+            for _, batch in batches:
+                self.tally.keep(batch.rows, batch.targets)
 
     def _say(self, what: str, trouble: str) -> None:
         """Log trouble once, and its end."""
         if self._troubles.get(what, "") != trouble:
             self._troubles[what] = trouble
-            self._log(f"{what}: {trouble or 'over'}")
+            self._log(f"{what}: {trouble or 'over'}", level="warning" if trouble else "info")

@@ -14,6 +14,7 @@ from sestrack import output
 from sestrack.errors import UsageError
 from sestrack.files import beside
 from sestrack.tracker.ledger import FIELDS
+from sestrack.tracker.visitors import FORMULA
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,7 +41,7 @@ def write_csv(rows: Rows, to: str) -> int:
     with _open(to) as put:
         put(output.csv_lines([FIELDS]))
         while chunk := list(islice(rows, _CHUNK)):
-            put(output.csv_lines([_flat(row).values() for row in chunk]))
+            put(output.csv_lines([_inert(_flat(row)).values() for row in chunk]))
             count += len(chunk)
     return count
 
@@ -71,6 +72,14 @@ WRITERS: dict[str, Callable[[Rows, str], int]] = {
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
     return row | {"reasons": ",".join(row["reasons"])}
+
+
+def _inert(row: dict[str, Any]) -> dict[str, Any]:
+    """Let no spreadsheet take what a stranger wrote for a formula: `=HYPERLINK(…)`.
+
+    A user agent alone is a stranger's text; all others are ours, and stay exact.
+    """
+    return row | {"agent": f"'{row['agent']}"} if row["agent"].startswith(FORMULA) else row
 
 
 @contextmanager

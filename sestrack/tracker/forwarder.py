@@ -28,6 +28,8 @@ SPOOL_AFTER = 0.1
 """Seconds that a commit may take before its events are put on disk here; readers wait 0.2."""
 HANG_SECONDS = 15.0
 """How long a commit may hang before the connection is ended."""
+LAST_SECONDS = 5.0
+"""How long what waits on disk is still tried to be stored when the server ends."""
 RETRY_SECONDS = 0.5
 LOT = 20_000
 """Events from the spool in one transaction."""
@@ -35,6 +37,7 @@ _NAP_SECONDS = 0.1
 _LOOK_SECONDS = 0.02
 _STORE = "PostgreSQL"
 _SPOOL = "cannot write the spool"
+_FULL = "the spool"
 
 
 class _Lot(NamedTuple):
@@ -48,16 +51,19 @@ class _Lot(NamedTuple):
 class Forwarder(Collector):
     """Numbers batches and has them stored."""
 
-    def __init__(self, address: str, spool: Spool, log: Callable[[str], None]) -> None:
+    def __init__(self, address: str, spool: Spool, log: Callable[..., None]) -> None:
         """Take the store's address and the spool."""
         super().__init__(log)
         self._spool = spool
+        self.spool_file = spool.path
         self._gathered: list[tuple[Worker, Batch]] = []
         self._flying: _Lot | None = None
         """What the shipper has."""
         self._since = 0.0
         self._held: _Lot | None = None
         """What is kept nowhere yet, for neither place takes it."""
+        self._overflown = 0
+        """Events for which the spool had no room since it was full."""
         self._retry_at = 0.0
         self._hung_up = False
         ended_in, ended_out = socket.socketpair()
@@ -76,30 +82,37 @@ class Forwarder(Collector):
         now = time.monotonic()
         self._gathered += batches
         self._land(now)
-        if self._held is not None:
-            held, self._held = self._held, None
-            self._put(held)
+        self._put_held()
         if self._flying is not None and self._flying.batches and now - self._since > SPOOL_AFTER:
             self._put_flying()
-        if self._gathered and self._held is None:
-            if self._flying is None and not self._spool.waiting and now >= self._retry_at:
-                self._send(self._number(), now)
-            elif self._flying is None or not self._flying.batches:
-                self._put(self._number())
-        if self._flying is None and self._spool.waiting and now >= self._retry_at:
-            self._send(_Lot(self._spool.take(LOT), []), now)
+        if self._gathered and self._held is None and not (self._flying and self._flying.batches):
+            self._held = self._number()
+            if self._flying is not None or self._spool.waiting or now < self._retry_at:
+                self._put_held()
+        if self._flying is None and now >= self._retry_at:
+            if self._spool.waiting:
+                self._send(_Lot(self._spool.take(LOT), []), now)
+            elif self._held is not None:
+                held, self._held = self._held, None
+                self._send(held, now)
         if self._flying is not None and now - self._since > HANG_SECONDS and not self._hung_up:
             self._hung_up = True
             self._shipper.hang_up()
 
-    def _number(self) -> _Lot:
-        batches, self._gathered = self._gathered, []
-        parcels = [
-            Parcel(
-                self._spool.number(max(len(batch.rows), 1)), batch.rows, batch.targets, batch.lost
-            )
-            for _, batch in batches
-        ]
+    def _number(self) -> _Lot | None:
+        batches = self._gathered
+        try:
+            parcels = [
+                Parcel(
+                    self._spool.number(max(len(batch.rows), 1)),
+                    batch.rows, batch.targets, batch.lost,
+                )
+                for _, batch in batches
+            ]  # fmt: skip
+        except sqlite3.Error as error:
+            self._say(_SPOOL, str(error))
+            return None
+        self._gathered = []
         return _Lot(parcels, batches)
 
     def _send(self, lot: _Lot, now: float) -> None:
@@ -121,10 +134,13 @@ class Forwarder(Collector):
                 self._put(lot)
             return
         self._say(_STORE, "")
+        self._say(_SPOOL, "")
         if lot.batches:
             self._answer(lot.batches)
         else:
             self._spool.drop(lot.parcels[-1].last)
+            self._overflown = 0
+            self._say(_FULL, "")
 
     def _put_flying(self) -> None:
         """Keep on disk what the shipper is still busy with: it may or may not arrive."""
@@ -144,18 +160,26 @@ class Forwarder(Collector):
             self._say(_SPOOL, str(error))
             self._held = lot
             return
-        self._say(_SPOOL, f"it is full, {lost} events are lost" if lost else "")
-        self.given_up += lost
+        self._say(_SPOOL, "")
+        if lost:
+            self._overflown += lost
+            # said when it has doubled
+            at_least = 1 << self._overflown.bit_length() - 1
+            self._say(_FULL, f"it is full, and {at_least} events or more are lost")
         self._answer(lot.batches)
+
+    def _put_held(self) -> None:
+        if self._held is not None:
+            held, self._held = self._held, None
+            self._put(held)
 
     def finish(self) -> None:
         """Have stored what can be; what cannot is in the spool."""
-        while self._gathered or self._held or self._flying:
-            if self._flying and not self._flying.batches and not self._gathered:
-                break
+        while self._is_more():
             if time.monotonic() > self.give_up_at:
-                lots = [lot for lot in (self._held, self._flying) if lot]
-                self.given_up += sum(len(p.rows) for lot in lots for p in lot.parcels)
+                lots = [lot for lot in (self._held, self._flying) if lot and lot.batches]
+                batches = [*self._gathered, *(batch for lot in lots for batch in lot.batches)]
+                self.given_up += sum(len(batch.rows) for _, batch in batches)
                 break
             time.sleep(_LOOK_SECONDS)
             self._turn([])
@@ -168,6 +192,15 @@ class Forwarder(Collector):
         self._spool.close()
         for end in self._ends:
             end.close()
+
+    def _is_more(self) -> bool:
+        """Tell whether anything is kept nowhere yet, or may leave the spool soon."""
+        if self._gathered or self._held or (self._flying and self._flying.batches):
+            return True
+        now = time.monotonic()
+        if self._flying:
+            return now - self._since < LAST_SECONDS
+        return bool(self._spool.waiting) and now >= self._retry_at
 
 
 def _wake(end: socket.socket) -> None:

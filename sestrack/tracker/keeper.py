@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 PIECE = 5_000
 """Visits a transaction: the more at once, the fewer rows of tallies are written."""
+NICE = 10
+"""Figures can wait, readers cannot."""
 _RENEW_SECONDS = 3.0
 _REST_SECONDS = 0.2
 _RETRY_SECONDS = 1.0
@@ -42,12 +44,15 @@ class Charge(NamedTuple):
     url: str
     mmdb: str = ""
     keep_days: int = 0
+    log_json: bool = False
 
 
 def main() -> None:
     """Be a keeper: what to do comes from the server on stdin."""
     charge: Charge = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own parent
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the server tells us
+    if charge.log_json:
+        output.log_as_json("keeper")
     sys.exit(boundary(lambda: Keeper(charge).run()))
 
 
@@ -58,7 +63,7 @@ class Keeper:
         """Take what it is told."""
         self._charge = charge
         self._parent = os.getppid()
-        self._name = f"{socket.gethostname()}:{self._parent}"
+        self._name = f"{socket.gethostname()}:{self._parent}:{os.urandom(4).hex()}"
         self._places = Places(charge.mmdb)
         self._stopping = False
         signal.signal(signal.SIGTERM, self._stop)
@@ -72,6 +77,7 @@ class Keeper:
     def run(self) -> int:
         """Work until SIGTERM, or until the server has gone."""
         gc.freeze()
+        os.nice(NICE)
         said = ""
         while self._going_on():
             try:

@@ -23,7 +23,7 @@ from sestrack.tracker.answers import (
     Answers,
     Found,
 )
-from sestrack.tracker.events import Event, Target, Trait
+from sestrack.tracker.events import MAX_AGENT, Event, Target, Trait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,6 +79,8 @@ class Site:
         self.name_of: Callable[[str], str] | None = None
         """What is kept in place of a recipient's name; None keeps the name."""
         self.connections: set[Connection] = set()
+        self.replies: dict[bytes, int] = {}
+        """Answers without an event, by status line."""
         self.known: dict[bytes, Said] = {}
         """What the header blocks say that came before, by what follows the request's target."""
         self.room = 100_000
@@ -117,16 +119,16 @@ class Connection(asyncio.Protocol):
     """One connection of a client."""
 
     __slots__ = (
-        "_began", "_ends", "_feed", "_full", "_headers", "_ip", "_lingers", "_parser", "_paused",
-        "_peer", "_pieces", "_proxied", "_said", "_seen", "_site", "_size", "_transport",
-        "_waiting", "on_url",
+        "_began", "_ends", "_feed", "_full", "_headers", "_ip", "_lingers", "_messages", "_parser",
+        "_paused", "_peer", "_pieces", "_proxied", "_said", "_seen", "_site", "_size",
+        "_transport", "_waiting", "on_url",
     )  # fmt: skip
 
     def __init__(self, site: Site) -> None:
         """Begin; `connection_made` follows."""
         self._site = site
         self._transport: asyncio.Transport | None = None
-        self._size = self._waiting = self._began = 0
+        self._size = self._waiting = self._began = self._messages = 0
         self._seen = site.tick
         self._ends = self._full = self._lingers = self._paused = False
 
@@ -165,7 +167,13 @@ class Connection(asyncio.Protocol):
         if fresh:
             target = data[4 : data.find(b" ", 4)]
             said = self._site.known.get(data[4 + len(target) :])
-            if said is not None and data[:5] == b"GET /" and not self._proxied:
+            # behind a `?` anything may stand, the end of a line too: the parser looks at that
+            if (
+                said is not None
+                and data[:5] == b"GET /"
+                and b"?" not in target
+                and not self._proxied
+            ):
                 found = self._site.answers.find(said[0], target)
                 if found[1] is not None:  # a token opened: there is nothing else in the target
                     self._seen = self._site.tick
@@ -173,18 +181,18 @@ class Connection(asyncio.Protocol):
                     return
             self._began = self._site.tick
         self._said.clear()
+        self._messages = 0
+        self._size += len(data)
         try:
             self._feed(data)
         except HttpParserUpgrade:
-            return  # not offered: RFC 9110 §7.8 lets a server go on as if it were not asked
+            return  # not offered; the request was answered, and ends the connection
         except HttpParserError:
             self._refuse(BAD_REQUEST)
             return
-        if self._began:
-            self._size += len(data)
-            if self._size > MAX_REQUEST:
-                self._refuse(TOO_LARGE)
-        elif fresh and len(self._said) == 1:
+        if self._size > MAX_REQUEST:
+            self._refuse(TOO_LARGE)
+        elif fresh and not self._began and self._messages == len(self._said) == 1:
             self._remember(data)
 
     def _remember(self, data: bytes) -> None:
@@ -212,6 +220,11 @@ class Connection(asyncio.Protocol):
 
     # -- httptools -----------------------------------------------------------------------
 
+    def on_message_begin(self) -> None:
+        """Note that a request is under way, be it in the same octets as one that is whole."""
+        self._messages += 1
+        self._began = self._site.tick
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header; it may come several times (RFC 9110 §5.3)."""
         name = name.lower()
@@ -223,7 +236,7 @@ class Connection(asyncio.Protocol):
         site = self._site
         headers, pieces = self._headers, self._pieces
         host = headers.get(b"host", b"")
-        agent = headers.get(b"user-agent", b"")
+        agent = headers.get(b"user-agent", b"")[:MAX_AGENT]  # what is never kept fills no memory
         traits = 0 if _PURPOSES.isdisjoint(headers) else self._prefetch()
         ip = self._client() if self._proxied else self._ip
         headers.clear()
@@ -234,7 +247,9 @@ class Connection(asyncio.Protocol):
         if self._transport is None or self._ends:
             return
         parser = self._parser
-        if site.closing or not parser.should_keep_alive():
+        # what follows an Upgrade or a CONNECT is no HTTP to the parser: RFC 9110 §7.8 lets a
+        # server answer as if it were not asked, and closing tells that nothing more is read
+        if site.closing or not parser.should_keep_alive() or parser.should_upgrade():
             self._ends = True
         method = parser.get_method()
         if method != b"GET":
@@ -303,6 +318,8 @@ class Connection(asyncio.Protocol):
     def _reply(self, answer: Answer, traits: int) -> None:
         """Answer without recording, but not before those that wait."""
         response = self._response(answer, traits)
+        replies = self._site.replies
+        replies[answer.status] = replies.get(answer.status, 0) + 1
         self._waiting += 1
         if self._waiting == 1:
             self.send(response)
@@ -312,8 +329,8 @@ class Connection(asyncio.Protocol):
         self._site.recorder.answer(self, response)
 
     def _refuse(self, answer: Answer) -> None:
-        """Answer, and end the connection."""
-        if self._transport is None:
+        """Answer, and end the connection; what comes behind a refused request changes nothing."""
+        if self._transport is None or self._lingers:
             return
         self._ends = self._lingers = True
         self._began = 0

@@ -11,7 +11,8 @@ seconds go out, while their events stay here and are written when they can be.  
 
 A batch is a length (4 octets, big endian) and a marshalled list: whether the targets
 introduced before are to be forgotten, how many events were lost, the targets introduced now,
-and the events.  The writer answers one octet a batch.
+and the events.  The writer answers one octet a batch.  A marshalled tuple is a report of what
+was counted here (`sestrack.tracker.counts`), and not answered.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ from __future__ import annotations
 import asyncio
 import marshal
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+from time import monotonic
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+
+from sestrack.tracker.counts import Delays
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from sestrack.tracker.events import Event, Target
 
@@ -78,6 +82,8 @@ class Recorder(asyncio.Protocol):
         """Targets that the writer was not told of yet."""
         self.lost = 0
         """Events lost that the writer was not told of yet."""
+        self._lost_before = 0
+        self._delays = Delays()
         self._watch()
 
     # -- what a connection calls ----------------------------------------------------------
@@ -116,7 +122,7 @@ class Recorder(asyncio.Protocol):
 
     def _begin(self) -> None:
         """Begin a batch, to be handed over at the end of this turn of the loop."""
-        self._since = self._loop.time()
+        self._since = monotonic()  # the loop's own clock stands still within a turn
         if not self._scheduled and len(self._sent) < IN_FLIGHT:
             self._scheduled = True
             self._loop.call_soon(self._hand_over)
@@ -137,7 +143,9 @@ class Recorder(asyncio.Protocol):
         done = [self._sent.popleft() for _ in data]
         if self._events:
             self._hand_over()  # the writer works while the answers are sent
+        now = monotonic()
         for batch in done:
+            self._delays.add(len(batch.answers), now - batch.since)
             _send(batch.answers)
         if self._answers:
             self._hand_over()
@@ -165,21 +173,33 @@ class Recorder(asyncio.Protocol):
             return
         self._sent.append(_Batch(len(events), answers, self._since))
         lost, self.lost = self.lost, 0
+        self._lost_before += lost
         new, self._new = self._new, []
         over, self._over = self._over, False
-        frame = marshal.dumps([over, lost, new, events])
+        self._write([over, lost, new, events])
+
+    def _write(self, content: list[Any] | tuple[Any, ...]) -> None:
+        frame = marshal.dumps(content)
         if self._link is not None:
             self._link.write(len(frame).to_bytes(4, "big") + frame)
 
+    def report(self, replies: Mapping[bytes, int], connections: int) -> None:
+        """Tell the writer what was counted here so far."""
+        delays, lost = self._delays, self._lost_before + self.lost
+        self._write((delays.classes, delays.total, replies, lost, self.waiting, connections))
+
     def _watch(self) -> None:
         """Let nobody wait for the disk longer than `PATIENCE`."""
-        before = self._loop.time() - PATIENCE
+        now = monotonic()
+        before = now - PATIENCE
         for batch in self._sent:
             if batch.since < before:
+                self._delays.add(len(batch.answers), now - batch.since)
                 _send(batch.answers)
                 batch.answers.clear()
         if self._since < before:
             answers, self._answers = self._answers, []
+            self._delays.add(len(answers), now - self._since)
             _send(answers)
         self._loop.call_later(_LOOK, self._watch)
 
@@ -211,6 +231,9 @@ class Nowhere:
 
     def start_over(self) -> None:
         """Nothing was introduced."""
+
+    def report(self, replies: Mapping[bytes, int], connections: int) -> None:
+        """Tell nobody."""
 
     def close(self) -> None:
         """Nothing is open."""

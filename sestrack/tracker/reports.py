@@ -182,12 +182,12 @@ def _by_tally(
     column, dimension = BY[question.by]
     assert dimension is not None
     by_origin = column.startswith("origin.")
-    urls = _Urls(look.connection)
+    urls = _urls(look.connection, question) if dimension is Dimension.LINK else {}
 
     def name(origin: int, key: str | int) -> str | int:
         if by_origin:
             return origins[origin][question.by]
-        return urls.of(int(key)) if dimension is Dimension.LINK else key
+        return urls[int(key)] if dimension is Dimension.LINK else key
 
     values: list[str | int] = [int(dimension), question.since_day, question.until_day]
     sums = ", ".join(f"sum(tally.{measure})" for measure in MEASURES)
@@ -207,19 +207,14 @@ def _by_tally(
             yield name(origin, day if in_day else value), visitor, numbers
 
 
-class _Urls:
-    """What links lead to."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._known: dict[int, str] = {}
-
-    def of(self, link: int) -> str:
-        """Return the destination of a link."""
-        if link not in self._known:
-            find = "SELECT url FROM link WHERE id = ?"
-            ((self._known[link],),) = self._connection.execute(find, (link,)).fetchall()
-        return self._known[link]
+def _urls(connection: Connection, question: Question) -> dict[int, str]:
+    """Return what the links of the messages in question lead to."""
+    values: list[str | int] = []
+    sql = (
+        "SELECT link.id, url FROM link JOIN origin ON origin.id = link.origin "
+        f"WHERE link.id > 0{_where(question, values)}"
+    )
+    return dict(connection.execute(sql, values).fetchall())
 
 
 _BY_RECIPIENT = """

@@ -11,30 +11,33 @@ from __future__ import annotations
 import contextlib
 import gc
 import pickle
-import resource
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sestrack import output
 from sestrack.errors import (
-    CannotListen,
     InputOutputError,
     NotSetUp,
     SestrackError,
 )
-from sestrack.store import kind_of, open_for_recording, serving
+from sestrack.store import kind_of, open_for_recording, serving, shown
+from sestrack.tracker import metrics
+from sestrack.tracker.certificate import tls_context
 from sestrack.tracker.collector import Collector, Worker
+from sestrack.tracker.counts import Tally
 from sestrack.tracker.forwarder import Forwarder
 from sestrack.tracker.keeper import Charge
+from sestrack.tracker.listening import listen, raise_file_limit
 from sestrack.tracker.places import Places
 from sestrack.tracker.spool import open_spool
 from sestrack.tracker.upkeep import Upkeep
-from sestrack.tracker.worker import BACKLOG, Plan, all_keys, look, tls_context
+from sestrack.tracker.worker import Plan, all_keys, look
 from sestrack.tracker.writer import Writer
 
 if TYPE_CHECKING:
@@ -59,18 +62,21 @@ def serve(plan: Plan) -> int:
     """
     known, trouble = look(plan.store)
     if not all_keys(known, plan):
-        raise trouble or NotSetUp(f"the store {plan.store} has no key", "sestrack init")
-    tls_context(plan)
-    _raise_file_limit()
+        raise trouble or NotSetUp(f"the store {shown(plan.store)} has no key", "sestrack init")
+    tls_context(plan.tls_cert, plan.tls_key)
+    raise_file_limit()
     with contextlib.ExitStack() as stack:
         note_url = stack.enter_context(serving(plan.store))
         listeners = [
             stack.enter_context(listener)
-            for listener in _listen(plan.host, plan.port, plan.workers, "--bind 127.0.0.1:8025")
+            for listener in listen(plan.host, plan.port, plan.workers, "--bind 127.0.0.1:8025")
         ]
         ask = None
         if plan.ask is not None:
-            ask = stack.enter_context(_listen(*plan.ask, 1, "--ask 127.0.0.1:8026")[0])
+            ask = stack.enter_context(listen(*plan.ask, 1, "--ask 127.0.0.1:8026")[0])
+        page = None
+        if plan.metrics is not None:
+            page = stack.enter_context(listen(*plan.metrics, 1, "--metrics 127.0.0.1:9125")[0])
         collector = None
         try:
             collector = COLLECTORS[kind_of(plan.store)](plan, stack)
@@ -78,7 +84,11 @@ def serve(plan: Plan) -> int:
             if not plan.secrets:
                 raise
             output.warn(f"nothing is recorded: {error.message}")
-        return Server(plan, listeners, ask, collector, note_url).run()
+        server = Server(plan, listeners, ask, collector, note_url)
+        if page is not None:
+            metrics.listen(page, partial(metrics.write, server.source()))
+        stack.callback(server.close)
+        return server.run()
 
 
 def _into_sqlite(plan: Plan, stack: contextlib.ExitStack) -> Collector:
@@ -120,7 +130,20 @@ class Server:
         self._deaths: deque[float] = deque(maxlen=SPATE)
         self._stopping = False
         self._some_ended = False
+        self._restarts = 0
         self._wake_in, self._wake_out = socket.socketpair()
+
+    def source(self) -> metrics.Source:
+        """Begin to count; return where the counts are."""
+        source = metrics.Source(self._plan.store, Tally(), lambda: self._restarts)
+        writer = self._writer
+        if writer is not None:
+            writer.tally = source.tally
+            source = source._replace(
+                reports=lambda: [worker.report for worker in writer.workers],
+                spool=writer.spool_file,
+            )
+        return source._replace(certificate=self._plan.tls_cert)
 
     def run(self) -> int:
         """Start the workers, write until they have ended; return the exit code."""
@@ -137,7 +160,9 @@ class Server:
         for index in range(len(self._listeners)):
             self._start(index)
         self._note_url(self._url())
-        output.note(f"serving on {self._url()}; SIGTERM drains and ends")
+        output.note(
+            f"serving on {self._url()}; SIGTERM drains and ends", event="serving", url=self._url()
+        )
         if self._writer is None:
             while self._going_on():
                 time.sleep(0.1)
@@ -151,6 +176,12 @@ class Server:
                 msg = f"{self._writer.given_up} events could not be written and are lost"
                 raise InputOutputError(msg, "df -h shows the space left")
         return 0
+
+    def close(self) -> None:
+        """Close what woke us."""
+        signal.set_wakeup_fd(-1)
+        for end in (self._wake_in, self._wake_out):
+            end.close()
 
     def _start(self, index: int) -> None:
         """Start a worker."""
@@ -175,7 +206,7 @@ class Server:
 
     def _start_keeper(self) -> None:
         plan = self._plan
-        charge = Charge(plan.store, self._url(), plan.mmdb, plan.keep_days)
+        charge = Charge(plan.store, self._url(), plan.mmdb, plan.keep_days, plan.log_json)
         self._keeper = _start_program("sestrack.tracker.keeper", charge)
 
     def _end_keeper(self) -> None:
@@ -211,9 +242,11 @@ class Server:
             index = self._workers[process]
             del self._workers[process]
             if not self._stopping:
+                self._restarts += 1
                 output.warn(
-                    f"worker {process.pid} ended with {process.returncode}; a new one starts"
-                )
+                    f"worker {process.pid} ended with {process.returncode}; a new one starts",
+                    event="worker-ended", worker=process.pid, status=process.returncode,
+                )  # fmt: skip
                 self._deaths.append(time.monotonic())
                 if (
                     self._deaths[-1] - self._deaths[0] < SPATE_SECONDS
@@ -240,7 +273,7 @@ def _start_program(
     What it is told goes not into argv, which everybody may read: there are keys in it.
     """
     process = subprocess.Popen(  # noqa: S603 - our own program
-        [sys.executable, "-c", f"from {module} import main; main()"],
+        [sys.executable, "-P", "-c", f"from {module} import main; main()"],
         stdin=subprocess.PIPE,
         pass_fds=handles,
     )
@@ -248,37 +281,3 @@ def _start_program(
     with contextlib.suppress(BrokenPipeError), process.stdin:
         process.stdin.write(pickle.dumps(told))
     return process
-
-
-def _listen(host: str, port: int, number: int, hint: str) -> list[socket.socket]:
-    """Open a socket for each worker; the kernel shares connections out among them."""
-    listeners: list[socket.socket] = []
-    try:
-        family, kind, proto, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        for _ in range(number):
-            listener = socket.socket(family, kind, proto)
-            listeners.append(listener)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if number > 1:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            # port 0 is any: the others take the one that the first got
-            listener.bind(listeners[0].getsockname() if len(listeners) > 1 else address)
-            listener.listen(BACKLOG)
-            listener.setblocking(False)  # noqa: FBT003
-    except OSError as error:
-        for listener in listeners:
-            listener.close()
-        msg = f"cannot listen on {host}:{port}: {error.strerror}"
-        raise CannotListen(msg, f"sestrack serve {hint}") from None
-    return listeners
-
-
-def _raise_file_limit() -> None:
-    """Take as many open files as we may: each connection is one."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(
-            resource.RLIMIT_NOFILE, (min(hard, 65_536) if hard > 0 else 65_536, hard)
-        )

@@ -18,7 +18,7 @@ import queue
 import re
 import threading
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from sestrack.errors import BadInput, SestrackError, TryAgain
 from sestrack.store import errors_of, open_for_recording, shown
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from sestrack.tracker.spool import Parcel, Spool
 
 _CACHED = 65_536
+_LISTS = 256
+_TABS = 9
 _COLUMNS = "id, at, kind, origin, link, recipient, minted, ip, agent, traits"
 _ESCAPED = re.compile(r"[\\\t\n\r]")
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
@@ -53,8 +55,7 @@ class Shipper:
         self._connection: SharedConnection | None = None
         self._stored = 0
         """The sequence number that the mark should stand at."""
-        self._targets: dict[TargetRow, tuple[int, int, str]] = {}
-        self._agents: dict[bytes, int] = {}
+        self._numbers = _Numbers()
         threading.Thread(target=self._run, name="shipper", daemon=True).start()
 
     def send(self, parcels: list[Parcel]) -> None:
@@ -104,8 +105,7 @@ class Shipper:
     def _connect(self) -> SharedConnection:
         if self._connection is None:
             # numbers of texts were not waited for: after a failover they may be gone
-            self._targets.clear()
-            self._agents.clear()
+            self._numbers = _Numbers()
             connection = cast("SharedConnection", open_for_recording(self._address))
             try:
                 self._register(connection)
@@ -134,11 +134,12 @@ class Shipper:
         while True:  # until nobody else takes the same number
             ((last,),) = connection.execute("SELECT coalesce(max(id), 0) FROM writer").fetchall()
             start = first_id(last + 1)
-            made = connection.execute(
-                "INSERT INTO writer (id, judged, stored, owner) VALUES (?, ?, ?, ?) "
-                "ON CONFLICT DO NOTHING",
-                (last + 1, start, start, self._owner),
-            )
+            with connection.transaction():  # which tells if the wait for a standby was cut short
+                made = connection.execute(
+                    "INSERT INTO writer (id, judged, stored, owner) VALUES (?, ?, ?, ?) "
+                    "ON CONFLICT DO NOTHING",
+                    (last + 1, start, start, self._owner),
+                )
             if made.rowcount == 1:
                 break
         # before any event has the number: else they would come again under another one
@@ -149,17 +150,21 @@ class Shipper:
 
     def _ship(self, parcels: list[Parcel]) -> None:
         connection = self._connect()
-        rows = [
-            (parcel.first + place, parcel.targets, row)
-            for parcel in parcels
-            for place, row in enumerate(parcel.rows)
-        ]
-        connection.ensure_days({row[0] // DAY_MS for _, _, row in rows})
-        self._know(connection, rows)
-        last = parcels[-1].last
-        with connection.transaction():
-            stored = self._move_mark(connection, last)
-            connection.copy(f"COPY event ({_COLUMNS}) FROM STDIN", self._lines(rows, stored))
+        writer, stored, last = self._spool.writer, self._stored, parcels[-1].last
+        base = first_id(writer)
+        connection.ensure_days({row[0] // DAY_MS for parcel in parcels for row in parcel.rows})
+        self._numbers.learn(connection, parcels)
+        # what an earlier attempt may have brought, and the mark tells of since
+        lines = self._numbers.lines(parcels, base, behind=stored)
+        move = (
+            f"UPDATE writer SET stored = {base + max(last, stored)} WHERE id = {writer} "
+            f"AND owner = '{self._owner}' AND stored = {base + stored}"
+        )
+        with connection.moving(move) as moved:
+            if moved != 1:
+                stored = self._find_mark(connection, last)
+                lines = self._numbers.lines(parcels, base, behind=stored)
+            connection.copy(f"COPY event ({_COLUMNS}) FROM STDIN", lines)
             lost = sum(parcel.lost for parcel in parcels if parcel.last > stored)
             if lost:
                 connection.execute(
@@ -167,15 +172,10 @@ class Shipper:
                 )
         self._stored = max(stored, last)
 
-    def _move_mark(self, connection: SharedConnection, last: int) -> int:
-        """Move the writer's mark; return where it stood."""
+    def _find_mark(self, connection: SharedConnection, last: int) -> int:
+        """Move the writer's mark from wherever it stands; return where it stood."""
         writer = self._spool.writer
         base = first_id(writer)
-        move = "UPDATE writer SET stored = ? WHERE id = ? AND owner = ? AND stored = ?"
-        mark = max(last, self._stored)
-        moved = connection.execute(move, (base + mark, writer, self._owner, base + self._stored))
-        if moved.rowcount == 1:
-            return self._stored
         row = connection.execute(
             "SELECT stored FROM writer WHERE id = ? AND owner = ? FOR UPDATE",
             (writer, self._owner),
@@ -189,53 +189,85 @@ class Shipper:
         )
         return stored
 
-    def _know(self, connection: SharedConnection, rows: list[tuple[int, Any, Any]]) -> None:
-        """Learn the numbers of all texts that the rows name."""
-        targets, agents = self._targets, self._agents
-        if len(targets) + len(agents) > _CACHED:
-            targets.clear()
+
+class _Numbers:
+    """The small numbers that stand in an event's row for texts that come again and again."""
+
+    def __init__(self) -> None:
+        self._targets: dict[TargetRow, str] = {}
+        self._of_list: dict[int, tuple[list[TargetRow], list[str]]] = {}
+        """What is known of the lists of targets that workers have: each only grows."""
+        self._agents: dict[bytes, str] = {}
+
+    def learn(self, connection: SharedConnection, parcels: list[Parcel]) -> None:
+        """Have the numbers of all that parcels name; new ones are written."""
+        agents = self._agents
+        if len(self._targets) + len(agents) > _CACHED or len(self._of_list) > _LISTS:
+            self._targets.clear()
+            self._of_list.clear()
             agents.clear()
-        for _, known, row in rows:
-            if known[row[1]] not in targets:
-                target = known[row[1]]
-                targets[target] = _target(connection, target)
-            if row[5] not in agents:
-                text = row[5][:MAX_AGENT].decode("latin-1").replace("\0", "\ufffd")
-                with connection.derived():
-                    agents[row[5]] = intern(connection, "agent", ("text",), (text,))
+        for parcel in parcels:
+            _, known = self._of_list.setdefault(id(parcel.targets), (parcel.targets, []))
+            for target in parcel.targets[len(known) :]:
+                if target not in self._targets:
+                    self._targets[target] = _target(connection, target)
+                known.append(self._targets[target])
+        for agent in {row[5] for parcel in parcels for row in parcel.rows} - agents.keys():
+            text = connection.kept(agent[:MAX_AGENT].decode("latin-1"))
+            with connection.derived():
+                agents[agent] = str(intern(connection, "agent", ("text",), (text,)))
 
-    def _lines(self, rows: list[tuple[int, Any, Any]], stored: int) -> bytes:
-        """Write rows as COPY's text format has them, those behind the mark left out."""
-        base = first_id(self._spool.writer)
-        targets, agents = self._targets, self._agents
+    def lines(self, parcels: list[Parcel], base: int, behind: int = 0) -> bytes:
+        """Write rows as COPY's text format has them, those up to a sequence number left out."""
+        text, count = self._written(parcels, base, behind, str)
+        # what would have to be escaped is seldom there: it is looked for in all of it at once
+        if (
+            "\\" in text
+            or "\0" in text
+            or "\r" in text
+            or text.count("\t") != count * _TABS
+            or text.count("\n") != count
+        ):
+            text, _ = self._written(parcels, base, behind, _escaped)
+        return text.encode("utf-8", "replace")
+
+    def _written(
+        self, parcels: list[Parcel], base: int, behind: int, write: Callable[[str], str]
+    ) -> tuple[str, int]:
+        agents = self._agents
         lines = []
-        for number, known, (at, index, recipient, minted, ip, agent, traits) in rows:
-            if number <= stored:
-                continue
-            kind, origin, link = targets[known[index]]
-            if not recipient.isalnum():
-                recipient = _escaped(recipient)  # noqa: PLW2901
-            lines.append(
-                f"{base + number}\t{at}\t{kind}\t{origin}\t{link}\t{recipient}\t{minted}\t{ip}\t"
-                f"{agents[agent]}\t{traits}\n"
-            )
-        return "".join(lines).encode("utf-8", "replace")
+        plain = write is str
+        for parcel in parcels:
+            _, targets = self._of_list[id(parcel.targets)]
+            skip = max(0, behind - parcel.first + 1)
+            number = base + parcel.first + skip - 1
+            for at, index, recipient, minted, ip, agent, traits in (
+                parcel.rows[skip:] if skip else parcel.rows
+            ):
+                number += 1
+                name = recipient if plain else write(recipient)
+                lines.append(
+                    f"{number}\t{at}\t{targets[index]}\t{name}\t{minted}\t{ip}\t"
+                    f"{agents[agent]}\t{traits}\n"
+                )
+        return "".join(lines), len(lines)
 
 
-def _target(connection: SharedConnection, target: TargetRow) -> tuple[int, int, str]:
-    """Return the kind, and the numbers of the origin and the link as COPY has them."""
+def _target(connection: SharedConnection, target: TargetRow) -> str:
+    """Return the kind, and the numbers of the origin and the link, as they stand in a line.
+
+    The pixel has the link 0.
+    """
     kind, origin, number, url = target
+    link = 0
     with connection.derived():
         columns = ("sender", "message", "trace_domain")
         origin_id = intern(connection, "origin", columns, tuple(map(connection.kept, origin)))
-        if number < 0:
-            return kind, origin_id, r"\N"
-        values = (origin_id, number, connection.kept(url))
-        link = intern(connection, "link", ("origin", "number", "url"), values)
-    return kind, origin_id, str(link)
+        if number >= 0:
+            values = (origin_id, number, connection.kept(url))
+            link = intern(connection, "link", ("origin", "number", "url"), values)
+    return f"{kind}\t{origin_id}\t{link}"
 
 
 def _escaped(text: str) -> str:
-    if "\0" in text:
-        text = text.replace("\0", "\ufffd")
-    return _ESCAPED.sub(lambda match: _ESCAPES[match[0]], text)
+    return _ESCAPED.sub(lambda match: _ESCAPES[match[0]], text.replace("\0", "\ufffd"))

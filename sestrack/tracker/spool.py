@@ -14,10 +14,11 @@ import fcntl
 import json
 import os
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
+from glob import glob
 from typing import TYPE_CHECKING, NamedTuple
 
-from sestrack.errors import CannotCreate, TryAgain
+from sestrack.errors import CannotCreate, SestrackError, TryAgain
 
 if TYPE_CHECKING:
     from sestrack.tracker.collector import EventRow, TargetRow
@@ -91,6 +92,9 @@ class Spool:
             msg = f"the spool {path} cannot be used: {error}"
             raise CannotCreate(msg, "sestrack serve --spool FILE") from None
         self._next = self._reserved + 1
+        self._losses: Parcel | None = None
+        """The losses noted last, while more can be added to them: nobody has taken them yet."""
+        self._dropped = 0
 
     def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, isolation_level=None, timeout=5)
@@ -107,10 +111,11 @@ class Spool:
     def number(self, count: int) -> int:
         """Give out sequence numbers; return the first of them."""
         first: int = self._next
+        if first + count > self._reserved:
+            reserved = first + count + RESERVED
+            self._connection.execute("UPDATE state SET reserved = ?", (reserved,))
+            self._reserved = reserved
         self._next += count
-        if self._next > self._reserved:
-            self._reserved = self._next + RESERVED
-            self._connection.execute("UPDATE state SET reserved = ?", (self._reserved,))
         return first
 
     def note_writer(self, store: str, writer: int) -> None:
@@ -128,44 +133,72 @@ class Spool:
         return int(self._connection.execute(ask).fetchone()[0])
 
     def put(self, parcels: list[Parcel]) -> int:
-        """Keep parcels; all of it is on disk then.  Returns how many events had no room."""
+        """Keep parcels; all of it is on disk then.  Returns how many events had no room.
+
+        That those are lost is kept too, to be counted in the store.
+        """
         rows = []
-        lost = 0
+        octets, lost, last = self.octets, 0, 0
         for parcel in parcels:
             content = _written(parcel)
-            if self.octets + len(content) > self._limit:
+            if octets + len(content) > self._limit:
                 lost += len(parcel.rows) + parcel.lost
+                last = parcel.last
                 continue
-            self.octets += len(content)
+            octets += len(content)
             rows.append((parcel.last, len(parcel.rows), content))
+        before = self._losses if lost else None
+        if lost:
+            losses = Parcel(last, [], [], lost + (before.lost if before else 0))
+            rows.append((last, 0, _written(losses)))
+            octets += len(rows[-1][2]) - (len(_written(before)) if before else 0)
         self._connection.execute("BEGIN IMMEDIATE")
         try:
+            if before is not None:
+                self._connection.execute("DELETE FROM parcel WHERE last = ?", (before.last,))
             self._connection.executemany("INSERT INTO parcel VALUES (?, ?, ?)", rows)
             self._connection.execute("COMMIT")
         except sqlite3.Error:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-            self.octets -= sum(len(content) for _, _, content in rows)
             raise
-        self.waiting += len(rows)
+        self.octets = octets
+        if lost:
+            self._losses = losses
+        self.waiting += len(rows) - (before is not None)
         return lost
 
     def take(self, events: int) -> list[Parcel]:
         """Return the parcels that wait longest, some so many events.  They stay until `drop`."""
         parcels: list[Parcel] = []
-        for (content,) in self._connection.execute("SELECT content FROM parcel ORDER BY last"):
+        rows = self._connection.execute(
+            "SELECT content FROM parcel WHERE last > ? ORDER BY last", (self._dropped,)
+        )
+        for (content,) in rows:
             parcels.append(_read(content))
             events -= len(parcels[-1].rows)
             if events <= 0:
                 break
+        self._losses = None
         return parcels
 
     def drop(self, last: int) -> None:
         """Forget what is kept elsewhere now, up to a sequence number."""
-        self._connection.execute("DELETE FROM parcel WHERE last <= ?", (last,))
-        self.waiting, self.octets = self._connection.execute(
-            "SELECT count(*), coalesce(sum(length(content)), 0) FROM parcel"
+        count, octets = self._connection.execute(
+            "SELECT count(*), coalesce(sum(length(content)), 0) FROM parcel "
+            "WHERE last > ? AND last <= ?",
+            (self._dropped, last),
         ).fetchone()
+        self.waiting -= count
+        self.octets -= octets
+        self._dropped, self._losses = last, None
+        # on a full disk not even that can be done: then it goes with what comes after it
+        with suppress(sqlite3.Error):
+            self._connection.execute("DELETE FROM parcel WHERE last <= ?", (last,))
+            return
+        with suppress(sqlite3.Error):
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            self._connection.execute("DELETE FROM parcel WHERE last <= ?", (last,))
 
 
 def open_spool(folder: str, limit: int = LIMIT) -> Spool:
@@ -187,6 +220,19 @@ def open_spool(folder: str, limit: int = LIMIT) -> Spool:
         if spool is not chosen:
             spool.close()
     return chosen
+
+
+def left_behind(pattern: str) -> list[tuple[str, int]]:
+    """Return the spools in which events wait while no server has them, and how many wait."""
+    found = []
+    for path in sorted(glob(pattern)):
+        try:
+            with closing(Spool(path)) as spool:
+                if spool.waiting:
+                    found.append((path, spool.events))
+        except SestrackError:
+            continue  # a server has it, or it is another user's
+    return found
 
 
 def _written(parcel: Parcel) -> bytes:

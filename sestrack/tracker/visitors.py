@@ -34,6 +34,10 @@ PAIR_MS = 1_000
 """And two within this."""
 
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet takes for the beginning of a formula (OWASP, CSV Injection)."""
+
+
 class Visitor(IntEnum):
     """Who it was."""
 
@@ -152,8 +156,9 @@ def read_agent(text: str) -> Agent:
     from ua_parser import parse  # loads for a tenth of a second: only who judges pays
 
     found = parse(text)
-    client = found.user_agent.family if found.user_agent else ""
-    system = found.os.family if found.os else ""
+    # some are named as they name themselves, and names go into tables that spreadsheets open
+    client = (found.user_agent.family if found.user_agent else "").lstrip("".join(FORMULA))
+    system = (found.os.family if found.os else "").lstrip("".join(FORMULA))
     model = f"{found.device.family} {found.device.model}" if found.device else ""
     if signs & _PROXY_SIGNS:
         # what it says of system and device is the proxy's, not the reader's

@@ -14,31 +14,36 @@ import pickle
 import resource
 import signal
 import socket
-import ssl
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import uvloop
 
 from sestrack import output
 from sestrack.cli import boundary
-from sestrack.errors import BadInput, SestrackError
+from sestrack.errors import SestrackError
 from sestrack.store import Store, watch
 from sestrack.tracker.answers import Answers
 from sestrack.tracker.ask import Ask
+from sestrack.tracker.certificate import renew, tls_context
 from sestrack.tracker.clients import Clients, Network
+from sestrack.tracker.listening import BACKLOG
 from sestrack.tracker.protocol import Connection, Site
 from sestrack.tracker.recorder import Nowhere, Recorder
 from sestrack.tracker.upkeep import pseudonym
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sestrack.model import Settings
 
-BACKLOG = 4096
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
 HANDSHAKE_SECONDS = 10.0
 LOOK_SECONDS = 0.5
-RENEW_SECONDS = 2.0
 MAX_TARGETS = 100_000
 DRAIN_SECONDS = 35.0
 EXIT_ORPHAN = 3
@@ -66,6 +71,9 @@ class Plan(NamedTuple):
     spool: str = ""
     """The folder where events wait while PostgreSQL is away."""
     spool_limit: int = 0
+    metrics: tuple[str, int] | None = None
+    """Where Prometheus asks."""
+    log_json: bool = False
 
 
 class Known(NamedTuple):
@@ -85,6 +93,8 @@ def main() -> None:
         None if handle is None else socket.socket(fileno=handle) for handle in handles
     )
     assert listener is not None
+    if plan.log_json:
+        output.log_as_json("worker")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the server tells us
     code = boundary(lambda: work(plan, listener, link, ask))
     sys.exit(code)
@@ -122,7 +132,7 @@ async def _work(
         site.name_of = partial(pseudonym, known.who)
     # a few files are open besides connections
     site.room = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 64
-    tls = tls_context(plan)
+    tls = tls_context(plan.tls_cert, plan.tls_key)
     server = await loop.create_server(
         lambda: Connection(site),
         sock=listener,
@@ -137,10 +147,10 @@ async def _work(
     gc.set_threshold(50_000, 20, 50)
     tasks = [
         asyncio.create_task(_keep_fresh(plan, site, known)),
-        asyncio.create_task(_tick(site, recorder)),
+        asyncio.create_task(_tick(site, recorder, reports=plan.metrics is not None)),
     ]
     if tls is not None:
-        tasks.append(asyncio.create_task(_renew(plan, tls)))
+        tasks.append(asyncio.create_task(renew(plan.tls_cert, plan.tls_key, tls)))
     await stop.wait()
     server.close()
     if asked is not None:
@@ -154,45 +164,24 @@ async def _work(
         task.cancel()
     for connection in list(site.connections):
         connection.abort()
+    if plan.metrics is not None:
+        recorder.report(site.replies, 0)
     recorder.close()
     await asyncio.gather(*tasks, server.wait_closed(), return_exceptions=True)
     await asyncio.sleep(0)
     return 0
 
 
-async def _tick(site: Site, recorder: Recorder | Nowhere) -> None:
+async def _tick(site: Site, recorder: Recorder | Nowhere, *, reports: bool) -> None:
     while True:
         await asyncio.sleep(1)
         site.every_second()
+        if reports:
+            recorder.report(site.replies, len(site.connections))
         if recorder.introduced > MAX_TARGETS:
             # whoever gives each mail a label of its own would fill the memory
             recorder.start_over()
             site.answers = site.answers.anew()
-
-
-async def _renew(plan: Plan, tls: ssl.SSLContext) -> None:
-    """Take a certificate that was renewed, for the connections that come after."""
-    known = _times_of(plan)
-    while True:
-        await asyncio.sleep(RENEW_SECONDS)
-        times = _times_of(plan)
-        if times == known:
-            continue
-        try:
-            tls.load_cert_chain(plan.tls_cert, plan.tls_key)
-        except (OSError, ssl.SSLError) as error:
-            output.warn(f"the certificate stays as it was: {plan.tls_cert}: {error}")
-        else:
-            output.note(f"the certificate {plan.tls_cert} was read again")
-        known = times
-
-
-def _times_of(plan: Plan) -> list[float]:
-    """Return when the certificate and its key were written; 0 for what is not there."""
-    return [
-        os.stat(name).st_mtime if os.path.exists(name) else 0.0
-        for name in (plan.tls_cert, plan.tls_key)
-    ]
 
 
 async def _keep_fresh(plan: Plan, site: Site, known: Known | None) -> None:
@@ -202,7 +191,7 @@ async def _keep_fresh(plan: Plan, site: Site, known: Known | None) -> None:
     try:
         while True:
             await lookout.wait()
-            seen, trouble = await asyncio.to_thread(lookout.look, known)
+            seen, trouble = await lookout.look(known)
             if trouble is not None:
                 if said != trouble.message:
                     said = trouble.message
@@ -217,23 +206,33 @@ async def _keep_fresh(plan: Plan, site: Site, known: Known | None) -> None:
 
 
 class Lookout:
-    """Looks at settings and keys again and again."""
+    """Looks at settings and keys again and again.
+
+    In one thread: libpq's connections are no other's, least of all while it waits on them.
+    """
 
     def __init__(self, address: str) -> None:
         """Take the store's address."""
         self._address = address
+        self._thread = ThreadPoolExecutor(1, "lookout")
         self._watch = watch(address)
         self._store: Store | None = None
 
     async def wait(self) -> None:
         """Wait until something may have changed: told of it, or twice a second."""
         if self._watch.is_told:
-            await asyncio.to_thread(self._watch.wait, LOOK_SECONDS)
+            await self._in_thread(self._watch.wait, LOOK_SECONDS)
         else:
             await asyncio.sleep(LOOK_SECONDS)
 
-    def look(self, known: Known | None) -> tuple[Known | None, SestrackError | None]:
+    async def look(self, known: Known | None) -> tuple[Known | None, SestrackError | None]:
         """Read settings and keys if they changed."""
+        return await self._in_thread(self._look, known)
+
+    def _in_thread(self, action: Callable[[_T], _R], value: _T) -> asyncio.Future[_R]:
+        return asyncio.get_running_loop().run_in_executor(self._thread, action, value)
+
+    def _look(self, known: Known | None) -> tuple[Known | None, SestrackError | None]:
         try:
             if self._store is None:
                 self._store = Store(self._address)
@@ -251,7 +250,11 @@ class Lookout:
             store.close()
 
     def close(self) -> None:
-        """Hang up."""
+        """Hang up, when what the thread is at has ended; the interpreter's end waits for it."""
+        self._thread.submit(self._hang_up)
+        self._thread.shutdown(wait=False)
+
+    def _hang_up(self) -> None:
         self._watch.close()
         self._close_store()
 
@@ -278,16 +281,3 @@ def all_keys(known: Known | None, plan: Plan) -> list[tuple[int, bytes]]:
     """Return the store's keys, then those of the key file that it has not."""
     own = list(known.secrets) if known else []
     return own + [key for key in plan.secrets if key not in own]
-
-
-def tls_context(plan: Plan) -> ssl.SSLContext | None:
-    """Load the certificate.  Raises `BadInput`."""
-    if not plan.tls_cert:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        context.load_cert_chain(plan.tls_cert, plan.tls_key)
-    except (OSError, ssl.SSLError) as error:
-        msg = f"the certificate {plan.tls_cert} cannot be used: {error}"
-        raise BadInput(msg, "--tls-cert FULLCHAIN.pem --tls-key KEY.pem") from None
-    return context

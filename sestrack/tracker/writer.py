@@ -52,7 +52,7 @@ class Writer(Collector):
         self,
         connection: Connection,
         other_work: Callable[[], bool],
-        log: Callable[[str], None],
+        log: Callable[..., None],
     ) -> None:
         """Take a connection that nothing else writes events with.
 
@@ -165,8 +165,8 @@ class _Ids:
         self.targets: dict[Any, tuple[int, int, int | None]] = {}
         self.agents: dict[bytes, int] = {}
         self._unsettled: list[tuple[dict[Any, Any], Any]] = []
-        (mark,) = connection.writers()
-        self.next_event = mark.stored + 1
+        # the other writers' events came with a copy
+        self.next_event = next(mark.stored for mark in connection.writers() if not mark.id) + 1
 
     def target(self, target: TargetRow) -> tuple[int, int, int | None]:
         """Return the kind, and the numbers of the origin and the link."""

@@ -1,0 +1,48 @@
+"""Sockets to listen on, and files to have them open with."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import socket
+
+from sestrack.errors import CannotListen
+
+BACKLOG = 4096
+
+
+def listen(host: str, port: int, number: int, hint: str) -> list[socket.socket]:
+    """Open a socket for each worker; the kernel shares connections out among them.
+
+    Raises `CannotListen`; `hint` is the option that would do.
+    """
+    listeners: list[socket.socket] = []
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        for _ in range(number):
+            listener = socket.socket(family, kind, proto)
+            listeners.append(listener)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if number > 1:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            # port 0 is any: the others take the one that the first got
+            listener.bind(listeners[0].getsockname() if len(listeners) > 1 else address)
+            listener.listen(BACKLOG)
+            listener.setblocking(False)  # noqa: FBT003
+    except OSError as error:
+        for listener in listeners:
+            listener.close()
+        msg = f"cannot listen on {host}:{port}: {error.strerror}"
+        raise CannotListen(msg, f"sestrack serve {hint}") from None
+    return listeners
+
+
+def raise_file_limit() -> None:
+    """Take as many open files as we may: each connection is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (min(hard, 65_536) if hard > 0 else 65_536, hard)
+        )

@@ -1,0 +1,660 @@
+"""A store in PostgreSQL that several servers share, and what becomes of it when something dies."""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import json
+import os
+import re
+import signal
+import socket
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import psycopg
+import pytest
+from conftest import PERSON, Program, Server, _make_tracking
+from postgresql import Cluster, QuickServer, binaries, cluster, until
+from services import missing
+from test_figures import all_reports, check, fill, settle_all, writing
+from test_server import LETTER
+
+from sestrack.store import Store
+from sestrack.tracker.answers import GIF
+from sestrack.tracker.figures import DAY_MS
+from sestrack.tracker.places import Places
+from sestrack.tracker.recorder import PATIENCE
+from sestrack.tracker.spool import Parcel, Spool
+from sestrack.tracker.upkeep import Upkeep
+from sestrack.tracking import Tracking
+
+Start = Callable[..., Server]
+BOUND = 2.0
+"""Seconds that nobody may wait for an answer: eight times as many as a machine at rest takes."""
+MINTED = 1_780_300_800
+OPEN = (1, ("news.example.com", "june", "trace.example.com"), -1, "")
+"""The pixel of a message, as spools have it."""
+EVENT = (
+    "id", "at", "kind", "origin", "link", "recipient", "minted", "ip", "agent", "traits",
+)  # fmt: skip
+
+
+# -- stores and servers ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def made(quick: QuickServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Give a store for all tests to begin with a copy of."""
+    address = quick.fresh_database()
+    _make_tracking(Program(tmp_path_factory.mktemp("made"), address))
+    yield address
+    quick.drop(address)
+
+
+@pytest.fixture
+def address(quick: QuickServer, made: str) -> Iterator[str]:
+    """Give a store that tracks, in a PostgreSQL by itself."""
+    name = quick.fresh_database(made)
+    yield name
+    quick.drop(name)
+
+
+@pytest.fixture(scope="module")
+def trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Give a store that tracks, on a primary and two standbys."""
+    if binaries() is None:
+        missing("postgres", "postgresql")
+    with cluster(3) as servers:
+        _make_tracking(Program(tmp_path_factory.mktemp("trio"), servers.address()))
+        yield servers
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Give what starts servers, each in a folder of its own, as if that were a machine."""
+    servers: list[Server] = []
+
+    def start(address: str, machine: str, *options: str, home: str = "", **how: str) -> Server:
+        folder = tmp_path / machine
+        folder.mkdir(exist_ok=True)
+        program = Program(folder, address)
+        if home:
+            program.environment["XDG_DATA_HOME"] = home
+        servers.append(Server(program, *options, **how))
+        assert servers[-1].ask("/healthz").status == 200  # its worker is loaded
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        if server.process.poll() is None:
+            server.stop(signal.SIGKILL)
+
+
+@contextmanager
+def away(database: QuickServer) -> Iterator[None]:
+    """Have a PostgreSQL stopped."""
+    database.stop()
+    try:
+        yield
+    finally:
+        database.start()
+
+
+def paths(address: str, recipient: str) -> list[str]:
+    """Return the paths of a copy: two links, and the pixel."""
+    letter = Tracking.of(address, "news.example.com").compile(LETTER.encode(), message="june")
+    copy = letter.render(recipient, MINTED).decode()
+    return re.findall(r"https://trace\.example\.com(/[^\"]+)\"", copy)
+
+
+def rows(address: str, sql: str) -> list[tuple[Any, ...]]:
+    """Ask the store itself."""
+    with Store(address) as store:
+        return store.connection.execute(sql).fetchall()
+
+
+def stored(address: str) -> dict[str, int]:
+    """Return how many events each recipient has; no two of them may have one id."""
+    ((count, ids),) = rows(address, "SELECT count(*), count(DISTINCT id) FROM event")
+    assert count == ids
+    return dict(rows(address, "SELECT recipient, count(*) FROM event GROUP BY recipient"))
+
+
+def judged(address: str) -> int:
+    """Return how many events are in the figures."""
+    ((count,),) = rows(address, "SELECT count(*) FROM visit")
+    return int(count)
+
+
+def all_judged(address: str) -> bool:
+    """Tell whether every event is in the figures."""
+    return not rows(address, "SELECT 1 FROM writer WHERE judged <> stored")
+
+
+def waiting(folder: Path) -> int:
+    """Return how many events wait in the spools of a folder."""
+    count = 0
+    for spool in folder.rglob("spool-*.db"):
+        with closing(sqlite3.connect(spool)) as connection:
+            ask = "SELECT coalesce(sum(events), 0) FROM parcel"
+            count += connection.execute(ask).fetchone()[0]
+    return count
+
+
+def keeper_of(server: Server) -> int:
+    """Name the process that keeps the figures for a server."""
+    tasks = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+    [keeper] = [
+        int(child)
+        for child in tasks.read_text().split()
+        if b"tracker.keeper" in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
+    return keeper
+
+
+# -- readers --------------------------------------------------------------------------------
+
+
+class Reader(threading.Thread):
+    """Asks for what is in a mail again and again, and notes what comes of it."""
+
+    def __init__(self, address: str, name: str, ports: dict[str, int], servers: str) -> None:
+        super().__init__(daemon=True)
+        self.name = name
+        self._paths = itertools.cycle(paths(address, name)[1:])
+        self._ports = ports
+        self._servers = itertools.cycle(servers)
+        self.ends = threading.Event()
+        self.asked = self.answered = self.late = self.errors = self.most_tries = 0
+        self.longest = 0.0
+        self.wrong: list[tuple[int, bytes]] = []
+
+    def run(self) -> None:
+        """Ask one server after the other, until there is an answer; then the next thing."""
+        while not self.ends.is_set():
+            path = next(self._paths)
+            for tries in itertools.count(1):
+                if self._try(path):
+                    self.most_tries = max(self.most_tries, tries)
+                    break
+                if self.ends.is_set():
+                    return
+                time.sleep(0.005)
+            time.sleep(0.01)
+
+    def _try(self, path: str) -> bool:
+        port = self._ports[next(self._servers)]
+        client = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        try:
+            with closing(client) as connection:
+                connection.connect()
+                self.asked += 1
+                began = time.monotonic()
+                connection.request(
+                    "GET", path, headers={"Host": "trace.example.com", "User-Agent": PERSON}
+                )
+                answer = connection.getresponse()
+                body = answer.read()
+        except (OSError, http.client.HTTPException):
+            self.errors += 1
+            return False
+        took = time.monotonic() - began
+        self.longest = max(self.longest, took)
+        self.answered += 1
+        self.late += took > PATIENCE
+        if not (answer.status == 302 or body == GIF):
+            self.wrong.append((answer.status, body))
+        return True
+
+
+class Crowd:
+    """Readers at work, each with a copy of their own."""
+
+    def __init__(self, address: str, ports: dict[str, int], each: Iterable[str]) -> None:
+        """Take where servers listen by name, and for each reader the names of theirs."""
+        self.readers = [
+            Reader(address, f"r{number}@example.org", ports, servers)
+            for number, servers in enumerate(each)
+        ]
+
+    def __enter__(self) -> Self:
+        """Have them begin."""
+        for reader in self.readers:
+            reader.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Have them end."""
+        for reader in self.readers:
+            reader.ends.set()
+        for reader in self.readers:
+            reader.join()
+
+    def total(self, what: str) -> int:
+        """Add up what the readers noted."""
+        return sum(getattr(reader, what) for reader in self.readers)
+
+    def check(self, counts: dict[str, int]) -> None:
+        """See that what was answered was recorded, once, and that nobody waited long.
+
+        What a server answered late it may have had in memory alone: then it said so.
+        """
+        noted = {what: self.total(what) for what in ("asked", "answered", "late", "errors")}
+        longest = max(reader.longest for reader in self.readers)
+        print(noted, sum(counts.values()), "events, longest", longest)  # noqa: T201 - if it fails
+        assert not any(reader.wrong for reader in self.readers)
+        assert longest < BOUND
+        for reader in self.readers:
+            count = counts.get(reader.name, 0)
+            assert reader.answered - reader.late <= count <= reader.asked, reader.name
+            assert count - reader.answered <= reader.errors, reader.name
+
+
+def pour(port: int, path: str, count: int) -> int:
+    """Ask for a pixel so many times at once, with a long user agent; return how many came."""
+    agent = "x" * 400
+    one = f"GET {path} HTTP/1.1\r\nHost: trace.example.com\r\nUser-Agent: {agent}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        sending = threading.Thread(target=connection.sendall, args=(one.encode() * count,))
+        sending.start()
+        answers = b""
+        while answers.count(GIF) < count and (data := connection.recv(1 << 20)):
+            answers += data
+        sending.join()
+    return answers.count(GIF)
+
+
+# -- a primary that dies --------------------------------------------------------------------
+
+
+def test_failovers_lose_nothing_acknowledged(trio: Cluster, start: Start, tmp_path: Path) -> None:
+    """Three primaries and a server are killed: all that was answered is there, once."""
+    address = trio.address()
+    (tmp_path / "a").mkdir()
+    Program(tmp_path / "a", address).ok("keys", "export", "sestrack.keys")
+    servers = {
+        "a": start(address, "a", "--keys", "sestrack.keys"),
+        "b": start(address, "b", "--workers", "2"),
+    }
+    ports = {name: server.port for name, server in servers.items()}
+
+    def kill_and_start() -> None:
+        time.sleep(0.3)
+        servers["a"].stop(signal.SIGKILL)
+        servers["a"] = start(address, "a", "--keys", "sestrack.keys")
+        ports["a"] = servers["a"].port
+
+    with Crowd(address, ports, "aaaabbbb") as crowd:
+        for round_ in range(3):
+            time.sleep(0.7)
+            old = trio.primary
+            other = threading.Thread(target=kill_and_start)
+            if round_ == 1:
+                other.start()
+            trio.fail_over()
+            trio.rejoin(old)
+            if round_ == 1:
+                other.join()
+    assert until(lambda: not waiting(tmp_path), 30)
+    assert until(lambda: all_judged(address), 30)
+    crowd.check(stored(address))
+    assert crowd.total("answered") > 500
+    for server in servers.values():
+        assert server.stop() == 0
+    check(address)
+
+
+def test_a_wait_cut_short_acknowledges_nothing(trio: Cluster, start: Start, tmp_path: Path) -> None:
+    """A commit whose wait for a standby was cancelled is on one disk only: the event is kept.
+
+    So is a server's number when it was cut short in taking it, and another server took the same.
+    """
+    address = trio.address()
+    before = stored(address)
+    names = ("known@example.org", "new@example.org", "next@example.org")
+    known, new, following = (paths(address, name)[-1] for name in names)
+    servers = [start(address, "a")]
+    assert servers[0].ask(known).status == 200
+    assert until(lambda: stored(address).get(names[0]) == 1)
+    old = trio.primary
+    standbys = [node for node in trio.running if node is not old]
+    for node in standbys:
+        node.stop()
+    servers.append(start(address, "b"))
+    for server, pixel in zip(servers, (known, new), strict=True):
+        began = time.monotonic()
+        assert server.ask(pixel).status == 200
+        assert time.monotonic() - began < BOUND
+    assert until(lambda: waiting(tmp_path) == 2)
+    who = "FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND application_name = 'sestrack'"
+    for how in ("cancel", "terminate", "cancel", "cancel"):
+        assert until(lambda: len(old.query(f"SELECT 1 {who}")) > 1)
+        old.query(f"SELECT pg_{how}_backend(pid) {who}")
+        time.sleep(0.7)
+        assert waiting(tmp_path) == 2
+    for server in servers:
+        assert "did not wait for a standby" in server.log.read_text()
+    ask = f"SELECT count(*) FROM event WHERE recipient = '{names[0]}'"
+    assert old.query(ask, database="sestrack") == [(2,)]
+    servers[1].process.send_signal(signal.SIGSTOP)
+    old.kill()  # and what was on its disk alone is gone for good
+    for node in standbys:
+        node.start()
+    trio.fail_over()
+    assert start(address, "c").ask(following).status == 200
+    assert until(lambda: stored(address).get(names[2]) == 1)
+    servers[1].process.send_signal(signal.SIGCONT)
+    assert until(lambda: not waiting(tmp_path))
+    assert stored(address) == before | dict(zip(names, (2, 1, 1), strict=True))
+
+
+# -- while PostgreSQL is away ---------------------------------------------------------------
+
+
+def test_readers_are_served_while_the_store_is_away(
+    quick: QuickServer, address: str, start: Start, tmp_path: Path
+) -> None:
+    """Events wait on disk, a killed server's too; past the limit they are lost, and counted."""
+    link, _, pixel = paths(address, "ada@example.org")
+    options = ("--keys", str(tmp_path / "sestrack.keys"), "--spool-limit", "1")
+    program = Program(tmp_path, address)
+    program.ok("keys", "export", options[1])
+    server = start(address, "a", *options)
+    assert server.ask(link).status == 302
+    longest = 0.0
+    with away(quick):
+        for rounds in (1, 2):
+            for _ in range(20):
+                began = time.monotonic()
+                assert server.ask(link).status == 302
+                longest = max(longest, time.monotonic() - began)
+            assert waiting(tmp_path) == 20 * rounds
+            server.stop(signal.SIGKILL)
+            server = start(address, "a", *options)
+        assert sum(pour(server.port, pixel, 500) for _ in range(8)) == 4000
+        assert waiting(tmp_path) > 1000
+        assert sum(file.stat().st_size for file in tmp_path.rglob("spool-*")) < 8 << 20
+        log = server.log.read_text()
+        assert "it is full" in log
+        assert log.count("\n") < 30
+    assert until(lambda: not waiting(tmp_path))
+    print(f"longest {longest:.3f}")  # noqa: T201 - if it fails
+    assert longest < BOUND
+    ((lost,),) = rows(address, "SELECT lost FROM progress")
+    assert lost > 1000
+    assert stored(address) == {"ada@example.org": 1 + 40 + 4000 - lost}
+    assert "the spool: over" in server.log.read_text()
+    (found,) = (
+        check
+        for check in json.loads(program("doctor", "--offline", "--json").stdout)
+        if check["name"] == "events lost"
+    )
+    assert found["found"].startswith(f"{lost:,}, ")
+    assert not found["well"]
+    assert server.stop() == 0
+
+
+def test_a_full_disk_while_the_store_is_away(
+    quick: QuickServer, address: str, start: Start, tmp_path: Path
+) -> None:
+    """What the spool cannot take is kept in memory, and stored when PostgreSQL is back."""
+    pixel = paths(address, "ada@example.org")[-1]
+    server = start(address, "a", limits="ulimit -f 300")
+    assert server.ask(pixel).status == 200
+    with away(quick):
+        assert sum(pour(server.port, pixel, 100) for _ in range(20)) == 2000
+        assert "cannot write the spool" in server.log.read_text()
+        assert server.ask(pixel).status == 200
+    assert until(lambda: stored(address) == {"ada@example.org": 2002})
+    assert until(lambda: not waiting(tmp_path))
+    assert server.stop() == 0
+
+
+def test_a_disk_that_is_full_from_the_start(address: str, start: Start, tmp_path: Path) -> None:
+    """Readers are served all the same, and their events stored when there is room."""
+    pixel = paths(address, "ada@example.org")[-1]
+    path = tmp_path / "spool" / "spool-1.db"
+    Spool(str(path)).close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM state").fetchall()  # keeps the log from starting anew
+        with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+            for _ in range(20):
+                writer.execute("UPDATE state SET reserved = reserved + 1")
+        server = start(address, "a", "--spool", str(path.parent), limits="ulimit -f 40")
+        for _ in range(3):
+            assert server.ask(pixel).status == 200
+        assert "cannot write the spool" in server.log.read_text()
+        reader.execute("ROLLBACK")
+        reader.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert until(lambda: stored(address) == {"ada@example.org": 3})
+    assert server.stop() == 0
+
+
+def test_spools_of_one_machine(
+    quick: QuickServer, address: str, start: Start, tmp_path: Path
+) -> None:
+    """Two servers take one each; one left behind with events in it is the next server's."""
+    pixel = paths(address, "ada@example.org")[-1]
+    home = str(tmp_path / "home")
+    one = start(address, "one", home=home)
+    two = start(address, "two", home=home)
+    names = sorted(spool.name for spool in (tmp_path / "home").rglob("spool-*.db"))
+    assert names == ["spool-1.db", "spool-2.db"]
+    for server in (one, two):
+        assert server.ask(pixel).status == 200
+    assert until(lambda: stored(address) == {"ada@example.org": 2})
+    with away(quick):
+        for _ in range(5):
+            assert two.ask(pixel).status == 200
+        assert one.stop() == 0
+        two.stop(signal.SIGKILL)
+        assert waiting(tmp_path) == 5
+    start(address, "three", home=home)
+    assert until(lambda: not waiting(tmp_path))
+    assert stored(address) == {"ada@example.org": 7}
+    assert len(rows(address, "SELECT id FROM writer")) == 2
+
+
+# -- many servers ---------------------------------------------------------------------------
+
+
+def test_all_servers_see_changes_at_once(
+    quick: QuickServer, address: str, start: Start, tmp_path: Path
+) -> None:
+    """Within a second: told by PostgreSQL, and looked for where that cannot be had."""
+    program = Program(tmp_path, address)
+    servers = [start(address, "a"), start(address, "b")]
+    listening = (
+        "FROM pg_stat_activity WHERE query LIKE 'LISTEN%%' "
+        f"AND datname = '{address.rpartition('/')[2]}'"
+    )
+    took = []
+    for told in (True, False):
+        assert until(lambda: len(quick.query(f"SELECT 1 {listening}")) == 2)
+        key = len(rows(address, "SELECT 1 FROM key"))
+        if not told:
+            assert len(quick.query(f"SELECT pg_terminate_backend(pid) {listening}")) == 2
+        program.ok("keys", "rotate")
+        began = time.monotonic()
+        link = paths(address, f"{key}@example.org")[0]
+        for server in servers:
+            assert until(lambda ask=server.ask, link=link: ask(link).status == 302, 10)
+        took.append(time.monotonic() - began)
+    print(f"seen after {took}")  # noqa: T201 - if it fails
+    assert max(took) < 1
+    link = paths(address, "ada@example.org")[0]
+    for command, recorded in (("disable", 0), ("enable", 2)):
+        program.ok("settings", command)
+        time.sleep(1)
+        for server in servers:
+            assert server.ask(link).status == 302
+        time.sleep(0.3)
+        assert stored(address).get("ada@example.org", 0) == recorded
+
+
+def test_servers_are_restarted_one_after_the_other(
+    address: str, start: Start, tmp_path: Path
+) -> None:
+    """Whoever asks the other one when one does not answer notices nothing; nothing is lost."""
+    servers = {name: start(address, name) for name in "ab"}
+    ports = {name: server.port for name, server in servers.items()}
+    with Crowd(address, ports, ["ab", "ba"] * 3) as crowd:
+        for name in "aba":
+            time.sleep(0.5)
+            assert servers[name].stop() == 0
+            assert not waiting(tmp_path / name)
+            servers[name] = start(address, name, "--bind", f"127.0.0.1:{ports[name]}")
+        time.sleep(0.5)
+    for server in servers.values():
+        assert server.stop() == 0
+    assert not waiting(tmp_path)
+    crowd.check(stored(address))
+    assert crowd.total("answered") > 200
+    assert max(reader.most_tries for reader in crowd.readers) <= 3
+    check(address)
+
+
+def test_one_of_the_servers_keeps_the_figures(address: str, start: Start) -> None:
+    """One at a time: another one goes on when it stands still, or is killed."""
+    servers = [start(address, "a"), start(address, "b")]
+    took = []
+
+    def keeping() -> Server | None:
+        ask = "SELECT keeper FROM progress WHERE kept_until > extract(epoch FROM now())"
+        found = rows(address, ask)
+        return next((s for s in servers if found and f":{s.process.pid}:" in found[0][0]), None)
+
+    def ask(*asked: Server) -> None:
+        for number in range(30):
+            link, _, pixel = paths(address, f"r{number}@example.org")
+            for server in asked:
+                assert server.ask(link).status == 302
+                assert server.ask(pixel).status == 200
+
+    assert until(keeping)
+    first = keeping()
+    assert first is not None
+    (second,) = (server for server in servers if server is not first)
+    stopped = keeper_of(first)
+    ask(*servers)
+    os.kill(stopped, signal.SIGSTOP)
+    began = time.monotonic()
+    ask(*servers)
+    time.sleep(6)
+    ask(*servers)  # some will be judged by the second, and some by the first again
+    assert until(lambda: keeping() is second, 30)
+    took.append(time.monotonic() - began)
+    assert until(lambda: judged(address) > 0)
+    os.kill(stopped, signal.SIGCONT)
+    time.sleep(1)
+    assert keeping() is second
+    second.stop(signal.SIGKILL)
+    began = time.monotonic()
+    assert until(lambda: keeping() is first, 30)
+    took.append(time.monotonic() - began)
+    print(f"others went on after {took}")  # noqa: T201 - if it fails
+    assert max(took) < 25
+    assert until(lambda: all_judged(address), 30)
+    assert sum(stored(address).values()) == 360
+    check(address)
+
+
+def test_the_same_request_to_two_servers(address: str, start: Start, tmp_path: Path) -> None:
+    """A client that asks again is two clicks, and one who clicked."""
+    link = paths(address, "ada@example.org")[0]
+    for server in (start(address, "a"), start(address, "b")):
+        assert server.ask(link).status == 302
+    assert until(lambda: stored(address) == {"ada@example.org": 2})
+    (line,) = json.loads(Program(tmp_path, address).ok("stats", "--json"))
+    assert (line["clicks"]["people"], line["clickers"]["people"]) == (2, 1)
+
+
+# -- days that leave ------------------------------------------------------------------------
+
+
+def days(address: str) -> set[str]:
+    """Name the tables of days, attached or not."""
+    found = rows(address, "SELECT relname FROM pg_class WHERE relname ~ '_d[0-9]+$'")
+    return {name for (name,) in found}
+
+
+def cut_off_detaching(address: str, table: str, day: int) -> None:
+    """Begin to detach a day, and be ended before it is done."""
+    with closing(psycopg.connect(address)) as reader, writing(address) as connection:
+        reader.execute(f"SELECT count(*) FROM {table}")
+        detaching = psycopg.connect(address, autocommit=True)
+        statement = f"ALTER TABLE {table} DETACH PARTITION {table}_d{day} CONCURRENTLY"
+
+        def detach() -> None:
+            with pytest.raises(psycopg.errors.QueryCanceled):
+                detaching.execute(statement.encode())
+
+        thread = threading.Thread(target=detach)
+        thread.start()
+        ask = "SELECT 1 FROM pg_inherits WHERE inhdetachpending"
+        assert until(lambda: connection.execute(ask).fetchall())
+        detaching.cancel()
+        thread.join()
+        detaching.close()
+        assert connection.execute(ask).fetchall()
+
+
+def test_old_days_leave_at_once(address: str, start: Start, tmp_path: Path) -> None:
+    """With `--keep` their partitions are dropped, also those half gone; their figures stay."""
+    program = Program(tmp_path, address)
+    server = start(address, "a")
+    pixel = paths(address, "ada@example.org")[-1]
+    today = int(time.time() * 1000) // DAY_MS
+    for _ in range(3):
+        assert server.ask(pixel).status == 200
+    assert until(lambda: stored(address) == {"ada@example.org": 3})
+    assert server.stop() == 0
+    with writing(address) as connection:
+        fill(connection, 900, 3, writers=2)
+        settle_all(Upkeep(connection, Places()))
+    before = all_reports(address)
+    old = sorted({int(name.partition("_d")[2]) for name in days(address)} - {today, today + 1})
+    assert len(old) >= 3
+    with writing(address) as connection:
+        connection.execute(f"ALTER TABLE visit DETACH PARTITION visit_d{old[0]}")
+        connection.execute(f"DROP TABLE visit_d{old[0]}")
+        connection.execute(f"ALTER TABLE event DETACH PARTITION event_d{old[0]}")
+    cut_off_detaching(address, "visit", old[1])
+    server = start(address, "a", "--keep", "30d")
+    assert until(
+        lambda: not any(name.endswith(f"_d{day}") for name in days(address) for day in old)
+    )
+    assert all_reports(address) == before
+    assert "warning" not in server.log.read_text()
+    assert server.ask(pixel).status == 200
+    assert until(lambda: stored(address) == {"ada@example.org": 4})
+    (day,) = json.loads(program.ok("stats", "--by", "day", "--since", "1d", "--json"))
+    assert day["opens"]["people"] == 4
+
+
+@pytest.mark.parametrize(("table", "pending"), [("event", False), ("event", True), ("visit", True)])
+def test_an_event_of_a_day_half_gone_holds_up_nothing(
+    address: str, start: Start, tmp_path: Path, table: str, *, pending: bool
+) -> None:
+    """Its day comes back, whether or not anybody has ended what was cut off."""
+    day = 20_000
+    with writing(address) as connection:
+        connection.insert("event", EVENT, [(1, day * DAY_MS, 1, 1, None, "", 0, "", 1, 0)])
+        if not pending:
+            connection.execute(f"ALTER TABLE {table} DETACH PARTITION {table}_d{day}")
+    if pending:
+        cut_off_detaching(address, table, day)
+    spool = Spool(str(tmp_path / "spool" / "spool-1.db"))
+    late = (day * DAY_MS + 5, 0, "late@example.org", MINTED, "", b"x", 0)
+    spool.put([Parcel(spool.number(1), [late], [OPEN], 0)])
+    spool.close()
+    start(address, "a", "--spool", str(tmp_path / "spool"))
+    assert until(lambda: stored(address).get("late@example.org") == 1, 10)
+    assert until(lambda: rows(address, "SELECT 1 FROM visit WHERE event > 1"), 10)
