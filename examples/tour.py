@@ -16,7 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from nameserver import NameServer
+from sestrack.demo import visit
+from sestrack.demo.nameserver import NameServer
 
 LETTER = """\
 <html><body>
@@ -49,7 +50,7 @@ sestrack events tail | cut -f 2-4,6,10
 def run(folder: Path) -> str:
     """Take the tour in `folder`; return its transcript."""
     (folder / "letter.html").write_text(LETTER, encoding="utf-8")
-    shutil.copy(Path(__file__).with_name("visit.py"), folder)
+    shutil.copy(visit.__file__, folder)
     transcript = []
     with NameServer({".": "edge.example.net. 3600 IN A 192.0.2.1"}) as server:
         environment = {

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,13 +42,17 @@ class Program:
         self.folder = folder
         self.store = folder / "store.db"
         """The file, where it is one."""
-        self.address = address or str(self.store)
+        self.server: QuickServer | None = None
         self.environment = {
             **{k: v for k, v in os.environ.items() if k not in {"VISUAL", "EDITOR"}},
-            "SESTRACK_STORE": self.address,
             "XDG_DATA_HOME": str(folder / "data"),
             "PYTHONWARNINGS": "error",
         }
+        self.lives_at(address or str(self.store))
+
+    def lives_at(self, address: str) -> None:
+        """Take another store."""
+        self.address = self.environment["SESTRACK_STORE"] = address
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
@@ -193,44 +198,98 @@ def quick() -> Iterator[QuickServer]:
         yield server
 
 
+class Shelf:
+    """Stores prepared once by the commands themselves, and copied for each test."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.known: dict[tuple[str, str], str] = {}
+
+    def give(self, program: Program, name: str, prepare: Callable[[Program], None]) -> None:
+        """Give a program the store of this name; prepare it if it is the first to ask."""
+        engine = engine_of(program.address).KIND
+        keep, take = {
+            "sqlite": (self._keep_file, self._take_file),
+            "postgresql": (self._keep_database, self._take_database),
+        }[engine]
+        if (engine, name) not in self.known:
+            prepare(program)
+            self.known[engine, name] = keep(program, name)
+        else:
+            take(program, self.known[engine, name])
+
+    def _keep_file(self, program: Program, name: str) -> str:
+        return shutil.copy(program.store, self.folder / name)
+
+    def _take_file(self, program: Program, kept: str) -> None:
+        shutil.copy(kept, program.store)
+
+    def _keep_database(self, program: Program, name: str) -> str:  # noqa: ARG002
+        assert program.server is not None
+        return program.server.fresh_database(program.address)
+
+    def _take_database(self, program: Program, kept: str) -> None:
+        assert program.server is not None
+        program.server.drop(program.address)
+        program.lives_at(program.server.fresh_database(kept))
+
+
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
+    """Give the stores that were prepared before."""
+    return Shelf(tmp_path_factory.mktemp("shelf"))
+
+
 @pytest.fixture
-def address(engine: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
-    """Give the address of a store that does not exist yet."""
+def program(engine: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Program]:
+    """Give a program whose store does not exist yet."""
     if engine == "sqlite":
-        yield str(tmp_path / "store.db")
+        yield Program(tmp_path)
         return
     server = request.getfixturevalue("quick")
-    name = server.fresh_database()
-    yield name
-    server.drop(name)
+    program = Program(tmp_path, server.fresh_database())
+    program.server = server
+    yield program
+    server.drop(program.address)
 
 
 @pytest.fixture
-def program(tmp_path: Path, address: str) -> Program:
-    """Give a program whose store does not exist yet."""
-    return Program(tmp_path, address)
+def address(program: Program) -> str:
+    """Give the address of a store that does not exist yet."""
+    return program.address
 
 
-@pytest.fixture
-def ready(program: Program) -> Program:
-    """Give a program with a trusted sender domain and a trace domain not verified yet."""
+def _make_ready(program: Program) -> None:
     program.ok("init", "--edge", "edge.example.net")
     program.ok("sender", "add", "news.example.com", "--assume-verified")
     program.ok("domain", "create", "trace")
+
+
+def _make_tracking(program: Program) -> None:
+    from sestrack.demo.nameserver import NameServer
+
+    _make_ready(program)
+    with NameServer({}) as server:
+        server.add("edge.example.net. 60 IN A 192.0.2.1")
+        server.add("trace.example.com. 60 IN CNAME edge.example.net.")
+        program.ok(
+            "domain", "verify", "trace.example.com", "--no-http", "--resolver", server.address
+        )
+    program.ok(
+        "settings", "enable", "--dimension", "account", "--domain", "trace.example.com",
+        "--click", "--open",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def ready(program: Program, shelf: Shelf) -> Program:
+    """Give a program with a trusted sender domain and a trace domain not verified yet."""
+    shelf.give(program, "ready", _make_ready)
     return program
 
 
 @pytest.fixture
-def tracking(ready: Program) -> Program:
+def tracking(program: Program, shelf: Shelf) -> Program:
     """Give a program that tracks clicks and opens of news.example.com."""
-    from nameserver import NameServer
-
-    with NameServer({}) as server:
-        server.add("edge.example.net. 60 IN A 192.0.2.1")
-        server.add("trace.example.com. 60 IN CNAME edge.example.net.")
-        ready.ok("domain", "verify", "trace.example.com", "--no-http", "--resolver", server.address)
-    ready.ok(
-        "settings", "enable", "--dimension", "account", "--domain", "trace.example.com",
-        "--click", "--open",
-    )  # fmt: skip
-    return ready
+    shelf.give(program, "tracking", _make_tracking)
+    return program

@@ -18,11 +18,11 @@ from pathlib import Path
 import pytest
 from certificates import Authority
 from conftest import Program, Server
-from nameserver import NameServer
 from services import free_port
 from sqlite_utils import Database
 from web import Web, says
 
+from sestrack.demo.nameserver import NameServer
 from sestrack.engines.sqlite import APPLICATION_ID
 from sestrack.engines.sqlite_schema import migrations
 from sestrack.store import Store, serving

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 from certificates import Authority
 from conftest import Program, Server
-from nameserver import NameServer
 from services import free_port, running
 from services import program as installed
+
+from sestrack.demo.nameserver import NameServer
 
 NAME = "trace.example.com"
 CLIENT = "127.0.0.77"

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 from certificates import Authority
-from nameserver import NameServer
 from test_resolver import of
 from test_rules import a_domain
 from web import Respond, Web, says
 
+from sestrack.demo.nameserver import NameServer
 from sestrack.domains import challenge
 from sestrack.domains.findings import Check, Finding, State
 from sestrack.domains.judgement import Report

@@ -7,9 +7,9 @@ import socket
 from collections.abc import Mapping
 
 import pytest
-from nameserver import NameServer
 from test_rules import a_domain
 
+from sestrack.demo.nameserver import NameServer
 from sestrack.domains.findings import Check, Finding, Level, State
 from sestrack.domains.judgement import Report, judge_txt
 from sestrack.domains.resolver import Resolver

@@ -1,5 +1,7 @@
 """A small name server on loopback, for trying sestrack out and for its tests.
 
+    python -m sestrack.demo.nameserver example.com.zone
+
 It answers over UDP and TCP from the records it is told, follows CNAMEs from one to the
 next as a recursive server does, and can misbehave on purpose.
 """
@@ -20,6 +22,8 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 import dns.zone
+
+from sestrack import output
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -170,7 +174,7 @@ def main() -> None:
         with open(path, encoding="utf-8") as file:
             zones[path.rpartition("/")[2].removesuffix(".zone")] = file.read()
     with NameServer(zones) as server:
-        print(server.address, flush=True)
+        output.product(f"{server.address}\n")
         threading.Event().wait()
 
 
