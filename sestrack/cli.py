@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from sestrack.errors import EXIT_BUG, EXIT_USAGE, SestrackError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 COMMANDS = {
+    "demo": "Show the main job, on this machine alone; leaves nothing behind.",
     "init": "Make the store and its first key.",
     "sender": "Sender domains: add, verify, list, show, remove.",
     "domain": "Trace domains: create, verify, accelerate, list, show, delete.",
@@ -29,7 +30,11 @@ COMMANDS = {
     "events": "Opens and clicks, one by one: tail, export, purge, forget, reclassify.",
     "inspect": "Show what is inside a tracking URL; needs no network.",
     "keys": "Sealing keys: list, rotate, export.",
+    "copy": "Copy a store to a new one, from SQLite to PostgreSQL or any other way.",
+    "backup": "Write all of the store to one file, while it is served.",
+    "restore": "Put a backup in the place of the store.",
     "doctor": "Check that everything is well: one line a check.",
+    "completion": "Print what makes Tab complete in bash, zsh or fish.",
 }
 """Each is a module of `sestrack.commands` with a Typer application `app`."""
 
@@ -38,28 +43,39 @@ def main() -> None:
     """Run the command line and leave with its exit code."""
     arguments = sys.argv[1:]
     store, rest = _global_options(arguments)
+    for address in (store, *(rest[1:] if rest[:1] == ["copy"] else ())):
+        if address and "://" in address:
+            _warn_of_password(address)
     if rest[:1] == ["rewrite"]:
         from sestrack.commands.rewrite import light
 
         request = light(rest[1:])
         if request is not None:
-            code = boundary(lambda: request.run(store))
+            code = boundary(lambda: request.run(store), arguments)
             sys.stderr.flush()
             # all is written; taking the interpreter apart would cost another tenth of the time
             os._exit(code)
     from sestrack.root import application
 
-    sys.exit(boundary(lambda: application(arguments)))
+    sys.exit(boundary(lambda: application(arguments), arguments))
 
 
-def boundary(action: Callable[[], int | None]) -> int:
-    """Run `action`; turn whatever it raises into words and an exit code.  The only place."""
+def boundary(action: Callable[[], int | None], arguments: Sequence[str] | None = None) -> int:
+    """Run `action`; turn whatever it raises into words and an exit code.  The only place.
+
+    With the `arguments` that were typed, a hint that is an option becomes a whole command.
+    """
     from sestrack import output
 
     try:
         return action() or 0
     except SestrackError as error:
-        output.error(error.message, error.hint)
+        hint = error.hint
+        if arguments is not None and hint.startswith("--"):
+            from sestrack.mistyped import with_option
+
+            hint = with_option(hint, arguments)
+        output.error(error.message, hint)
         return error.code
     except KeyboardInterrupt:
         output.note("")
@@ -72,6 +88,17 @@ def boundary(action: Callable[[], int | None]) -> int:
             "SESTRACK_TRACEBACK=1 with the same command shows where; please report it",
         )
         return EXIT_BUG
+
+
+def _warn_of_password(address: str) -> None:
+    from sestrack import output
+    from sestrack.engines.addresses import has_password
+
+    if has_password(address):
+        output.warn(
+            "every process here can read a password on the command line; "
+            "~/.pgpass, PGPASSWORD or SESTRACK_STORE keeps it"
+        )
 
 
 def _global_options(arguments: list[str]) -> tuple[str | None, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
@@ -41,12 +42,14 @@ def reading(name: str) -> Iterator[IO[bytes]]:
 def beside(to: str, *, private: bool = False) -> Iterator[str]:
     """Give the name of an empty file beside `to` that becomes it in the end, synced.
 
-    The mode is that of the old file, or what the umask says; `private` is 0600.
+    The mode is that of the old file, or what the umask says; `private` is 0600.  A symbolic
+    link is followed, unless another user put it where everybody may.
     Raises `CannotCreate`, `InputOutputError`.
     """
     target = os.path.realpath(to)
     name = f"{target}.{os.getpid()}.sestrack"
     try:
+        _check_link(to)
         mode = 0o600 if private else _mode(target)
         os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     except OSError as error:
@@ -73,6 +76,18 @@ def write(to: str, data: bytes) -> None:
     """Write a file: all of it, or nothing.  Raises `CannotCreate`, `InputOutputError`."""
     with beside(to) as name, open(name, "wb") as file:
         file.write(data)
+
+
+def _check_link(to: str) -> None:
+    """Refuse a link that Linux would not follow (fs.protected_symlinks): we resolve it ourselves.
+
+    That is another user's, in a folder like /tmp, where it may lead to a file of ours.
+    """
+    if os.path.islink(to):
+        link, folder = os.lstat(to), os.stat(os.path.dirname(to) or ".")
+        shared = folder.st_mode & stat.S_ISVTX and folder.st_mode & stat.S_IWOTH
+        if shared and link.st_uid not in {os.geteuid(), folder.st_uid}:
+            raise PermissionError(errno.EACCES, "it is a symbolic link of another user")
 
 
 def _mode(target: str) -> int:

@@ -47,7 +47,7 @@ def read_keys(file: str) -> list[tuple[int, bytes]]:
     except PermissionError as error:
         msg = f"the key file {file} cannot be read: {error.strerror}"
         raise NoPermission(msg, f"ls -l {file}") from None
-    except (ValueError, KeyError, TypeError, Base64Error):
+    except (ValueError, KeyError, TypeError, Base64Error, OverflowError, RecursionError):
         msg = f"{file} is not a key file"
         raise BadInput(msg, _HINT) from None
     except OSError as error:

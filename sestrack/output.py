@@ -1,7 +1,8 @@
 """The only place that prints: tables and tabs, JSON, and the talk on stderr.
 
 stdout is the product, stderr the talk.  A table is drawn for a terminal only; a pipe gets
-tabs, nothing cut off and no colour.
+tabs, nothing cut off and no colour.  A terminal gets none either with `NO_COLOR` set, or
+`TERM=dumb`.
 """
 
 from __future__ import annotations
@@ -17,25 +18,68 @@ from sestrack.errors import InputOutputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
-
-def note(message: str) -> None:
-    """Say something to the person at the terminal."""
-    _talk(message)
+    from sestrack.drawing import Drawn
 
 
-def warn(message: str) -> None:
+_process = ""
+"""Which of ours writes a log for machines; "" talks to people."""
+
+
+def log_as_json(process: str) -> None:
+    """Talk in JSON from now on, one object a line: this process does nothing but serve.
+
+    Its members are `time` (RFC 3339, UTC, milliseconds), `level` (info, warning, error), `process`,
+    `pid` and `message`; some have an `event`, a `hint`, or more.
+    """
+    import logging
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            _log(record.levelname.lower(), self.format(record), logger=record.name)
+
+    global _process  # noqa: PLW0603 - stderr is one, too
+    _process = process
+    logging.basicConfig(handlers=[Handler()], level=logging.WARNING, force=True)
+    logging.captureWarnings(True)  # noqa: FBT003
+
+
+def _log(level: str, message: str, **more: object) -> None:
+    import json
+
+    now = time.time()
+    seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
+    line = {
+        "time": f"{seconds}.{int(now * 1000) % 1000:03}Z", "level": level, "process": _process,
+        "pid": os.getpid(), "message": message,
+    }  # fmt: skip
+    _write_line(json.dumps(line | more, default=str))
+
+
+def note(message: str, *, level: str = "info", **more: object) -> None:
+    """Say something to the person at the terminal; machines are told the level and more."""
+    _talk(message, level, message, **more)
+
+
+def warn(message: str, **more: object) -> None:
     """Say what might be wrong."""
-    _talk(f"sestrack: warning: {message}")
+    _talk(f"sestrack: warning: {message}", "warning", message, **more)
 
 
 def error(message: str, hint: str) -> None:
     """Say what went wrong, and what to type next."""
-    _talk(f"sestrack: error: {message}")
-    if hint:
-        _talk(f"hint: {hint}")
+    more = {"hint": hint} if hint else {}
+    words = f"sestrack: error: {message}\nhint: {hint}" if hint else f"sestrack: error: {message}"
+    _talk(words, "error", message, **more)
 
 
-def _talk(line: str) -> None:
+def _talk(line: str, level: str, message: str, **more: object) -> None:
+    if _process:
+        _log(level, message, **more)
+    else:
+        _write_line(line)
+
+
+def _write_line(line: str) -> None:
     try:
         sys.stderr.write(_printable(line, sys.stderr.encoding) + "\n")
         sys.stderr.flush()
@@ -43,10 +87,22 @@ def _talk(line: str) -> None:
         pass  # nobody listens; the exit code still speaks
 
 
+def prepare() -> None:
+    """Let nothing that others print (help) fail for want of a character."""
+    from sestrack.characters import PLAIN
+
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors=PLAIN)
+
+
 def _printable(text: str, encoding: str | None) -> str:
-    """Text that a terminal in the C locale or Windows-1252 can show too."""
-    clean = "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
-    return clean.encode(encoding or "utf-8", "replace").decode(encoding or "utf-8")
+    """Text that any terminal can show, and that does nothing to it."""
+    if text.isascii() and text.replace("\n", "").isprintable():
+        return text
+    from sestrack.characters import printable
+
+    return printable(text, encoding or "utf-8")
 
 
 def product(text: str) -> None:
@@ -81,16 +137,28 @@ def _abandon_stdout() -> None:
 
 def json_object(value: dict[str, Any]) -> None:
     """Print one object."""
+    product(_json(value, indent=2))
+
+
+def json_line(value: dict[str, Any]) -> None:
+    """Print one line of JSON Lines."""
+    product(_json(value))
+
+
+def _json(value: object, indent: int | None = None) -> str:
     import json
 
-    product(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    # elsewhere JSON has escapes of its own, which every reader undoes
+    return json.dumps(value, ensure_ascii=not _is_unicode(), indent=indent) + "\n"
+
+
+def _is_unicode() -> bool:
+    return (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
 
 
 def json_array(values: Sequence[dict[str, Any]]) -> None:
     """Print an array of objects."""
-    import json
-
-    product(json.dumps(values, ensure_ascii=False, indent=2) + "\n")
+    product(_json(values, indent=2))
 
 
 def csv_lines(rows: Iterable[Iterable[Any]]) -> str:
@@ -107,57 +175,73 @@ def bar(value: int, most: int, width: int = 12) -> str:
     """Draw a number as a part of the largest; in eighths of a character where they can be had."""
     if not most:
         return ""
-    encoding = (sys.stdout.encoding or "").lower().replace("-", "")
-    if not encoding.startswith("utf"):
+    if not _is_unicode():
         return "#" * round(width * value / most)
     eighths = round(8 * width * value / most)
     return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
 
 
 def table(
-    headings: Sequence[str], rows: Iterable[Sequence[str]], right: Collection[int] = ()
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    right: Collection[int] = (),
+    spare: Sequence[int] = (),
 ) -> None:
     """Print a table on a terminal, tab-separated lines with a heading on a pipe.
 
-    `right` are the columns of numbers, from 0.
+    `right` are the columns of numbers, from 0; `spare` those that a narrow terminal may do
+    without, the first of them first.
     """
     rows = list(rows)
     if not is_terminal():
         lines = ["\t".join(_one_line(cell) for cell in row) for row in (headings, *rows)]
         product("\n".join(lines) + "\n")
         return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from sestrack import drawing
 
-    drawn = Table(box=None, pad_edge=False, header_style="bold")
-    for index, heading in enumerate(headings):
-        if heading:
-            number = index in right
-            drawn.add_column(heading, overflow="fold", justify="right" if number else "left")
-        else:
-            drawn.add_column("", no_wrap=True)
+    _draw(drawing.table(headings, rows, right, spare, sys.stdout.encoding))
+
+
+def _draw(drawn: Drawn) -> None:
+    write_bytes(drawn.text.encode(sys.stdout.encoding, "replace"))
+    if drawn.left_out:
+        note(f"too narrow for: {', '.join(drawn.left_out)}; a pipe and --json have all")
+
+
+def listing(
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    cut: Sequence[int] = (),
+    spare: Sequence[int] = (),
+) -> Callable[[Sequence[str]], None]:
+    """Print a list that may go on, one line a row; return what prints one more.
+
+    On a terminal columns in `cut` are cut to what fits, as `rows` tell; a pipe gets all.
+    """
+    rows = list(rows)
+    if not is_terminal():
+
+        def tabs(row: Sequence[str]) -> None:
+            product("\t".join(_one_line(cell) for cell in row) + "\n")
+
+        for row in (headings, *rows):
+            tabs(row)
+        return tabs
+    from sestrack import drawing
+
+    heading, line = drawing.listing(headings, rows, cut, spare, sys.stdout.encoding)
+    _draw(heading._replace(left_out=[]))
     for row in rows:
-        drawn.add_row(*(Text(_printable(cell, sys.stdout.encoding)) for cell in row))
-    Console().print(drawn)
-
-
-_MARKS = {"ok": "green", "warning": "yellow", "later": "yellow", "no": "bold red"}
+        product(line(row))
+    _draw(heading._replace(text=""))
+    return lambda row: product(line(row))
 
 
 def checks(lines: Iterable[tuple[str, str, list[str]]]) -> None:
     """Draw checks on a terminal: how each went, its name, what is to be said of it."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from sestrack import drawing
 
-    drawn = Table.grid(padding=(0, 2, 0, 0))
-    for no_wrap in (True, True, False):
-        drawn.add_column(no_wrap=no_wrap, overflow="fold")
-    for level, name, words in lines:
-        said = _printable("\n".join(words), sys.stdout.encoding)
-        drawn.add_row(Text(f"  {level}", style=_MARKS[level]), name, Text(said))
-    Console().print(drawn)
+    _draw(drawing.Drawn(drawing.checks(list(lines), sys.stdout.encoding), []))
 
 
 def is_terminal() -> bool:

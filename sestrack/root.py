@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import Annotated, Any
 
 import typer
-from typer._click import Command, Context  # the click that Typer carries with it
+from typer._click import Command, Context, HelpFormatter  # the click that Typer carries with it
 from typer._click.exceptions import ClickException, NoArgsIsHelpError
+from typer._click.shell_completion import CompletionItem
 from typer.core import TyperGroup
 
 import sestrack
+from sestrack import output
 from sestrack.cli import COMMANDS
-from sestrack.errors import UsageError
+from sestrack.helping import Formatter, example_of, first_sentence, width, wrong_line
+from sestrack.offers import FileName
 
 
 class Root(TyperGroup):
@@ -30,12 +34,29 @@ class Root(TyperGroup):
         command = typer.main.get_command(module.app)
         command.name = cmd_name
         command.help = command.help or COMMANDS[cmd_name]
+        if isinstance(command, TyperGroup):
+            inner = list(command.commands.values())
+            for each in inner:
+                each.short_help = first_sentence(each)
+            command.help += f"\n\nExample: {example_of(inner[0])}"
         return command
+
+    def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:  # noqa: ARG002
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def shell_complete(self, ctx: Context, incomplete: str) -> list[CompletionItem]:
+        """Offer commands without importing them; else the options."""
+        names = [name for name in COMMANDS if name.startswith(incomplete)]
+        if names:
+            return [CompletionItem(name, help=COMMANDS[name]) for name in names]
+        return super().shell_complete(ctx, incomplete)
 
 
 app = typer.Typer(
-    cls=Root, rich_markup_mode=None, no_args_is_help=True, pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    cls=Root, add_completion=False, rich_markup_mode=None, no_args_is_help=True,
+    pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 
 
@@ -49,7 +70,10 @@ def _version(value: bool) -> None:  # noqa: FBT001
 def root(
     ctx: typer.Context,
     store: Annotated[
-        str, typer.Option(help="The store's file; else $SESTRACK_STORE.", metavar="PATH")
+        str,
+        typer.Option(
+            help="The store's file; else $SESTRACK_STORE.", metavar="PATH", click_type=FileName()
+        ),
     ] = "",
     version: Annotated[  # noqa: ARG001
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
@@ -57,21 +81,27 @@ def root(
 ) -> None:
     """Open and click tracking for e-mail under your own domain.
 
-    Begin with: sestrack init --edge edge.example.net
+    Example: sestrack init --edge edge.example.net
     """
     ctx.obj = store or None
 
 
 def application(arguments: list[str]) -> int:
     """Run the command tree; return its exit code."""
+    output.prepare()
+    Context.formatter_class = Formatter
+    if "_SESTRACK_COMPLETE" in os.environ:
+        from sestrack.completion import register
+
+        register()
     command = typer.main.get_command(app)
     try:
-        result: Any = command.main(arguments, prog_name="sestrack", standalone_mode=False)
+        result: Any = command.main(
+            arguments, prog_name="sestrack", standalone_mode=False, terminal_width=width()
+        )
     except NoArgsIsHelpError as usage:
         typer.echo(usage.format_message(), err=True)
         return usage.exit_code
     except ClickException as usage:
-        context = getattr(usage, "ctx", None)
-        path = context.command_path if context is not None else "sestrack"
-        raise UsageError(usage.format_message().rstrip("."), f"{path} --help") from None
+        raise wrong_line(usage, command, arguments) from None
     return result if isinstance(result, int) else 0

@@ -69,7 +69,8 @@ def test_every_command_has_help_with_an_example(program: Program, command: str) 
     """Help teaches."""
     text = program.ok(command, "--help")
     for line in text.partition("Commands:\n")[2].splitlines():
-        text += program.ok(command, line.split()[0], "--help")
+        if not line.startswith("   "):  # a help of two lines
+            text += program.ok(command, line.split()[0], "--help")
     assert "Example: " in text
 
 

@@ -19,28 +19,30 @@ FLOORS = [
     {"sestrack", "errors", "mail"},
     {
         "model", "html.charrefs", "html.scanner", "times", "html", "tracker", "tracker.events",
-        "tracker.checkpoint", "tracker.interning", "domains", "domains.challenge", "engines.interface", "engines.sqlite",
-        "engines.postgresql_schema",
+        "tracker.checkpoint", "tracker.counts", "tracker.interning", "domains", "domains.challenge", "engines.interface", "engines.sqlite",
+        "engines.postgresql_schema", "engines.addresses", "engines.postgresql_errors", "characters", "layout", "completion",
     },
     {
-        "engines", "engines.sqlite_schema", "engines.partitions", "tracker.collector", "tracker.streams",
+        "engines", "engines.tables", "engines.sqlite_schema", "engines.partitions", "tracker.collector", "tracker.streams",
         "rules", "tokens", "rewrite", "files", "mail.mime", "domains.facts", "domains.findings", "tracker.visitors",
-        "tracker.clients", "tracker.places", "tracker.recorder",
+        "tracker.clients", "tracker.places", "tracker.recorder", "drawing", "tracker.listening", "demo",
     },
     {
-        "store", "settings", "output", "domains.resolver", "domains.probe",
+        "store", "copying", "settings", "output", "domains.resolver", "domains.probe",
         "domains.https_judgement", "domains.frontends", "tracker.answers", "tracker.judge",
         "mail.message", "mail.mailbox", "mail.recipients",
     },
-    {"domains.judgement"},
-    {"domains.survey", "tracking", "mail.audit"},
+    {"domains.judgement", "mistyped", "offers", "demo.nameserver", "demo.visit", "demo.stage"},
+    {"domains.survey", "helping", "tracking", "mail.audit", "backups"},
     {"mail.campaign"},
-    {"keyfile", "tracker.ask", "tracker.figures", "tracker.protocol", "tracker.writer", "tracker.ledger", "tracker.spool"},
+    {"keyfile", "tracker.ask", "tracker.certificate", "tracker.figures", "tracker.protocol", "tracker.writer", "tracker.ledger", "tracker.spool"},
     {"tracker.upkeep", "tracker.exports", "tracker.reports", "tracker.shipper", "engines.postgresql"},
-    {"tracker.worker", "tracker.reclassify", "tracker.forwarder", "tracker.keeper"},
-    {"tracker.server"},
+    {"tracker.worker", "tracker.reclassify", "tracker.forwarder", "tracker.keeper", "tracker.metrics"},
+    {"tracker.server", "demo.page"},
+    {"demo.acts"},
     {"commands", "commands.*"},
     {"cli", "root", "__main__"},
+    {"manual"},
 ]  # fmt: skip
 # the ways up, each with its reason
 EXCEPTIONS = {
@@ -52,6 +54,7 @@ EXCEPTIONS = {
     ("engines.partitions", "engines.postgresql"),
     ("engines.sqlite", "engines.interface"),
     ("tracker.interning", "engines.interface"),
+    ("tracker.counts", "tracker.collector"),  # types only
     ("commands.rewrite", "commands.rewrite_options"),  # one command in two modules
     ("commands.rewrite_options", "commands.rewrite"),
     ("commands.rewrite", "commands.rewrite_run"),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sestrack import files, output
+from sestrack import files, offers, output
 from sestrack.errors import EXIT_NO
 from sestrack.mail.audit import COPY_TOKEN, Audit, Severity, audit_html, audit_message
 from sestrack.mail.mime import read
@@ -22,9 +22,19 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 @app.command()
 def check(
     ctx: typer.Context,
-    file: Annotated[str, typer.Argument(metavar="FILE|-", help="HTML or a whole message.")],
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE|-", help="HTML or a whole message.", click_type=offers.FileName()
+        ),
+    ],
     sender: Annotated[
-        str, typer.Option(help="Look with the settings of this sender domain.", metavar="DOMAIN")
+        str,
+        typer.Option(
+            help="Look with the settings of this sender domain.",
+            metavar="DOMAIN",
+            autocompletion=offers.sender_domains,
+        ),
     ] = "",
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -53,6 +54,8 @@ def doctor(
     checks = _checks(ctx.obj or store.default_address(), resolver, offline=offline)
     if json:
         output.json_array([check._asdict() for check in checks])
+    elif output.is_terminal():
+        output.checks(("ok" if check.well else "no", check.name, [check.found]) for check in checks)
     else:
         output.table(
             ("check", "", "found"),
@@ -74,6 +77,7 @@ def _checks(path: str, resolver: str | None, *, offline: bool) -> list[Check]:
                 *_serving(path, offline=offline),
                 *(_domains_as_known(opened) if offline else _domains(opened, resolver)),
                 *_recording(opened),
+                *_spools(),
             ]
     except UsageError:
         raise
@@ -156,7 +160,7 @@ def _serving(path: str, *, offline: bool) -> list[Check]:
     urls = store.served_at(path)
     if not urls:
         return [Check("server", True, "no server records into this store now")]  # noqa: FBT003
-    hint = "see its log; systemctl restart sestrack"
+    hint = "journalctl -u sestrack -n 50"
     checks = []
     for url in urls:
         if offline or not url:
@@ -195,6 +199,19 @@ def _trouble_at(url: str) -> str:
     return "" if status == http.client.OK else f"answers {status} on {url}healthz"
 
 
+def _spools() -> list[Check]:
+    """Look for events that a server left on this machine's disk when it ended."""
+    from sestrack.tracker.spool import left_behind
+
+    return [
+        Check(
+            "spool", False, f"{events:,} events wait in {path}, and no server sends them",  # noqa: FBT003
+            f"sestrack serve --spool {os.path.dirname(path)}",
+        )
+        for path, events in left_behind(store.spool_files())
+    ]  # fmt: skip
+
+
 def _recording(opened: store.Store) -> list[Check]:
     from sestrack.tracker.upkeep import behind
 
@@ -205,10 +222,10 @@ def _recording(opened: store.Store) -> list[Check]:
         Check(
             "events lost", store.now() - lost_at > RECENT,
             f"{lost:,}, the last at {utc(lost_at)}" if lost else "none",
-            "the disk was full or stood still; df -h, and the log of sestrack serve",
+            "df -h; journalctl -u sestrack -n 50",
         ),
         Check(
             "figures", not late, f"{count} events not counted yet",
-            "reports count them for themselves; sestrack serve counts them for good",
+            "sestrack serve",
         ),
     ]  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sestrack import output, store
+from sestrack import mistyped, offers, output, store
 from sestrack.commands.domain_accelerate import accelerate
 from sestrack.commands.domain_verify import status_of, verify
 from sestrack.errors import NotSetUp, Refused
@@ -18,7 +18,13 @@ SHOWN_CHECKS = 10
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A trace domain like trace.example.com.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", help="A trace domain like trace.example.com.",
+        autocompletion=offers.trace_domains,
+    ),
+]  # fmt: skip
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -27,13 +33,18 @@ def create(  # noqa: PLR0913 - one for each choice
     ctx: typer.Context,
     prefix: Annotated[str, typer.Argument(help="The label before the primary domain.")],
     primary: Annotated[
-        str | None, typer.Option(metavar="DOMAIN", help="May be left out when there is one.")
+        str | None,
+        typer.Option(
+            metavar="DOMAIN",
+            help="May be left out when there is one.",
+            autocompletion=offers.primary_domains,
+        ),
     ] = None,
     plain_http: Annotated[
         bool, typer.Option("--plain-http", help="http URLs: for trials on one's own machine.")
     ] = False,
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="In the URLs; 0 is the scheme's own.")
+        int, typer.Option(metavar="N", min=0, max=65535, help="In the URLs; 0 is the scheme's own.")
     ] = 0,
     json: Json = False,
 ) -> None:
@@ -50,7 +61,7 @@ def create(  # noqa: PLR0913 - one for each choice
         name = f"{label}.{chosen}"
         if name == edge:
             msg = f"{name} is the edge itself, and cannot point to itself"
-            raise Refused(msg, "another prefix")
+            raise Refused(msg, f"sestrack domain create trace --primary {chosen}")
         domain = TraceDomain(
             name, label, chosen, DomainStatus.PENDING, plain_http, port,
             created_at=store.now(), verified_at=0, checked_at=0, last_ok_at=0, last_state="",
@@ -87,6 +98,7 @@ def list_(ctx: typer.Context, json: Json = False) -> None:
             (d.name, status_of(d), d.last_state, utc(d.checked_at), utc(d.last_ok_at))
             for d in domains
         ],
+        spare=[3],
     )
 
 
@@ -97,7 +109,7 @@ def show(ctx: typer.Context, name: Name, json: Json = False) -> None:
     Example: sestrack domain show trace.example.com
     """
     with store.Store(ctx.obj or store.default_address()) as opened:
-        domain = opened.trace_domain(named_domain(name, opened.trace_domains()))
+        domain = _found(opened, name)
         history = opened.history(domain.name)
     if json:
         past = [
@@ -123,9 +135,15 @@ def delete(ctx: typer.Context, name: Name) -> None:
     Example: sestrack domain delete trace.example.com
     """
     with store.Store(ctx.obj or store.default_address()) as opened:
-        name = named_domain(name, opened.trace_domains())
+        name = _found(opened, name).name
         opened.retire(name)
     output.note(f"{name} is retired; keep its CNAME, for the links in sent mail need it")
+
+
+def _found(opened: store.Store, name: str) -> TraceDomain:
+    domains = opened.trace_domains()
+    with mistyped.trace_domain(name, domains):
+        return opened.trace_domain(named_domain(name, domains))
 
 
 def _past(past: store.PastCheck) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sestrack import output, store
+from sestrack import mistyped, offers, output, store
 from sestrack.domains.frontends import FrontEnd, Place, cdn_advice, configuration
 from sestrack.errors import Refused, UsageError
 from sestrack.rules import check_name, named_domain
@@ -15,7 +15,12 @@ from sestrack.rules import check_name, named_domain
 def accelerate(  # noqa: PLR0913 - one for each choice
     ctx: typer.Context,
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="A trace domain like trace.example.com.")
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="A trace domain like trace.example.com.",
+            autocompletion=offers.trace_domains,
+        ),
     ],
     kind: Annotated[
         FrontEnd | None, typer.Option("--for", help="Print a configuration that does TLS.")
@@ -39,10 +44,12 @@ def accelerate(  # noqa: PLR0913 - one for each choice
     """
     if sum((kind is not None, bool(via), off)) != 1:
         msg = "one of --for, --via and --off is wanted"
-        raise UsageError(msg, "sestrack domain accelerate --help")
+        raise UsageError(msg, f"sestrack domain accelerate {name} --for nginx")
     with store.Store(ctx.obj or store.default_address()) as opened:
         edge = opened.edge()
-        domain = opened.trace_domain(named_domain(name, opened.trace_domains()))
+        domains = opened.trace_domains()
+        with mistyped.trace_domain(name, domains):
+            domain = opened.trace_domain(named_domain(name, domains))
         if kind is not None:
             through_cdn = bool({domain.target, domain.former_target} - {edge, ""})
             place = Place(domain.name, upstream, ask, through_cdn)
@@ -51,7 +58,9 @@ def accelerate(  # noqa: PLR0913 - one for each choice
         target = edge if off else check_name("--via", via)
         if not off and target in {domain.name, edge}:
             msg = f"--via {target} is {'the edge' if target == edge else 'the trace domain'} itself"
-            raise Refused(msg, "--via the host that the CDN gave out")
+            raise Refused(
+                msg, f"sestrack domain accelerate {domain.name} --via example.cdn.example.net"
+            )
         if domain.target == target:
             output.note(f"{domain.name} is to lead to {target} already")
         else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sestrack import output, store
+from sestrack import mistyped, offers, output, store
 from sestrack.errors import EXIT_NO, NotFound, Refused, TryAgain, UsageError
 from sestrack.model import Conclusion, DomainStatus, TraceDomain
 from sestrack.rules import named_domain
@@ -29,7 +29,12 @@ FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0
 def verify(  # noqa: PLR0913 - one for each choice
     ctx: typer.Context,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME...]", help="By name, or prefix alone.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME...]",
+            help="By name, or prefix alone.",
+            autocompletion=offers.trace_domains,
+        ),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Every one that is not retired.")] = False,
     wait: Annotated[
@@ -126,7 +131,10 @@ def _wanted(opened: store.Store, names: list[str], *, every: bool) -> list[Trace
         msg = f"--all and {names[0]} contradict each other"
         raise UsageError(msg, "sestrack domain verify --all")
     if names:
-        wanted = [opened.trace_domain(named_domain(name, alive)) for name in dict.fromkeys(names)]
+        wanted = []
+        for name in dict.fromkeys(names):
+            with mistyped.trace_domain(name, alive):
+                wanted.append(opened.trace_domain(named_domain(name, alive)))
         for domain in wanted:
             if domain.status is DomainStatus.RETIRED:
                 msg = f"the trace domain {domain.name} is retired"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import time
 from contextlib import closing, contextmanager
 from enum import StrEnum
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sestrack import output, store
+from sestrack import offers, output, store
 from sestrack.errors import NotFound, TryAgain, UsageError
 from sestrack.times import seconds_of
 
@@ -25,11 +24,19 @@ _PATIENCE = 150
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
-Mmdb = Annotated[str, typer.Option(metavar="FILE", help="The MMDB that `serve` was given.")]
+Mmdb = Annotated[
+    str,
+    typer.Option(
+        metavar="FILE", help="The MMDB that `serve` was given.", click_type=offers.FileName()
+    ),
+]
 _SHOWN = (
     "time", "kind", "visitor", "recipient", "message", "url", "country", "device", "client",
     "reasons",
 )  # fmt: skip
+_CUT = (3, 4, 5, 8, 9)
+"""Columns that a terminal may cut, and below those that it may do without."""
+_SPARE = (9, 8, 7, 6, 2, 5, 4)
 
 
 class Format(StrEnum):
@@ -44,11 +51,13 @@ class Format(StrEnum):
 def tail(
     ctx: typer.Context,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on, until Ctrl-C.")] = False,
-    number: Annotated[int, typer.Option("-n", min=0, help="Begin so many back.")] = 20,
+    number: Annotated[int, typer.Option("-n", metavar="N", min=0, help="Begin so many back.")] = 20,
     json: Annotated[bool, typer.Option("--json", help="Print JSON Lines.")] = False,
     mmdb: Mmdb = "",
 ) -> None:
     """Show the latest opens and clicks.
+
+    A terminal shows what fits of each; a pipe, and --json, all of it.
 
     Example: sestrack events tail -f
     """
@@ -61,29 +70,31 @@ def tail(
     with store.Store(path) as opened, store.errors_of(path):
         after = marks_back(opened.connection, number)
         rows = list(events(opened.connection, places, after))
-        if not json and not follow:
-            output.table(_SHOWN, [_shown(row) for row in rows])
-            return
-        if not json:
-            output.product("\t".join(_SHOWN) + "\n")
+        line = None if json else output.listing(_SHOWN, map(_shown, rows), _CUT, _SPARE)
+        fresh = rows if json else []
         while True:
+            for row in fresh:
+                if line is None:
+                    output.json_line(row)
+                else:
+                    line(_shown(row))
             for row in rows:
                 after[writer_of(row["id"])] = row["id"]
-                output.product(
-                    json_module.dumps(row, ensure_ascii=False) + "\n"
-                    if json
-                    else "\t".join(_shown(row)) + "\n"
-                )
             if not follow:
                 return
             time.sleep(0.3)
-            rows = list(events(opened.connection, places, after))
+            fresh = rows = list(events(opened.connection, places, after))
 
 
 @app.command()
 def export(  # noqa: PLR0913 - one for each choice
     ctx: typer.Context,
-    to: Annotated[str, typer.Option("-o", "--output", metavar="FILE", help="Else stdout.")] = "",
+    to: Annotated[
+        str,
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="Else stdout.", click_type=offers.FileName()
+        ),
+    ] = "",
     format_: Annotated[Format, typer.Option("--format", help="What to write.")] = Format.JSONL,
     since: Annotated[str, typer.Option(metavar="TIME", help="A time, or 7d: so long ago.")] = "",
     until: Annotated[str, typer.Option(metavar="TIME", help="Before this time.")] = "",
@@ -212,4 +223,7 @@ def _wait(path: str, connection: Connection, events: Marks) -> None:
 
 
 def _shown(row: dict[str, Any]) -> list[str]:
-    return [",".join(row[name]) if name == "reasons" else str(row[name] or "") for name in _SHOWN]
+    cells = [",".join(row[name]) if name == "reasons" else str(row[name] or "") for name in _SHOWN]
+    if output.is_terminal():
+        cells[0] = f"{cells[0][:19]}Z"  # a thousandth of a second is for programs
+    return cells

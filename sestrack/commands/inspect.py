@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import re
 import sys
 from html import unescape
@@ -30,7 +29,7 @@ def inspect(
 ) -> None:
     """Show what is inside a tracking URL; works without network.
 
-    Example: sestrack inspect https://trace.example.com/QX…/QY…
+    Example: sestrack inspect https://trace.example.com/QX.../QY...
     """
     with store.Store(ctx.obj or store.default_address()) as opened:
         keys = [
@@ -46,7 +45,7 @@ def inspect(
             continue
         values = _open(keys, line)
         if many and json:
-            output.product(json_module.dumps(values, ensure_ascii=False) + "\n")
+            output.json_line(values)
         elif json:
             output.json_object(values)
         else:
@@ -58,7 +57,7 @@ def _open(keys: list[Key], url: str) -> dict[str, Any]:
     match = _URL.fullmatch(cleaned)
     if match is None:
         msg = f"{cleaned[:80]!r} is not a tracking URL"
-        raise ForgedToken(msg, "a URL like https://trace.example.com/Q…/Q…")
+        raise ForgedToken(msg, "sestrack inspect https://trace.example.com/Q.../Q...")
     host = match[1].lower()
     for key in keys:
         try:
@@ -75,4 +74,4 @@ def _open(keys: list[Key], url: str) -> dict[str, Any]:
             values |= {"link": link.number, "destination": link.url}
         return values
     msg = f"{cleaned[:80]!r} was not sealed by a key of this store for {host}"
-    raise ForgedToken(msg, "sestrack keys list; is it the store that made the mail?")
+    raise ForgedToken(msg, "sestrack keys list")

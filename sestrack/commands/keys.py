@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sestrack import output, store
+from sestrack import offers, output, store
 from sestrack.errors import CannotCreate
 from sestrack.keyfile import write_keys
 from sestrack.times import utc
@@ -46,7 +46,12 @@ def rotate(ctx: typer.Context) -> None:
 @app.command()
 def export(
     ctx: typer.Context,
-    file: Annotated[str, typer.Argument(metavar="FILE", help="Made with mode 0600; - is stdout.")],
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE", help="Made with mode 0600; - is stdout.", click_type=offers.FileName()
+        ),
+    ],
 ) -> None:
     """Write all keys to a file: with it links outlive the loss of the store.
 
@@ -61,7 +66,10 @@ def export(
     try:
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
             stream.write(text)
+    except FileExistsError:
+        msg = f"{file} is there already, and is not written over"
+        raise CannotCreate(msg, f"sestrack keys export {file}.new") from None
     except OSError as failure:
         msg = f"cannot create {file}: {failure.strerror}"
-        raise CannotCreate(msg, "name a new file; none is overwritten") from None
+        raise CannotCreate(msg, f"ls -ld {os.path.dirname(file) or '.'}") from None
     output.note(f"{len(keys)} keys are in {file}; whoever has it can read and forge links")

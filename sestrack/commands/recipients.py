@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sestrack import output, store
+from sestrack import offers, output, store
 from sestrack.errors import Refused
 from sestrack.mail.recipients import open_list
 from sestrack.store import default_address
@@ -21,18 +21,34 @@ _LINES = 1000
 @app.command()
 def recipients(  # noqa: PLR0913 - one for each choice
     ctx: typer.Context,
-    file: Annotated[str, typer.Argument(metavar="LIST|-", help="A CSV file.")],
-    sender: Annotated[str, typer.Option(help="The sender domain.", metavar="DOMAIN")],
-    message: Annotated[str, typer.Option(help="The label the template was rewritten with.")],
-    column: Annotated[str, typer.Option(help="The column of the recipients.")] = "",
-    name: Annotated[str, typer.Option(help="What the new column is called.")] = "sestrack",
+    file: Annotated[
+        str, typer.Argument(metavar="LIST|-", help="A CSV file.", click_type=offers.FileName())
+    ],
+    sender: Annotated[
+        str,
+        typer.Option(
+            help="The sender domain.", metavar="DOMAIN", autocompletion=offers.sender_domains
+        ),
+    ],
+    message: Annotated[
+        str,
+        typer.Option(
+            help="The label the template was rewritten with.",
+            metavar="LABEL",
+            autocompletion=offers.messages,
+        ),
+    ],
+    column: Annotated[str, typer.Option(metavar="NAME", help="The column of the recipients.")] = "",
+    name: Annotated[
+        str, typer.Option(metavar="NAME", help="What the new column is called.")
+    ] = "sestrack",
     at: Annotated[str, typer.Option(help="The minting time; default now.", metavar="TIME")] = "",
     count: Annotated[bool, typer.Option("--count", help="Count a copy for each.")] = False,
 ) -> None:
     """Add the column with the recipient tokens to a list, for a mailing tool's own merge.
 
     The template is rewritten once, with the merge field in place of the token:
-    sestrack rewrite --sender D --message june --recipient-field '{{sestrack}}' < letter.html
+    sestrack rewrite --sender DOMAIN --message june --recipient-field '{{sestrack}}'
 
     Example: sestrack recipients list.csv --sender news.example.com --message june > merged.csv
     """
@@ -44,7 +60,7 @@ def recipients(  # noqa: PLR0913 - one for each choice
         names = [cell.strip(' "\r\n') for cell in found.heading.split(found.delimiter)]
         if name in names:
             msg = f"the list {file} has a column {name!r} already"
-            raise Refused(msg, "--name sestrack2, or take it out")
+            raise Refused(msg, f"--name {name}2")
         lines = [_with(found.heading, found.delimiter, name)] if found.heading else []
         for row in found.rows:
             token = sealer.seal(row.recipient.encode()).decode() if sealer else ""

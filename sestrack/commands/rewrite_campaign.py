@@ -32,6 +32,8 @@ from sestrack.tracking import Letter, Tracking
 if TYPE_CHECKING:
     from sestrack.commands.rewrite import Request
 
+_CAMPAIGN = "sestrack rewrite letter.html --sender DOMAIN"
+
 
 def run(request: Request, store: str | None) -> int:
     """Make the copies; return the exit code."""
@@ -40,7 +42,9 @@ def run(request: Request, store: str | None) -> int:
     data = files.read(request.files[0] if request.files else "-")
     if looks_like_message(data):
         msg = "a campaign's template is HTML, and this is a whole message"
-        raise UsageError(msg, "build the messages around the copies; or one `rewrite` each")
+        raise UsageError(
+            msg, "sestrack rewrite --sender DOMAIN --recipient ID message.eml, one for each"
+        )
     tracking = Tracking.of(store, request.sender)
     total = _count_rows(request)
     if request.output in {"", "-"}:
@@ -58,22 +62,22 @@ def _check(request: Request) -> int:
     ):  # fmt: skip
         if given:
             msg = f"{option} does not go with --recipients"
-            raise UsageError(msg, "a campaign counts its copies by itself; `sestrack check` audits")
+            raise UsageError(msg, f"{_CAMPAIGN} --recipients list.csv --output copies.jsonl")
     if len(request.files) > 1:
         msg = f"a campaign has one template, not {len(request.files)}"
-        raise UsageError(msg, "sestrack rewrite letter.html --recipients list.csv")
+        raise UsageError(msg, f"{_CAMPAIGN} --recipients list.csv")
     if request.recipients == "-" and request.files[:1] in {(), ("-",)}:
         msg = "standard input cannot be the template and the list"
-        raise UsageError(msg, "sestrack rewrite letter.html --recipients -")
+        raise UsageError(msg, f"{_CAMPAIGN} --recipients - < list.csv")
     if request.resume and (request.output in {"", "-"} or request.recipients == "-"):
         msg = "--resume needs a list and an output that are files"
-        raise UsageError(msg, "--recipients list.csv --output copies.jsonl --resume")
+        raise UsageError(msg, f"{_CAMPAIGN} --recipients list.csv --output copies.jsonl --resume")
     if not request.jobs.isdigit() or not 1 <= int(request.jobs) <= (os.cpu_count() or 1) * 4:
         msg = f"--jobs {request.jobs!r} is not a number of processes that helps here"
         raise UsageError(msg, f"--jobs {os.cpu_count() or 1}")
     if request.jobs != "1" and request.recipients == "-":
         msg = "several processes cannot read one standard input"
-        raise UsageError(msg, "--recipients list.csv, or --jobs 1")
+        raise UsageError(msg, "--jobs 1")
     return int(request.jobs)
 
 

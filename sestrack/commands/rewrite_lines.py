@@ -118,7 +118,7 @@ def _object(line: bytes) -> dict[str, Any]:
     except UnicodeError as error:
         msg = f"it is not valid Unicode: {error}"
         raise BadInput(msg) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         msg = f"it is not JSON: {error}"
         raise BadInput(msg, "one object a line") from None
     return values

@@ -8,6 +8,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from sestrack import offers
 from sestrack.commands.rewrite import OPTIONS, Option, Request
 
 _HELP = """Rewrite mail: wrap its links, add the pixel, change nothing else.
@@ -17,9 +18,13 @@ Mail that is not tracked goes out as it came, with the reason on stderr.
 
 Example: sestrack rewrite --sender news.example.com --recipient ada@example.org < letter.html
 
-A campaign: sestrack rewrite letter.html --sender news.example.com --message june
---recipients list.csv --output copies.jsonl
+A campaign, a copy for each line of a list:
+
+Example: sestrack rewrite letter.html --sender news.example.com --recipients list.csv -o out.jsonl
 """
+
+
+_OFFERS = {"sender": offers.sender_domains, "message": offers.messages}
 
 
 def application() -> typer.Typer:
@@ -37,7 +42,10 @@ def application() -> typer.Typer:
         Parameter(
             "files", Parameter.POSITIONAL_OR_KEYWORD, default=None,
             annotation=Annotated[
-                list[str] | None, typer.Argument(metavar="[FILE...]", help="Files or folders.")
+                list[str] | None,
+                typer.Argument(
+                    metavar="[FILE...]", help="Files or folders.", click_type=offers.FileName()
+                ),
             ],
         ),
         *map(_parameter, OPTIONS),
@@ -59,6 +67,10 @@ def _parameter(option: Option) -> Parameter:
     details: dict[str, Any] = {"help": option.help}
     if option.metavar and not option.choices:
         details["metavar"] = option.metavar
+    if option.metavar == "FILE":
+        details["click_type"] = offers.FileName()
+    if option.name in _OFFERS:
+        details["autocompletion"] = _OFFERS[option.name]
     if option.name == "sender":
         default = Parameter.empty
     return Parameter(

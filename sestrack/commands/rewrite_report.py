@@ -47,4 +47,8 @@ def show_diff(name: str, data: bytes, result: bytes) -> None:
         unified_diff, data.splitlines(keepends=True), result.splitlines(keepends=True), shown, shown
     )
     for line in lines:
-        output.write_bytes(line if line.endswith(b"\n") else line + b"\n\\ No newline at end\n")
+        whole = line if line.endswith(b"\n") else line + b"\n\\ No newline at end\n"
+        if output.is_terminal():  # which would obey what the mail says
+            output.product(whole.replace(b"\r\n", b"\n").decode(errors="backslashreplace"))
+        else:
+            output.write_bytes(whole)

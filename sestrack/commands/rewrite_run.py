@@ -45,7 +45,7 @@ def run(request: Request, store: str | None) -> int:
     try:
         check_texts(request)
         rewriter = _Rewriter(request, store)
-    except SestrackError:
+    except Exception:  # a bug of ours, too: the mail goes out
         if len(inputs) == 1 and not (_quiet(request) or request.in_place):
             _deliver(request, inputs[0], files.read(inputs[0]))
         raise
@@ -177,8 +177,8 @@ def _one(rewriter: _Rewriter, name: str, *, alone: bool) -> int:
     result, code = data, 0
     try:
         if kind == "mbox":
-            msg = f"the input is no mbox: it begins with {head[:20]!r}"
-            raise BadInput(msg, "an mbox begins with a line `From sender date`; --type message")
+            msg = f"the input is no mbox, for it begins with {head[:20]!r}, not `From sender date`"
+            raise BadInput(msg, "--type message")
         result, code = rewriter.rewrite(name, data, kind)
     except SestrackError as error:
         failure, code = error, error.code
@@ -285,10 +285,10 @@ def _check(request: Request) -> None:
         clash = next((other for other in others if getattr(request, _name(other))), None)
         if clash and getattr(request, _name(option)):
             msg = f"{option} and {clash} exclude each other"
-            raise UsageError(msg, "one of them says whom the copies are for")
+            raise UsageError(msg, "sestrack rewrite --help")
     if not request.recipients and (request.resume or request.column or request.jobs != "1"):
         msg = "--resume, --column and --jobs go with --recipients"
-        raise UsageError(msg, "sestrack rewrite letter.html --recipients list.csv")
+        raise UsageError(msg, "sestrack rewrite letter.html --sender DOMAIN --recipients list.csv")
     if not request.files and not request.jsonl and sys.stdin is not None and sys.stdin.isatty():
         msg = "there is nothing to rewrite: standard input is a terminal"
         raise UsageError(msg, "sestrack rewrite --sender DOMAIN < letter.html")
@@ -314,7 +314,7 @@ def _check_output(request: Request, inputs: list[str]) -> None:
         request.in_place or _quiet(request) or os.path.isdir(request.output)
     ):
         msg = f"{len(inputs)} files cannot go to one output"
-        raise UsageError(msg, "--in-place, or --output FOLDER")
+        raise UsageError(msg, "--output FOLDER")
     if request.report == "-" and not (request.in_place or request.output or request.check):
         msg = "--report - would mix with the mail on standard output"
         raise UsageError(msg, "--report FILE")

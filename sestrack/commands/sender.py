@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sestrack import output, store
+from sestrack import mistyped, offers, output, store
 from sestrack.errors import Refused, TryAgain
 from sestrack.model import Sender, SenderStatus
 from sestrack.rules import check_name, sender_domain_of
@@ -16,6 +16,13 @@ from sestrack.times import utc
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="DOMAIN", help="A domain like news.example.com.")]
+Known = Annotated[
+    str,
+    typer.Argument(
+        metavar="DOMAIN", help="A sender domain, as `sestrack sender list` shows it.",
+        autocompletion=offers.sender_domains,
+    ),
+]  # fmt: skip
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Server = Annotated[
     str | None,
@@ -61,7 +68,7 @@ def add(
 
 
 @app.command()
-def verify(ctx: typer.Context, domain: Name, resolver: Server = None, json: Json = False) -> None:
+def verify(ctx: typer.Context, domain: Known, resolver: Server = None, json: Json = False) -> None:
     """Look for the TXT record that proves a sender domain.
 
     Example: sestrack sender verify news.example.com
@@ -73,7 +80,8 @@ def verify(ctx: typer.Context, domain: Name, resolver: Server = None, json: Json
 
     name = check_name("sender domain", domain)
     with store.Store(ctx.obj or store.default_address()) as opened:
-        sender = opened.sender(name)
+        with mistyped.sender_domain(opened, name):
+            sender = opened.sender(name)
         if sender.assumed:
             output.note(f"{name} was taken on trust; the record is looked for all the same")
         found = asyncio.run(Resolver.of(resolver).txt(f"_sestrack.{name}"))
@@ -119,13 +127,17 @@ def list_(ctx: typer.Context, json: Json = False) -> None:
 
 
 @app.command()
-def show(ctx: typer.Context, domain: Name, json: Json = False) -> None:
+def show(ctx: typer.Context, domain: Known, json: Json = False) -> None:
     """Show a sender domain and the record that proves it.
 
     Example: sestrack sender show news.example.com
     """
-    with store.Store(ctx.obj or store.default_address()) as opened:
-        sender = opened.sender(check_name("sender domain", domain))
+    name = check_name("sender domain", domain)
+    with (
+        store.Store(ctx.obj or store.default_address()) as opened,
+        mistyped.sender_domain(opened, name),
+    ):
+        sender = opened.sender(name)
     if json:
         output.json_object(_as_json(sender))
         return
@@ -138,13 +150,16 @@ def show(ctx: typer.Context, domain: Name, json: Json = False) -> None:
 
 
 @app.command()
-def remove(ctx: typer.Context, domain: Name) -> None:
+def remove(ctx: typer.Context, domain: Known) -> None:
     """Remove a sender domain.  Links in mail already sent keep working.
 
     Example: sestrack sender remove news.example.com
     """
     name = check_name("sender domain", domain)
-    with store.Store(ctx.obj or store.default_address()) as opened:
+    with (
+        store.Store(ctx.obj or store.default_address()) as opened,
+        mistyped.sender_domain(opened, name),
+    ):
         opened.remove_sender(name)
     output.note(f"{name} is removed; its mail goes out untracked from now on")
 

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from sestrack import output, store
+from sestrack import offers, output, store
 from sestrack.errors import UsageError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+_FILE = offers.FileName()
+_LOOPBACK = ("127.", "::1", "localhost")
+
+
+class Log(StrEnum):
+    """Whom the log is for: people or machines."""
+
+    TEXT = "text"
+    JSON = "json"
 
 
 @app.command()
@@ -23,10 +34,15 @@ def serve(  # noqa: PLR0913 - one for each choice
         typer.Option(metavar="CIDR", help="Believe the client address that these proxies tell."),
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=1, max=64, help="Processes that answer; one more writes.")
+        int,
+        typer.Option(metavar="N", min=1, max=64, help="Processes that answer; one more writes."),
     ] = 1,
-    tls_cert: Annotated[str, typer.Option(metavar="FILE", help="Serve https: the chain.")] = "",
-    tls_key: Annotated[str, typer.Option(metavar="FILE", help="Its private key.")] = "",
+    tls_cert: Annotated[
+        str, typer.Option(metavar="FILE", help="Serve https: the chain.", click_type=_FILE)
+    ] = "",
+    tls_key: Annotated[
+        str, typer.Option(metavar="FILE", help="Its private key.", click_type=_FILE)
+    ] = "",
     keep: Annotated[
         str, typer.Option(metavar="DAYS", help="Purge events older than this, like 400d.")
     ] = "",
@@ -37,14 +53,22 @@ def serve(  # noqa: PLR0913 - one for each choice
         bool, typer.Option("--no-recipient", help="Keep a keyed hash in place of recipients.")
     ] = False,
     keys: Annotated[
-        str, typer.Option(metavar="FILE", help="Keys exported before: links outlive the store.")
+        str,
+        typer.Option(
+            metavar="FILE", help="Keys exported before: links outlive the store.", click_type=_FILE
+        ),
     ] = "",
     mmdb: Annotated[
-        str, typer.Option(metavar="FILE", help="An MMDB for countries and regions.")
+        str,
+        typer.Option(metavar="FILE", help="An MMDB for countries and regions.", click_type=_FILE),
     ] = "",
     spool: Annotated[
         str,
-        typer.Option(metavar="FOLDER", help="Where events wait while PostgreSQL is away."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Where events wait while PostgreSQL is away.",
+            click_type=offers.FileName(folder=True),
+        ),
     ] = "",
     spool_limit: Annotated[
         int, typer.Option(min=1, metavar="MIB", help="How much may wait there.")
@@ -52,6 +76,10 @@ def serve(  # noqa: PLR0913 - one for each choice
     ask: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Where Caddy asks which names are ours.")
     ] = "",
+    metrics: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where Prometheus asks for /metrics.")
+    ] = "",
+    log: Annotated[Log, typer.Option(help="How to write what there is to say.")] = Log.TEXT,
 ) -> int:
     """Answer the URLs that `rewrite` makes, and record opens and clicks.
 
@@ -62,14 +90,19 @@ def serve(  # noqa: PLR0913 - one for each choice
     from sestrack.tracker.server import serve
     from sestrack.tracker.worker import Plan
 
+    if log is Log.JSON:
+        output.log_as_json("server")
     if bool(tls_cert) != bool(tls_key):
         msg = "--tls-cert and --tls-key go together"
-        raise UsageError(msg, "sestrack serve --tls-cert FULLCHAIN.pem --tls-key KEY.pem")
+        raise UsageError(msg, "sestrack serve --tls-cert fullchain.pem --tls-key key.pem")
     address = ctx.obj or store.default_address()
     host, port = _address("--bind", bind, 8025)
     asked = _address("--ask", ask, 8026) if ask else None
-    if asked and not asked[0].startswith(("127.", "::1", "localhost")):
+    if asked and not asked[0].startswith(_LOOPBACK):
         output.warn(f"--ask {ask} is open to others: it tells which trace domains there are")
+    shown = _address("--metrics", metrics, 9125) if metrics else None
+    if shown and not shown[0].startswith(_LOOPBACK):
+        output.warn(f"--metrics {metrics} is open to others: it tells how much is read, and when")
     return serve(
         Plan(
             store=address,
@@ -87,6 +120,8 @@ def serve(  # noqa: PLR0913 - one for each choice
             ask=asked,
             spool=spool or store.default_spool(address),
             spool_limit=spool_limit << 20,
+            metrics=shown,
+            log_json=log is Log.JSON,
         )
     )
 
@@ -95,7 +130,7 @@ def _address(option: str, text: str, usual: int) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not colon or not port.isdigit() or int(port) > 65535:  # noqa: PLR2004
         msg = f"{option} {text!r} is not an address and a port"
-        raise UsageError(msg, f"{option} 127.0.0.1:{usual}, or {option} [::]:{usual}")
+        raise UsageError(msg, f"{option} 127.0.0.1:{usual}")
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - ":8025" asks for just that
 
 

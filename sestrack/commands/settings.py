@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sestrack import output, store
+from sestrack import mistyped, offers, output, store
 from sestrack.errors import (
     EXIT_NO,
     BadInput,
     InputOutputError,
+    NoPermission,
     NotFound,
+    NotSetUp,
     Refused,
     SestrackError,
+    TryAgain,
     UsageError,
 )
 from sestrack.model import Dimension
@@ -38,7 +41,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command()
 def show(
     ctx: typer.Context,
-    sender: Annotated[str, typer.Option(metavar="DOMAIN", help="What holds for its mail.")] = "",
+    sender: Annotated[
+        str,
+        typer.Option(
+            metavar="DOMAIN", help="What holds for its mail.", autocompletion=offers.sender_domains
+        ),
+    ] = "",
     json: Json = False,
 ) -> None:
     """Show the settings, and for each sender domain what holds and why.
@@ -84,11 +92,21 @@ def show(
 def enable_command(  # noqa: PLR0913 - one for each choice
     ctx: typer.Context,
     dimension: Annotated[Dimension | None, typer.Option(help="Who the settings apply to.")] = None,
-    domain: Annotated[str, typer.Option(metavar="NAME", help="A verified trace domain.")] = "",
+    domain: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="A verified trace domain.", autocompletion=offers.trace_domains
+        ),
+    ] = "",
     click: Annotated[bool | None, typer.Option("--click/--no-click")] = None,
     opens: Annotated[bool | None, typer.Option("--open/--no-open")] = None,
     sender: Annotated[
-        str, typer.Option(metavar="DOMAIN", help="Its own entry, not the account's.")
+        str,
+        typer.Option(
+            metavar="DOMAIN",
+            help="Its own entry, not the account's.",
+            autocompletion=offers.sender_domains,
+        ),
     ] = "",
 ) -> None:
     """Enable tracking.  What is not named stays as it was.
@@ -104,6 +122,9 @@ def enable_command(  # noqa: PLR0913 - one for each choice
         choices["open"] = opens
     own = check_name("sender domain", sender) if sender else ""
     with store.Store(ctx.obj or store.default_address()) as opened:
+        if domain:
+            with mistyped.trace_domain(domain, opened.trace_domains()):
+                opened.trace_domain(str(choices["domain"]))
         text, revision = opened.settings_text()
         _save(opened, enable(text, sender=own, dimension=dimension, choices=choices), revision)
         settings = opened.settings()
@@ -147,7 +168,10 @@ def export(ctx: typer.Context) -> None:
 @app.command("apply")
 def apply_command(
     ctx: typer.Context,
-    file: Annotated[str, typer.Argument(metavar="FILE|-", help="- is standard input.")],
+    file: Annotated[
+        str,
+        typer.Argument(metavar="FILE|-", help="- is standard input.", click_type=offers.FileName()),
+    ],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the change only.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Exit with 1 if it would change.")] = False,
 ) -> int:
@@ -208,6 +232,8 @@ def edit(ctx: typer.Context) -> None:
             new = parse(text)
             with store.Store(ctx.obj or store.default_address()) as opened:
                 _check(opened, new)
+        except (TryAgain, NoPermission, NotSetUp) as error:  # the text has no part in it
+            raise type(error)(error.message, f"{error.hint}; your text is in {draft}") from None
         except SestrackError as error:
             shown = _with_error(text, error)
             continue
@@ -250,7 +276,7 @@ def _read(file: str) -> str:
         data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except FileNotFoundError:
         msg = f"there is no file {file}"
-        raise NotFound(msg, "sestrack settings export > settings.toml makes one") from None
+        raise NotFound(msg, "sestrack settings export > settings.toml") from None
     except OSError as error:
         msg = f"cannot read {file}: {error.strerror}"
         raise InputOutputError(msg, f"ls -l {file}") from None

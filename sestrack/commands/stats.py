@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sestrack import output, store
+from sestrack import mistyped, offers, output, store
 from sestrack.errors import NotFound, UsageError
 from sestrack.times import seconds_of, utc
 
@@ -43,13 +43,26 @@ def stats(  # noqa: PLR0913 - one for each choice
     by: Annotated[By, typer.Option(help="What each line is about.")] = By.MESSAGE,
     since: Annotated[str, typer.Option(metavar="TIME", help="A day, or 7d: so long ago.")] = "",
     until: Annotated[str, typer.Option(metavar="TIME", help="The last day.")] = "",
-    message: Annotated[str, typer.Option(metavar="LABEL", help="Of this message only.")] = "",
-    sender: Annotated[str, typer.Option(metavar="DOMAIN", help="Of this sender only.")] = "",
-    limit: Annotated[int, typer.Option(min=0, help="At most so many lines; 0 for all.")] = 0,
+    message: Annotated[
+        str,
+        typer.Option(metavar="LABEL", help="Of this message only.", autocompletion=offers.messages),
+    ] = "",
+    sender: Annotated[
+        str,
+        typer.Option(
+            metavar="DOMAIN", help="Of this sender only.", autocompletion=offers.sender_domains
+        ),
+    ] = "",
+    limit: Annotated[
+        int, typer.Option(metavar="N", min=0, help="At most so many lines; 0 for all.")
+    ] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     mmdb: Annotated[
-        str, typer.Option(metavar="FILE", help="The MMDB that `serve` was given.")
+        str,
+        typer.Option(
+            metavar="FILE", help="The MMDB that `serve` was given.", click_type=offers.FileName()
+        ),
     ] = "",
 ) -> None:
     """Show opens and clicks: by people, through image proxies, and by machines.
@@ -96,7 +109,9 @@ def _known(opened: store.Store, message: str, sender: str) -> None:
             ).fetchone()
         ):
             msg = f"there are no opens or clicks of the {column} {value!r}"
-            raise NotFound(msg, f"sestrack stats --by {column}")
+            rows = opened.connection.execute(f"SELECT DISTINCT {column} FROM origin").fetchall()
+            failure = NotFound(msg, f"sestrack stats --by {column}")
+            raise mistyped.guess(value, [name for (name,) in rows], failure)
 
 
 def _print(lines: list[Line], by: str, *, json: bool, csv: bool) -> None:
@@ -114,7 +129,8 @@ def _print(lines: list[Line], by: str, *, json: bool, csv: bool) -> None:
     headings, cells = _columns(by, counted=any(line.copies for line in lines))
     most = max((line.readers or line.clickers.people for line in lines), default=0)
     rows = [cells(line, most) for line in lines]
-    output.table(headings, rows, right=range(1, len(headings)))
+    spare = () if by == By.LINK else (7, 6, 9, 2, 10, 8, 5)
+    output.table(headings, rows, range(1, len(headings)), [n for n in spare if n < len(headings)])
     if not lines:
         output.note("no opens or clicks")
     elif by != By.LINK:
@@ -124,13 +140,13 @@ def _print(lines: list[Line], by: str, *, json: bool, csv: bool) -> None:
 def _columns(by: str, *, counted: bool) -> tuple[list[str], Callable[[Line, int], list[str]]]:
     """Return the headings for a terminal, and what makes the cells of a line."""
     if by == By.LINK:
-        return [by, "clickers", "", "clicks by people", "machines"], lambda line, most: [
+        return [by, "clickers", "", "clicks by people", "clicks by machines"], lambda line, most: [
             line.name, f"{line.clickers.people:,}", output.bar(line.clickers.people, most),
             f"{line.clicks.people:,}", f"{line.clicks.machines:,}",
         ]  # fmt: skip
     headings = [
-        by, "readers", "", "clickers", "click-to-open", "opens by people", "proxies", "machines",
-        "clicks by people", "machines",
+        by, "readers", "", "clickers", "click-to-open", "opens by people", "opens by proxies",
+        "opens by machines", "clicks by people", "clicks by machines",
     ]  # fmt: skip
     if counted:
         headings += ["copies", "read", "clicked"]

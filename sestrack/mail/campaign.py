@@ -23,7 +23,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from sestrack import output
 from sestrack.errors import BadInput, CannotCreate, InputOutputError, Refused
-from sestrack.files import write
+from sestrack.files import beside
 from sestrack.mail.recipients import Row, open_list
 
 if TYPE_CHECKING:
@@ -235,7 +235,12 @@ class Journal(NamedTuple):
 
     def write(self) -> None:
         """Write it: all of it, or nothing.  Raises `CannotCreate`, `InputOutputError`."""
-        write(self.path, json.dumps(self.facts).encode())
+        with beside(self.path, private=True) as name, open(name, "w", encoding="utf-8") as file:
+            json.dump(self.facts, file)
+
+
+_KINDS = (("id", str), ("minted", int), ("sender", str), ("message", str), ("key", int))
+"""What is read of a journal; all else is compared."""
 
 
 def read_journal(path: str) -> Journal | None:
@@ -243,9 +248,12 @@ def read_journal(path: str) -> Journal | None:
     try:
         with open(path, encoding="utf-8") as file:
             facts = json.load(file)
+        if not isinstance(facts, dict) or any(type(facts.get(n)) is not k for n, k in _KINDS):
+            msg = "it is not one that a campaign left"
+            raise ValueError(msg)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         msg = f"the journal {path} cannot be read: {error}"
         raise BadInput(msg, f"rm {path}* begins anew") from None
     return Journal(path, facts)
@@ -282,10 +290,10 @@ def resume_at(file: IO[bytes], *, as_json: bool) -> int:
 
 
 def open_result(path: str) -> IO[bytes]:
-    """Open a result to go on with.  Raises `CannotCreate`."""
+    """Open a result to go on with; only its owner can read it.  Raises `CannotCreate`."""
     try:
         if os.path.basename(path) == INDEX:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
     except OSError as error:
         msg = f"cannot create {path}: {error.strerror}"

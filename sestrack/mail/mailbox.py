@@ -87,7 +87,9 @@ def deliver(maildir: str, name: str, data: bytes, *, keep: bool) -> None:
     target = os.path.join(maildir, folder, sized(base, len(data)))
     passing = os.path.join(maildir, "tmp", base)
     try:
-        with open(passing, "wb") as file:
+        # nobody else reads the mail before it has the mode of the file it came from
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+        with os.fdopen(os.open(passing, flags, 0o666 if keep else 0o600), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -1,0 +1,283 @@
+"""Backups: all of a store in one file of SQLite, made while it is served, and put back.
+
+A store that is a file is copied page by page by SQLite's backup API, within one read
+transaction.  In WAL mode that keeps no writer waiting, and because the snapshot is held, what
+is written meanwhile does not make it begin again, as it would without (the documentation of
+`sqlite3_backup_step`).  `VACUUM INTO` sees as much, but takes several times the CPU and cannot say
+how far it is.  What is written is synced every few megabytes: one sync at the end would keep
+the server's own waiting.  A store in PostgreSQL is copied row by row from a snapshot
+(`sestrack.copying`), and compared.
+
+A backup has the keys: whoever has it can read and forge links.  It has not what waits in the
+spool of a server.
+
+To put one back, nobody may serve or use the store.  It is made ready beside: checked, brought
+up to date, and given the keys that the store here has on top of its own, for links sealed
+since lead on.  Then the store that was here gets another name, and the new one its place, in
+one step.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from contextlib import ExitStack, closing, contextmanager, suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from sestrack.copying import copy
+from sestrack.engines import sqlite
+from sestrack.errors import (
+    BadInput,
+    CannotCreate,
+    NotFound,
+    Refused,
+    SestrackError,
+    TryAgain,
+    UsageError,
+)
+from sestrack.files import beside
+from sestrack.store import kind_of, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sestrack.copying import Progress
+
+_STEP_PAGES = 1024
+_SYNC_OCTETS = 16 << 20
+_COMPANIONS = ("-wal", "-shm", "-journal")
+_ALONE_SECONDS = 5.0
+
+
+class Restored(NamedTuple):
+    """What was done to put a backup back."""
+
+    schema: int
+    """The one that the backup had."""
+    aside: str
+    """What the store that was here is called now; "" where there was none."""
+    keys: tuple[int, ...]
+    """Keys that the store here had on top of the backup's, and that were kept."""
+    strange: bool
+    """Whether the store here had other keys altogether, or could not be read."""
+
+
+def save(address: str, to: str, progress: Progress, *, force: bool = False) -> int:
+    """Write all of a store to a file, mode 0600; return its octets.
+
+    The file is there when all of it is.  Raises `CannotCreate` where there is one already,
+    unless `force`; `UsageError` if it is the store itself.
+    """
+    if os.path.exists(to):
+        if os.path.exists(address) and os.path.samefile(to, address):
+            msg = f"{to} is the store itself"
+            raise UsageError(msg, "sestrack backup FILE, another one")
+        if not force:
+            msg = f"{to} is there already"
+            raise CannotCreate(msg, "name a new file, or --force replaces it by a whole new one")
+    with beside(to, private=True) as name, sqlite.errors(to), _without_companions(name):
+        _SAVING[kind_of(address)](address, name, progress)
+        _make_single(name)
+    return os.path.getsize(to)
+
+
+def _save_pages(address: str, to: str, progress: Progress) -> None:
+    with ExitStack() as stack:
+        with sqlite.errors(address):
+            source = stack.enter_context(closing(sqlite.connect(address, writing=False)))
+            if sqlite.version(source) <= 0:  # one of an earlier schema can be kept as it is
+                sqlite.check_schema(source, address)
+            source.snapshot()
+        _copy_pages(source, to, progress)
+
+
+def _copy_pages(source: sqlite3.Connection, to: str, progress: Progress) -> None:
+    ((pages,),) = source.execute("PRAGMA page_count").fetchall()
+    ((size,),) = source.execute("PRAGMA page_size").fetchall()
+    every = max(1, _SYNC_OCTETS // (_STEP_PAGES * size))
+    left = pages
+    with closing(sqlite3.connect(to)) as target, progress("copying", pages, 0) as step:
+        target.execute("PRAGMA synchronous = OFF")
+        handle = os.open(to, os.O_RDWR)
+        taken = 0
+
+        def told(_status: int, remaining: int, _total: int) -> None:
+            nonlocal left, taken
+            step(left - remaining)
+            left = remaining
+            taken += 1
+            if taken % every == 0:
+                os.fdatasync(handle)
+
+        try:
+            source.backup(target, pages=_STEP_PAGES, progress=told)
+        finally:
+            os.close(handle)
+
+
+def _save_rows(address: str, to: str, progress: Progress) -> None:
+    copy(address, to, progress, live=True)
+
+
+_SAVING = {"sqlite": _save_pages, "postgresql": _save_rows}
+
+
+@contextmanager
+def _without_companions(name: str) -> Iterator[None]:
+    """Leave nothing beside a file, whatever happens."""
+    try:
+        yield
+    finally:
+        for companion in _COMPANIONS:
+            with suppress(FileNotFoundError):
+                os.unlink(name + companion)
+
+
+def _make_single(name: str) -> None:
+    """Have all of it in the one file, which can be read where nothing can be written then."""
+    with closing(sqlite3.connect(name, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE").fetchall()
+
+
+def restore(
+    file: str, address: str, progress: Progress, now: int, *, force: bool = False
+) -> Restored:
+    """Put a backup in the place of a store, which gets another name.
+
+    Raises `NotFound`; `BadInput` for what is no store, or damaged; `NotSetUp` for one of a
+    newer version; `Refused` where there is a store already, unless `force`; `TryAgain` while it
+    is served or used.
+    """
+    if kind_of(address) != sqlite.KIND:
+        name = shown(address)
+        msg = f"{name} is no file: a backup is copied into an empty database"
+        raise Refused(msg, f"sestrack copy {file} {name}")
+    if not os.path.exists(file):
+        msg = f"there is no file {file}"
+        raise NotFound(msg, f"ls -l {os.path.dirname(file) or '.'}")
+    there = os.path.exists(address) and os.path.getsize(address) > 0
+    if there and os.path.samefile(file, address):
+        msg = f"{file} is the store itself"
+        raise UsageError(msg, "sestrack restore FILE, another one")
+    if there and not force:
+        msg = f"there is a store at {address}"
+        raise Refused(msg, f"sestrack restore --force {file} gives it another name")
+    _make_folder(address)
+    aside = time.strftime(f"{address}.before-restore-%Y%m%dT%H%M%SZ", time.gmtime(now))
+    keys: tuple[int, ...] = ()
+    strange = False
+    with ExitStack() as held:
+        _have_alone(address, held)
+        with beside(address, private=True) as name, _without_companions(name):
+            with sqlite.errors(file):
+                schema = _take(file, name, progress)
+            if there:
+                keys, strange = _keep_keys(address, name)
+            with sqlite.errors(address):
+                _make_single(name)
+            if there:
+                _put_aside(address, aside, held)
+            else:
+                _move_companions(address, aside)
+    return Restored(schema, aside if there else "", keys, strange)
+
+
+def _make_folder(address: str) -> None:
+    try:
+        os.makedirs(os.path.dirname(os.path.abspath(address)), mode=0o700, exist_ok=True)
+    except OSError as error:
+        msg = f"cannot make the folder of {address}: {error.strerror}"
+        raise CannotCreate(msg, "sestrack --store PATH restore FILE") from None
+
+
+def _have_alone(address: str, held: ExitStack) -> None:
+    """Let no server begin until all is done."""
+    try:
+        held.enter_context(sqlite.serving(address))
+    except TryAgain:
+        msg = f"the store {address} is being served"
+        raise TryAgain(msg, "systemctl stop sestrack, then the same command again") from None
+
+
+def _take(file: str, name: str, progress: Progress) -> int:
+    """Copy a backup, check the copy and bring it up to date; return the schema it had."""
+    with closing(sqlite.connect(file, writing=False)) as source:
+        schema = sqlite.version(source)
+        if not 0 < schema < sqlite.SCHEMA_VERSION:
+            sqlite.check_schema(source, file)
+        _copy_pages(source, name, progress)
+    with closing(sqlite.connect(name, writing=True)) as connection:
+        ((found,),) = connection.execute("PRAGMA integrity_check(1)").fetchall()
+        if found != "ok":
+            msg = f"{file} is damaged: {found}"
+            raise BadInput(msg, "an earlier backup; nothing was changed")
+        if schema < sqlite.SCHEMA_VERSION:
+            from sestrack.engines.sqlite_schema import apply  # imports sqlite-utils
+
+            with connection.changing():
+                apply(connection)
+    return schema
+
+
+def _keep_keys(address: str, name: str) -> tuple[tuple[int, ...], bool]:
+    """Give a backup the keys that the store here has on top; say whether it has others instead."""
+    select = "SELECT id, secret, created_at FROM key"
+    try:
+        with sqlite.errors(address), closing(sqlite.connect(address, writing=False)) as connection:
+            here = {key: rest for key, *rest in connection.execute(select)}
+    except (SestrackError, sqlite3.Error):
+        return (), True
+    with sqlite.errors(name), closing(sqlite.connect(name, writing=True)) as connection:
+        backup = {key: rest for key, *rest in connection.execute(select)}
+        if any(here.get(key) != rest for key, rest in backup.items()):
+            return (), True
+        more = sorted(here.keys() - backup.keys())
+        with connection.transaction():
+            connection.insert(
+                "key", ("id", "secret", "created_at"), [(key, *here[key]) for key in more]
+            )
+    return tuple(more), False
+
+
+def _put_aside(address: str, aside: str, held: ExitStack) -> None:
+    """Give a store a second name, and keep everybody out of it until the first is another's."""
+    try:
+        with sqlite.errors(address):
+            _shut(address, held)
+    except BadInput:  # damaged, or no store at all: it is kept with all that belongs to it
+        _move_companions(address, aside)
+    try:
+        os.link(address, aside)
+    except OSError as error:
+        msg = f"cannot keep the store as {aside}: {error.strerror}"
+        raise CannotCreate(msg, f"ls -ld {os.path.dirname(address) or '.'}") from None
+
+
+def _move_companions(address: str, aside: str) -> None:
+    """Move what SQLite would take for the new store's, even where the old one is gone."""
+    for companion in _COMPANIONS:
+        with suppress(FileNotFoundError):
+            os.rename(address + companion, aside + companion)
+
+
+def _shut(address: str, held: ExitStack) -> None:
+    """Have all of a store in the one file, and lock it.
+
+    Leaving WAL mode needs to be alone, so nobody has the old file open under the new one's
+    name: what they wrote would go to the log of the new one.  Two octets of the first page
+    change; a journal on disk would keep those who may only read from a store whose `restore`
+    was killed.
+    """
+    connection = held.enter_context(closing(sqlite.connect(address, writing=True, wait=0)))
+    end = time.monotonic() + _ALONE_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = MEMORY").fetchall()
+            connection.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.05)
+        else:
+            return

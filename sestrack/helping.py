@@ -1,0 +1,126 @@
+"""How help looks, and what is said of a wrong command line."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from typing import TYPE_CHECKING
+
+from typer._click import Context, HelpFormatter  # the click that Typer carries with it
+from typer._click.exceptions import (
+    BadParameter,
+    ClickException,
+    MissingParameter,
+    NoSuchOption,
+)
+from typer.core import TyperGroup
+
+from sestrack.errors import UsageError
+from sestrack.mistyped import corrected, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from typer._click import Command
+
+NARROW, WIDEST = 60, 100
+"""Columns below which what an option does stands under it; columns that help does not pass."""
+EXAMPLE = re.compile(r"^Example: (.+)$", re.MULTILINE)
+
+
+def width() -> int:
+    """Return the columns for help: those of the terminal, within reason."""
+    return max(min(shutil.get_terminal_size().columns, WIDEST) - 2, 20)
+
+
+class Formatter(HelpFormatter):
+    """Keeps an example on one line, so that it can be copied; fits a narrow terminal."""
+
+    def write_text(self, text: str) -> None:
+        """Write paragraphs."""
+        for number, paragraph in enumerate(re.split(r"\n{2,}", text.strip("\n"))):
+            if number:
+                self.write_paragraph()
+            if EXAMPLE.match(paragraph):
+                for line in paragraph.splitlines():
+                    self.write(f"{'':>{self.current_indent}}{line}\n")
+            else:
+                super().write_text(paragraph)
+
+    def write_dl(
+        self, rows: Sequence[tuple[str, str]], col_max: int = 30, col_spacing: int = 2
+    ) -> None:
+        """Write options, or commands, and what they do."""
+        if self.width >= NARROW:
+            super().write_dl(rows, col_max, col_spacing)
+            return
+        for name, what in rows:
+            super().write_text(name)
+            self.indent()
+            super().write_text(what)
+            self.dedent()
+
+
+def example_of(command: Command) -> str:
+    """Return the first example in a command's help, "" if there is none."""
+    found = EXAMPLE.search(command.help or "")
+    return found[1] if found else ""
+
+
+def first_sentence(command: Command) -> str:
+    """Return the first sentence of a command's help, whole; click would cut it."""
+    return re.split(r"(?<=\.)  |\n\n", command.help or "")[0]
+
+
+_NO_COMMAND = re.compile(r"No such command '(.+?)'")
+_NO_CHOICE = re.compile(r"'(.*)' is not one of ")
+
+
+def wrong_line(wrong: ClickException, root: Command, arguments: Sequence[str]) -> UsageError:
+    """Return what is said of a command line that cannot be read, and what to type."""
+    context = getattr(wrong, "ctx", None)
+    message = " ".join(wrong.format_message().split()).rstrip(".")
+    hint = f"{_path(root, arguments)} --help"
+    if context is None:
+        return UsageError(message[:1].lower() + message[1:], hint)
+    word, words = _mistyped(wrong)
+    meant = nearest(word, words) if word else ""
+    if isinstance(wrong, NoSuchOption):
+        message = f"there is no option {word}"
+    elif isinstance(context.command, TyperGroup) and word:
+        message = f"there is no command {word!r}"
+    elif isinstance(wrong, MissingParameter):
+        hint = example_of(context.command) or hint
+    message = message[:1].lower() + message[1:]
+    if meant:
+        return UsageError(f"{message}; did you mean {meant}?", corrected(word, meant, hint))
+    return UsageError(message, hint)
+
+
+def _path(command: Command, arguments: Sequence[str]) -> str:
+    """Return the command of a line, as far as there is one."""
+    path = "sestrack"
+    for word in arguments:
+        if isinstance(command, TyperGroup) and (
+            inner := command.get_command(Context(command), word)
+        ):
+            path, command = f"{path} {word}", inner
+    return path
+
+
+def _mistyped(wrong: ClickException) -> tuple[str, list[str]]:
+    """Return the word that is none, and those that it could have been."""
+    context = getattr(wrong, "ctx", None)
+    if context is None:
+        return "", []
+    if isinstance(wrong, NoSuchOption):
+        options = [p for p in context.command.get_params(context) if p.param_type_name == "option"]
+        return wrong.option_name, [
+            name for option in options for name in (*option.opts, *option.secondary_opts)
+        ]
+    if isinstance(context.command, TyperGroup) and (found := _NO_COMMAND.search(wrong.message)):
+        return found[1], context.command.list_commands(context)
+    if isinstance(wrong, BadParameter) and (found := _NO_CHOICE.search(wrong.message)):
+        choices = getattr(getattr(wrong.param, "type", None), "choices", ())
+        return found[1], [str(choice) for choice in choices]
+    return "", []

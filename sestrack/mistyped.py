@@ -1,0 +1,97 @@
+"""Did you mean?  What a mistyped word was near to, and the command line as it was meant.
+
+A guess is offered only if it is near (`difflib`, whose measure is 1 for the same and 0 for
+nothing in common); a wrong guess sends a person the wrong way.
+"""
+
+from __future__ import annotations
+
+import difflib
+import shlex
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from sestrack.errors import NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    from sestrack.model import TraceDomain
+    from sestrack.store import Store
+
+NEAR_WORD = 0.6
+"""For commands and options, which are few; as Typer has it."""
+NEAR_NAME = 0.85
+"""For names: `shop.example.com` and `news.example.com` are two, not one mistyped."""
+
+
+def nearest(word: str, words: Collection[str], near: float = NEAR_WORD) -> str:
+    """Return the word that was meant, "" if none is near."""
+    found = difflib.get_close_matches(word, words, 1, near)
+    return found[0] if found else ""
+
+
+def corrected(wrong: str, right: str, otherwise: str = "") -> str:
+    """Return the command line as it was meant, to be typed; `otherwise` if it is not plain."""
+    words = sys.argv[1:]
+    for position, word in enumerate(words):
+        if word == wrong:
+            words[position] = right
+        elif word.startswith(f"{wrong}="):
+            words[position] = right + word.removeprefix(wrong)
+        elif word.startswith("-") and word.partition("=")[2] == wrong:
+            words[position] = word.removesuffix(wrong) + right
+        else:
+            continue
+        return shlex.join(["sestrack", *words])
+    return otherwise
+
+
+def with_option(hint: str, arguments: Sequence[str]) -> str:
+    """Put the option that a hint is, or begins with, into the command line.
+
+    What is not one option, and alternatives to it, is returned as it is.
+    """
+    try:
+        name, *values = shlex.split(hint.partition(", or ")[0])
+    except ValueError:
+        return hint
+    words = list(arguments)
+    if len(values) > 1 or "--" in words or "|" in hint or name.endswith(","):
+        return hint
+    if name in words:
+        position = words.index(name)
+        words[position : position + 1 + len(values)] = [name, *values]
+    else:
+        words = [word for word in words if not word.startswith(f"{name}=")] + [name, *values]
+    return shlex.join(["sestrack", *words])
+
+
+def guess(name: str, words: Collection[str], failure: NotFound) -> NotFound:
+    """Return the failure with what was meant, or as it is."""
+    found = nearest(name, words, NEAR_NAME)
+    if not found:
+        return failure
+    return NotFound(
+        f"{failure.message}; did you mean {found}?", corrected(name, found, failure.hint)
+    )
+
+
+@contextmanager
+def sender_domain(opened: Store, name: str) -> Iterator[None]:
+    """Guess which sender domain was meant, if it is not found."""
+    try:
+        yield
+    except NotFound as failure:
+        raise guess(name, [s.domain for s in opened.senders()], failure) from None
+
+
+@contextmanager
+def trace_domain(name: str, domains: Collection[TraceDomain]) -> Iterator[None]:
+    """Guess which trace domain was meant by a name, or a prefix, if it is not found."""
+    try:
+        yield
+    except NotFound as failure:
+        words = [domain.name if "." in name else domain.prefix for domain in domains]
+        raise guess(name, words, failure) from None

@@ -1,0 +1,263 @@
+"""Stores that earlier versions made (`tests/stores`), brought up to date by this one."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Program, Server
+from sqlite_utils import Database
+
+from sestrack.engines import sqlite
+from sestrack.engines.sqlite_schema import migrations
+
+STORES = Path(__file__).parent / "stores"
+SCHEMAS = tuple(range(1, sqlite.SCHEMA_VERSION))
+pytestmark = pytest.mark.sqlite
+
+
+class Old(Program):
+    """The program of today, with a store of an earlier schema."""
+
+    def __init__(self, folder: Path, schema: int) -> None:
+        super().__init__(folder)
+        self.schema = schema
+        self.store.write_bytes(gzip.decompress((STORES / f"schema-{schema}.db.gz").read_bytes()))
+        self.store.chmod(0o600)
+        self.known: dict[str, Any] = json.loads((STORES / f"schema-{schema}.json").read_bytes())
+
+    def dump(self) -> list[str]:
+        """Return all that is in the store."""
+        with closing(sqlite3.connect(self.store)) as store:
+            return [*store.iterdump(), str(store.execute("PRAGMA user_version").fetchone())]
+
+
+@pytest.fixture(params=SCHEMAS, ids=lambda schema: f"schema {schema}")
+def old(request: pytest.FixtureRequest, tmp_path: Path) -> Old:
+    """Give a store of each earlier schema."""
+    return Old(tmp_path, request.param)
+
+
+def has_all(found: Any, wanted: Any) -> bool:
+    """See whether all that was said is said still; columns may have come."""
+    if isinstance(wanted, dict):
+        return all(key in found and has_all(found[key], wanted[key]) for key in wanted)
+    if isinstance(wanted, list):
+        return len(found) == len(wanted) and all(map(has_all, found, wanted))
+    return bool(found == wanted)
+
+
+def test_every_earlier_schema_has_its_store() -> None:
+    """A migration comes with a store that the version before it made."""
+    for schema in SCHEMAS:
+        assert (STORES / f"schema-{schema}.db.gz").exists()
+    with closing(sqlite3.connect(":memory:")) as nothing:
+        assert len(migrations.pending(Database(nothing))) == sqlite.SCHEMA_VERSION
+
+
+def test_before_init_it_is_said_what_to_do(old: Old) -> None:
+    """Every command says that `init` is wanted, changes nothing, and mail goes out as it came."""
+    before = old.store.read_bytes()
+    mail = b'<body><a href="https://example.com/">x</a></body>'
+    for command in (("sender", "list"), ("keys", "rotate"), ("stats",), ("serve",)):
+        done = old(*command)
+        assert done.returncode == 78, command
+        assert f"has schema {old.schema}, and {sqlite.SCHEMA_VERSION} is wanted" in str(done.stderr)
+        assert b"hint: sestrack init brings it up to date" in done.stderr
+    done = old(
+        "rewrite", "--sender", "news.example.com", "--recipient", "a", "--message", "m", stdin=mail
+    )
+    assert (done.returncode, done.stdout) == (78, mail)
+    assert old.store.read_bytes() == before
+
+
+def test_all_of_it_survives(old: Old) -> None:
+    """Keys, domains, settings, events, figures and links are what the old program said."""
+    said = old("init")
+    assert said.returncode == 0, said.stderr
+    known = old.known
+    assert has_all(json.loads(old.ok("keys", "list", "--json")), known["keys"])
+    secrets = re.findall(r"\S{40,}", known["key file"])
+    assert len(secrets) == 2
+    assert re.findall(r"\S{40,}", old.ok("keys", "export", "-")) == secrets
+    assert has_all(json.loads(old.ok("sender", "list", "--json")), known["senders"])
+    for domain in json.loads(old.ok("domain", "list", "--json")):
+        (before,) = [one for one in known["domains"] if one["name"] == domain["name"]]
+        assert domain["status"] == before["status"]
+        assert domain["created_at"] == before["created_at"]
+    assert old.ok("settings", "export") == known["settings"]
+    assert has_all(old.events(), known.get("events", []))
+    for by, rows in known.get("stats", {}).items():
+        assert has_all(json.loads(old.ok("stats", "--by", by, "--json")), rows), by
+    for name, urls in known["letters"].items():
+        for url in urls:
+            token = json.loads(old.ok("inspect", url, "--json"))
+            assert token["recipient"] == f"{name}@example.org"
+    with closing(sqlite3.connect(old.store)) as store:
+        assert store.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert store.execute("PRAGMA foreign_key_check").fetchall() == []
+    before = old.dump()
+    assert b"nothing changed" in old("init").stderr
+    assert old.dump() == before
+
+
+def test_it_is_the_schema_of_a_new_store(old: Old, tmp_path: Path) -> None:
+    """A migrated store has the tables, columns and indexes of one that is made today."""
+    old.ok("init")
+    new = Program(tmp_path)
+    new.lives_at(str(tmp_path / "new.db"))
+    new.ok("init")
+    assert shape(old.store) == shape(tmp_path / "new.db")
+
+
+def shape(path: Path) -> list[tuple[Any, ...]]:
+    """Read what the tables of a store look like."""
+    with closing(sqlite3.connect(path)) as store:
+        return [
+            (table, *column)
+            for (table,) in store.execute(
+                "SELECT name FROM sqlite_master WHERE type IN ('table', 'index') ORDER BY name"
+            ).fetchall()
+            for column in store.execute(
+                'SELECT name, type, "notnull", dflt_value, pk FROM pragma_table_info(?)', (table,)
+            ).fetchall()
+        ]
+
+
+def test_links_lead_on_and_are_counted(old: Old, start: Callable[[Old], Server]) -> None:
+    """Mail that an old version rewrote is answered, recorded and judged by this one."""
+    old.ok("init")
+    before = len(old.events())
+    server = start(old)
+    for urls in old.known["letters"].values():
+        for url, status in zip(urls, (302, 302, 200), strict=True):
+            assert server.ask(url.removeprefix("https://trace.example.com")).status == status
+    server.stop()
+    events = old.events()
+    assert len(events) == before + 9
+    assert len({event["id"] for event in events}) == len(events)
+    assert all(event["visitor"] for event in events)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[[Old], Server]]:
+    """Give what starts a server on a program's store."""
+    servers = []
+
+    def begin(program: Old) -> Server:
+        servers.append(Server(program))
+        return servers[-1]
+
+    yield begin
+    for server in servers:
+        if server.process.poll() is None:
+            server.stop()
+
+
+KILLED = """
+import os, signal
+from sestrack.engines import sqlite_schema
+from sestrack.store import initialise
+
+real = sqlite_schema.Database.execute
+
+def execute(self, sql, *values):
+    execute.left -= 1
+    if not execute.left:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(self, sql, *values)
+
+execute.left = {after}
+sqlite_schema.Database.execute = execute
+initialise({store!r}, "", 0)
+"""
+
+
+@pytest.mark.parametrize("after", [1, 3, 8])
+def test_an_interrupted_migration_leaves_the_old_state(old: Old, after: int) -> None:
+    """`kill -9` after any statement of it: the old store, which `init` brings up to date then."""
+    before = old.dump()
+    code = KILLED.format(after=after, store=str(old.store))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    if done.returncode == 0:
+        pytest.skip("it has fewer statements")
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert old("sender", "list").returncode == 78
+    assert old.dump() == before
+    old.ok("init")
+    assert old.ok("settings", "export") == old.known["settings"]
+
+
+def test_killed_at_any_moment(tmp_path: Path) -> None:
+    """The same from outside, at whatever moment it is met."""
+    for step in range(6):
+        folder = tmp_path / str(step)
+        folder.mkdir()
+        old = Old(folder, SCHEMAS[-1])
+        before = old.dump()
+        child = subprocess.Popen(
+            [sys.executable, "-m", "sestrack", "init"], env=old.environment, cwd=folder,
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        time.sleep(0.15 + step * 0.05)
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+        if old("sender", "list").returncode == 78:
+            assert old.dump() == before
+            old.ok("init")
+        assert old.ok("settings", "export") == old.known["settings"]
+
+
+@contextmanager
+def old_server(old: Old) -> Iterator[None]:
+    """Hold what a server of an earlier version holds: the lock beside its store."""
+    code = (
+        "import fcntl, os, sys\n"
+        f"handle = os.open({str(old.store) + '-serve'!r}, os.O_RDWR | os.O_CREAT, 0o600)\n"
+        "fcntl.flock(handle, fcntl.LOCK_EX)\n"
+        "print('held', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        yield
+        holder.kill()
+
+
+def test_init_waits_for_the_old_server_to_end(old: Old) -> None:
+    """While a server of the old version runs, nothing is migrated under it."""
+    if old.schema == 1:
+        pytest.skip("there was no server")
+    before = old.dump()
+    with old_server(old):
+        done = old("init")
+        assert done.returncode == 75
+        assert b"systemctl stop sestrack" in done.stderr
+        assert old.dump() == before
+    old.ok("init")
+    assert old("sender", "list").returncode == 0
+
+
+def test_init_of_an_up_to_date_store_needs_no_stop(
+    tmp_path: Path, start: Callable[[Old], Server]
+) -> None:
+    """There is nothing to migrate, and a server of today may run."""
+    old = Old(tmp_path, SCHEMAS[-1])
+    old.ok("init")
+    start(old)
+    assert b"nothing changed" in old("init").stderr

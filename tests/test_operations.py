@@ -1,0 +1,392 @@
+"""Running it for years: backups, logs for machines, metrics, what systemd starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from conftest import Program, Server
+from prometheus_client.parser import text_string_to_metric_families
+from services import free_port
+
+from sestrack.store import Store
+
+LETTER = '<body><a href="https://www.example.com/a">a</a></body>'
+Serve = Callable[..., Server]
+
+
+# -- backup and restore --------------------------------------------------------------------------
+
+
+def read(path: Path, sql: str) -> list[tuple[object, ...]]:
+    """Ask a file of SQLite."""
+    with closing(sqlite3.connect(path)) as store:
+        return store.execute(sql).fetchall()
+
+
+def test_a_backup_while_serving_is_whole(tracking: Program, serve: Serve) -> None:
+    """Under load: nobody waits long, the file is consistent, and has what was answered before."""
+    server = serve()
+    pixel = tracking.paths(LETTER)[-1]
+    for _ in range(50):
+        server.ask(pixel)
+    stop = threading.Event()
+    waits = []
+
+    def ask() -> None:
+        while not stop.is_set():
+            began = time.monotonic()
+            assert server.ask(pixel).status == 200
+            waits.append(time.monotonic() - began)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    tracking.ok("backup", "one.db")
+    stop.set()
+    asking.join()
+    assert max(waits) < 2  # generous for a busy machine
+    file = tracking.folder / "one.db"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert [path.name for path in tracking.folder.glob("one.db*")] == ["one.db"]
+    assert read(file, "PRAGMA integrity_check") == [("ok",)]
+    ((events,),) = read(file, "SELECT count(*) FROM event")
+    assert 50 <= int(str(events)) <= 50 + len(waits)
+    server.stop()
+    restored = Program(tracking.folder)
+    restored.lives_at(str(tracking.folder / "two.db"))
+    restored.ok("restore", "one.db")
+    for command in (("settings", "export"), ("keys", "export", "-"), ("domain", "list")):
+        assert restored.ok(*command) == tracking.ok(*command)
+    assert restored.events() == tracking.events()[: int(str(events))]
+    assert not list(tracking.folder.glob("two.db.before*"))
+
+
+def test_a_backup_replaces_nothing_unasked(tracking: Program) -> None:
+    """A file that is there stays, but for --force; the store itself stays in any case."""
+    file = tracking.folder / "one.db"
+    file.write_text("mine")
+    done = tracking("backup", "one.db")
+    assert (done.returncode, file.read_text()) == (73, "mine")
+    assert tracking("backup", "no/such/folder/one.db").returncode == 73
+    tracking.ok("backup", "one.db", "--force")
+    assert read(file, "SELECT count(*) FROM key") == [(1,)]
+    if tracking.store.exists():
+        assert tracking("backup", str(tracking.store), "--force").returncode == 2
+        assert tracking("restore", str(tracking.store), "--force").returncode == 2
+
+
+@pytest.mark.sqlite
+def test_a_backup_that_fails_leaves_nothing(tracking: Program) -> None:
+    """No store, a full disk, a kill: no half of a file under its name, and the old one stays."""
+    assert tracking("--store", "none.db", "backup", "one.db").returncode == 78
+    (tracking.folder / "text").write_text("hello, this is no database at all" * 200)
+    done = tracking("--store", "text", "backup", "one.db")
+    assert (done.returncode, b"text is not a store" in done.stderr) == (65, True)
+    assert not list(tracking.folder.glob("one.db*"))
+    tracking.ok("backup", "one.db")
+    before = (tracking.folder / "one.db").read_bytes()
+    command = f"ulimit -f 20; exec {sys.executable} -m sestrack backup one.db --force"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, check=False, cwd=tracking.folder,
+        env=tracking.environment,
+    )  # fmt: skip
+    assert done.returncode == 74, done.stderr
+    assert (tracking.folder / "one.db").read_bytes() == before
+    assert [path.name for path in tracking.folder.glob("one.db*")] == ["one.db"]
+
+
+@pytest.mark.sqlite
+def test_restore_keeps_the_old_store_and_its_keys(tracking: Program, serve: Serve) -> None:
+    """What was here gets another name; links sealed with a key made since lead on."""
+    tracking.ok("backup", "one.db")
+    tracking.ok("keys", "rotate")
+    tracking.ok("sender", "add", "later.example.com")
+    link = tracking.paths(LETTER)[0]
+    assert tracking("restore", "one.db").returncode == 1
+    server = serve()
+    server.ask(link)
+    done = tracking("restore", "one.db", "--force")
+    assert (done.returncode, b"systemctl stop" in done.stderr) == (75, True)
+    server.stop()
+    done = tracking("restore", "one.db", "--force")
+    assert done.returncode == 0, done.stderr
+    assert b"its keys 2 are kept" in done.stderr
+    assert "later" not in tracking.ok("sender", "list")
+    assert stat.S_IMODE(tracking.store.stat().st_mode) == 0o600
+    (aside,) = tracking.folder.glob("store.db.before-restore-*")
+    assert read(aside, "SELECT count(*) FROM event") == [(1,)]
+    assert "later" in tracking.ok("--store", str(aside), "sender", "list")
+    server = serve()
+    assert server.ask(link).status == 302
+    server.stop()
+    assert len(tracking.events()) == 1
+
+
+@pytest.mark.sqlite
+def test_restore_checks_the_file(tracking: Program) -> None:
+    """No file, no store, a damaged one, one of a newer version: refused, and nothing is changed."""
+    before = tracking.ok("settings", "export")
+    tracking.ok("backup", "good.db")
+    good = (tracking.folder / "good.db").read_bytes()
+    (tracking.folder / "text").write_text("hello, this is no database at all" * 200)
+    with closing(sqlite3.connect(tracking.folder / "other.db")) as other:
+        other.execute("CREATE TABLE key (id)")
+    (tracking.folder / "short.db").write_bytes(good[: len(good) // 2])
+    broken = bytearray(good)
+    root = int(
+        str(
+            read(
+                tracking.folder / "good.db",
+                "SELECT rootpage FROM sqlite_master WHERE name = 'config'",
+            )[0][0]
+        )
+    )
+    broken[(root - 1) * 4096 : root * 4096] = bytes(4096)
+    (tracking.folder / "broken.db").write_bytes(broken)
+    (tracking.folder / "newer.db").write_bytes(good)
+    with closing(sqlite3.connect(tracking.folder / "newer.db")) as newer:
+        newer.execute("PRAGMA user_version = 99")
+    for name, code in (
+        ("none", 66), ("text", 65), ("other.db", 65), ("short.db", 65), ("broken.db", 65), ("newer.db", 78),
+    ):  # fmt: skip
+        done = tracking("restore", name, "--force")
+        assert done.returncode == code, (name, done.stderr)
+        assert name.encode() in done.stderr
+        assert tracking.ok("settings", "export") == before
+    assert [
+        p for p in tracking.folder.glob("store.db*") if "before" in p.name or "sestrack" in p.name
+    ] == []
+
+
+@pytest.mark.sqlite
+def test_restore_in_place_of_what_is_damaged(tracking: Program) -> None:
+    """A store that cannot be read, and the log of one that is gone, are kept out of the way."""
+    tracking.ok("backup", "one.db")
+    tracking.store.write_bytes(b"damaged" * 3000)
+    Path(f"{tracking.store}-wal").write_bytes(b"a log")
+    done = tracking("restore", "one.db", "--force")
+    assert done.returncode == 0, done.stderr
+    assert b"could not be read" in done.stderr
+    tracking.ok("keys", "list")
+    kept = [p.read_bytes()[:7] for p in tracking.folder.glob("store.db.before-restore-*")]
+    assert {b"a log", b"damaged"} <= set(kept)
+    tracking.store.unlink()
+    Path(f"{tracking.store}-wal").write_bytes(b"another log")
+    tracking.ok("restore", "one.db")
+    tracking.ok("keys", "list")
+    assert b"another log" in [p.read_bytes() for p in tracking.folder.glob("store.db.before*")]
+
+
+@pytest.mark.sqlite
+def test_restore_waits_for_whoever_has_the_store_open(tracking: Program) -> None:
+    """A reader would go on in the old file, a writer in the new one's log: neither may be there."""
+    tracking.ok("backup", "one.db")
+    with closing(sqlite3.connect(tracking.store)) as reader:
+        reader.execute("SELECT * FROM key").fetchall()
+        done = tracking("restore", "one.db", "--force")
+        assert done.returncode == 75, done.stderr
+    assert not list(tracking.folder.glob("*before*"))
+    tracking.ok("restore", "one.db", "--force")
+
+
+@pytest.mark.sqlite
+def test_killing_restore_leaves_a_store(tracking: Program) -> None:
+    """`kill -9` at any moment: the store is the old one or the new one, and opens."""
+    tracking.ok("backup", "one.db")
+    tracking.ok("keys", "rotate")
+    for step in range(8):
+        child = subprocess.Popen(
+            [sys.executable, "-m", "sestrack", "restore", "one.db", "--force"],
+            cwd=tracking.folder, env=tracking.environment, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        time.sleep(0.2 + step * 0.03)
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+        with Store(tracking.address) as store:
+            assert len(store.keys()) == 2
+        assert read(tracking.store, "PRAGMA integrity_check") == [("ok",)]
+
+
+def test_restore_into_a_database_is_a_copy(tracking: Program) -> None:
+    """Into PostgreSQL a backup is copied; the words say how."""
+    if tracking.store.exists():
+        pytest.skip("it is a file")
+    tracking.ok("backup", "one.db")
+    done = tracking("restore", "one.db")
+    assert done.returncode == 1
+    assert b"hint: sestrack copy one.db" in done.stderr
+
+
+# -- logs for machines ---------------------------------------------------------------------------
+
+
+def test_the_log_as_json(tracking: Program, serve: Serve) -> None:
+    """Every line of every process is an object with time, level, process and message."""
+    server = serve("--log", "json")
+    (worker,) = server.children()
+    os.kill(worker, signal.SIGKILL)
+    for _ in range(100):
+        if "a new one starts" in server.log.read_text():
+            break
+        time.sleep(0.1)
+    assert server.ask(tracking.paths(LETTER)[-1]).status == 200
+    assert server.stop() == 0
+    lines = [json.loads(line) for line in server.log.read_text().splitlines()]
+    for line in lines:
+        assert {"time", "level", "process", "pid", "message"} <= line.keys()
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"])
+        assert (line["level"], line["process"]) in {("info", "server"), ("warning", "server")}
+    assert lines[0]["event"] == "serving"
+    assert lines[0]["url"] == f"http://127.0.0.1:{server.port}/"
+    (ended,) = [line for line in lines if line.get("event") == "worker-ended"]
+    assert (ended["worker"], ended["status"]) == (worker, -signal.SIGKILL)
+
+
+def test_trouble_in_the_log_as_json(tracking: Program, serve: Serve) -> None:
+    """What workers warn of, and what ends a command, are objects too."""
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+         "-keyout", "key.pem", "-out", "cert.pem", "-days", "2", "-subj", "/CN=trace.example.com"],
+        cwd=tracking.folder, check=True, capture_output=True,
+    )  # fmt: skip
+    server = serve("--log", "json", "--tls-cert", "cert.pem", "--tls-key", "key.pem")
+    time.sleep(1)
+    (tracking.folder / "cert.pem").write_text("no certificate\n")
+    for _ in range(80):
+        if "stays as it was" in server.log.read_text():
+            break
+        time.sleep(0.1)
+    server.stop()
+    lines = [json.loads(line) for line in server.log.read_text().splitlines()]
+    (said,) = [line for line in lines if line["process"] == "worker"]
+    assert said["level"] == "warning"
+    assert said["message"].startswith("the certificate stays as it was")
+    done = tracking("serve", "--log", "json", "--tls-cert", "cert.pem", "--tls-key", "key.pem")
+    (line,) = done.stderr.splitlines()
+    error = json.loads(line)
+    assert (done.returncode, error["level"], bool(error["hint"])) == (65, "error", True)
+    assert tracking("serve", "--log", "xml").returncode == 2
+
+
+# -- metrics -------------------------------------------------------------------------------------
+
+
+def scrape(port: int) -> dict[tuple[str, ...], float]:
+    """Read the metrics as Prometheus does: by name, and the values of labels."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer:
+        assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+        text = answer.read().decode()
+    assert "example.org" not in text  # nobody is named
+    found = {}
+    for family in text_string_to_metric_families(text):
+        assert family.documentation
+        assert family.type in {"counter", "gauge", "histogram"}
+        for sample in family.samples:
+            key = (sample.name.removeprefix("sestrack_"), *sample.labels.values())
+            assert key not in found
+            found[key] = sample.value
+    return found
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_metrics_count_what_was_done(tracking: Program, serve: Serve, workers: str) -> None:
+    """Events by kind, answers by status, delays, the store: of all workers together."""
+    port = free_port()
+    server = serve("--metrics", f"127.0.0.1:{port}", "--workers", workers)
+    link, pixel = tracking.paths(LETTER)
+    for path, times in ((link, 3), (pixel, 5), ("/nothing", 2), ("/healthz", 1)):
+        for _ in range(times):
+            server.ask(path)
+    wait_for(lambda: sum(n for k, n in scrape(port).items() if k[0] == "answers_total") == 11)
+    wait_for(lambda: scrape(port)["answer_seconds_count",] == 8)
+    before = scrape(port)
+    assert before["events_total", "open"] == 5
+    assert before["events_total", "click"] == 3
+    assert before["answers_total", "200"] == 6
+    assert before["answers_total", "302"] == 3
+    assert before["answer_seconds_count",] == 8
+    assert before["answer_seconds_bucket", "+Inf"] == 8
+    assert 0 < before["answer_seconds_sum",] < 8
+    buckets = [value for key, value in before.items() if key[0] == "answer_seconds_bucket"]
+    assert buckets == sorted(buckets)
+    assert before["workers",] == int(workers)
+    assert before["store_up",] == 1
+    assert before["trace_domain_usable", "trace.example.com", "ok"] == 1
+    assert before["events_lost_total",] == before["events_waiting",] == 0
+    assert ("build_info" in key[0] for key in before)
+    wait_for(lambda: scrape(port)["events_behind",] == 0)
+    # a worker that ends takes nothing along, and no count falls
+    for child in server.children():
+        os.kill(child, signal.SIGKILL)
+    wait_for(lambda: scrape(port)["worker_restarts_total",] == int(workers))
+    server.ask(pixel)
+    after = scrape(port)
+    assert after["events_total", "open"] == 6
+    assert after["answer_seconds_count",] >= 8
+    assert after["answers_total", "404"] == 2
+    assert server.stop() == 0
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait until it holds."""
+    for _ in range(200):
+        if condition():
+            return
+        time.sleep(0.1)
+    assert condition()
+
+
+@pytest.mark.sqlite
+def test_metrics_while_the_store_is_away(tracking: Program, serve: Serve) -> None:
+    """They are answered, and say that the store is not."""
+    port = free_port()
+    server = serve("--metrics", f"127.0.0.1:{port}")
+    tracking.store.rename(tracking.folder / "away.db")
+    found = scrape(port)
+    assert found["store_up",] == 0
+    assert ("events_behind",) not in found
+    (tracking.folder / "away.db").rename(tracking.store)
+    assert scrape(port)["store_up",] == 1
+    assert server.stop() == 0
+
+
+@pytest.mark.sqlite
+def test_who_asks_for_metrics(tracking: Program, serve: Serve) -> None:
+    """GET /metrics alone; whoever hangs keeps it for two seconds; another address is warned of."""
+    port = free_port()
+    server = serve("--metrics", f"127.0.0.1:{port}")
+    for request, status in (
+        (b"GET /metrics HTTP/1.1\r\n\r\n", b"200"), (b"GET / HTTP/1.1\r\n\r\n", b"404"),
+        (b"POST /metrics HTTP/1.1\r\n\r\n", b"405"), (b"GET\r\n\r\n", b"404"), (b"\r\n\r\n", b"405"),
+        (b"x" * 20_000, b"405"),
+    ):  # fmt: skip
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            client.sendall(request)
+            assert client.recv(12)[9:12] == status, request
+    with socket.create_connection(("127.0.0.1", port)):
+        assert scrape(port)["store_up",] == 1
+    assert "open to others" not in server.log.read_text()
+    assert server.stop() == 0
+    server = serve("--metrics", f"0.0.0.0:{port}")
+    assert f"--metrics 0.0.0.0:{port} is open to others" in server.log.read_text()
+    done = tracking("serve", "--metrics", "9125x")
+    assert done.returncode == 2
+    other = Program(tracking.folder)
+    other.lives_at(str(tracking.folder / "other.db"))
+    other.ok("init")
+    done = other("serve", "--bind", "127.0.0.1:0", "--metrics", f"127.0.0.1:{port}")
+    assert (done.returncode, b"hint: sestrack serve --metrics" in done.stderr) == (69, True)
