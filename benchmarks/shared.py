@@ -179,8 +179,10 @@ def drawn(lines: dict[int, list[tuple[int, float]]]) -> str:
         return 70 + counts.index(connections) * 480 / (len(counts) - 1), 300 - rate / top * 260
 
     parts = [
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 360" font-family="sans-serif" '
-        'font-size="12"><rect width="640" height="360" fill="#fff"/>'
+        (
+            '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 360" font-family="sans-serif" '
+            'font-size="12"><rect width="640" height="360" fill="#fff"/>'
+        )
     ]
     step = 5_000 if top < 40_000 else 10_000
     for rate in range(0, int(top), step):

@@ -72,7 +72,7 @@ def boundary(action: Callable[[], int | None], arguments: Sequence[str] | None =
     except SestrackError as error:
         hint = error.hint
         if arguments is not None and hint.startswith("--"):
-            from sestrack.mistyped import with_option
+            from sestrack.terminal.mistyped import with_option
 
             hint = with_option(hint, arguments)
         output.error(error.message, hint)

@@ -18,7 +18,7 @@ from sestrack.errors import InputOutputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
-    from sestrack.drawing import Drawn
+    from sestrack.terminal.drawing import Drawn
 
 
 _process = ""
@@ -89,7 +89,7 @@ def _write_line(line: str) -> None:
 
 def prepare() -> None:
     """Let nothing that others print (help) fail for want of a character."""
-    from sestrack.characters import PLAIN
+    from sestrack.terminal.characters import PLAIN
 
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -100,7 +100,7 @@ def _printable(text: str, encoding: str | None) -> str:
     """Text that any terminal can show, and that does nothing to it."""
     if text.isascii() and text.replace("\n", "").isprintable():
         return text
-    from sestrack.characters import printable
+    from sestrack.terminal.characters import printable
 
     return printable(text, encoding or "utf-8")
 
@@ -197,7 +197,7 @@ def table(
         lines = ["\t".join(_one_line(cell) for cell in row) for row in (headings, *rows)]
         product("\n".join(lines) + "\n")
         return
-    from sestrack import drawing
+    from sestrack.terminal import drawing
 
     _draw(drawing.table(headings, rows, right, spare, sys.stdout.encoding))
 
@@ -213,10 +213,12 @@ def listing(
     rows: Iterable[Sequence[str]],
     cut: Sequence[int] = (),
     spare: Sequence[int] = (),
+    sample: Sequence[str] | None = None,
 ) -> Callable[[Sequence[str]], None]:
     """Print a list that may go on, one line a row; return what prints one more.
 
-    On a terminal columns in `cut` are cut to what fits, as `rows` tell; a pipe gets all.
+    On a terminal columns in `cut` are cut to what fits, as `rows`, and a `sample` of what may
+    follow, tell; a pipe gets all.
     """
     rows = list(rows)
     if not is_terminal():
@@ -227,9 +229,11 @@ def listing(
         for row in (headings, *rows):
             tabs(row)
         return tabs
-    from sestrack import drawing
+    from sestrack.terminal import drawing
 
-    heading, line = drawing.listing(headings, rows, cut, spare, sys.stdout.encoding)
+    heading, line = drawing.listing(
+        headings, [*rows, *([sample] if sample else ())], cut, spare, sys.stdout.encoding
+    )
     _draw(heading._replace(left_out=[]))
     for row in rows:
         product(line(row))
@@ -239,7 +243,7 @@ def listing(
 
 def checks(lines: Iterable[tuple[str, str, list[str]]]) -> None:
     """Draw checks on a terminal: how each went, its name, what is to be said of it."""
-    from sestrack import drawing
+    from sestrack.terminal import drawing
 
     _draw(drawing.Drawn(drawing.checks(list(lines), sys.stdout.encoding), []))
 

@@ -15,8 +15,8 @@ from typer.core import TyperGroup
 import sestrack
 from sestrack import output
 from sestrack.cli import COMMANDS
-from sestrack.helping import Formatter, example_of, first_sentence, width, wrong_line
-from sestrack.offers import FileName
+from sestrack.terminal.helping import Formatter, example_of, first_sentence, width, wrong_line
+from sestrack.terminal.offers import FileName
 
 
 class Root(TyperGroup):
@@ -91,7 +91,7 @@ def application(arguments: list[str]) -> int:
     output.prepare()
     Context.formatter_class = Formatter
     if "_SESTRACK_COMPLETE" in os.environ:
-        from sestrack.completion import register
+        from sestrack.terminal.completion import register
 
         register()
     command = typer.main.get_command(app)

@@ -19,21 +19,21 @@ FLOORS = [
     {"sestrack", "errors", "mail"},
     {
         "model", "html.charrefs", "html.scanner", "times", "html", "tracker", "tracker.events",
-        "tracker.checkpoint", "tracker.counts", "tracker.interning", "domains", "domains.challenge", "engines.interface", "engines.sqlite",
-        "engines.postgresql_schema", "engines.addresses", "engines.postgresql_errors", "characters", "layout", "completion",
+        "tracker.checkpoint", "tracker.counts", "tracker.interning", "domains", "domains.challenge", "engines.interface", "engines.sqlite", "terminal",
+        "engines.postgresql_schema", "engines.addresses", "engines.postgresql_errors", "terminal.characters", "terminal.layout", "terminal.completion",
     },
     {
         "engines", "engines.tables", "engines.sqlite_schema", "engines.partitions", "tracker.collector", "tracker.streams",
         "rules", "tokens", "rewrite", "files", "mail.mime", "domains.facts", "domains.findings", "tracker.visitors",
-        "tracker.clients", "tracker.places", "tracker.recorder", "drawing", "tracker.listening", "demo",
+        "tracker.clients", "tracker.places", "tracker.recorder", "terminal.drawing", "tracker.listening", "demo",
     },
     {
         "store", "copying", "settings", "output", "domains.resolver", "domains.probe",
         "domains.https_judgement", "domains.frontends", "tracker.answers", "tracker.judge",
         "mail.message", "mail.mailbox", "mail.recipients",
     },
-    {"domains.judgement", "mistyped", "offers", "demo.nameserver", "demo.visit", "demo.stage"},
-    {"domains.survey", "helping", "tracking", "mail.audit", "backups"},
+    {"domains.judgement", "terminal.mistyped", "terminal.offers", "demo.nameserver", "demo.visit", "demo.stage"},
+    {"domains.survey", "terminal.helping", "tracking", "mail.audit", "backups"},
     {"mail.campaign"},
     {"keyfile", "tracker.ask", "tracker.certificate", "tracker.figures", "tracker.protocol", "tracker.writer", "tracker.ledger", "tracker.spool"},
     {"tracker.upkeep", "tracker.exports", "tracker.reports", "tracker.shipper", "engines.postgresql"},
@@ -42,7 +42,7 @@ FLOORS = [
     {"demo.acts"},
     {"commands", "commands.*"},
     {"cli", "root", "__main__"},
-    {"manual"},
+    {"terminal.manual"},
 ]  # fmt: skip
 # the ways up, each with its reason
 EXCEPTIONS = {

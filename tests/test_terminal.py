@@ -22,12 +22,12 @@ from shells import Shell
 from typer._click import Command, Context
 from typer.core import TyperGroup
 
-from sestrack import layout, manual
-from sestrack.completion import read_line
-from sestrack.helping import example_of
-from sestrack.mistyped import nearest, with_option
-from sestrack.offers import FileName
 from sestrack.root import app
+from sestrack.terminal import layout, manual
+from sestrack.terminal.completion import read_line
+from sestrack.terminal.helping import example_of
+from sestrack.terminal.mistyped import nearest, with_option
+from sestrack.terminal.offers import FileName
 
 LETTER = b'<p><a href="https://example.com/">x</a></p>'
 LABEL = "Grüße: $(touch x) it's 20 %"
@@ -446,7 +446,7 @@ PAGE = Path(__file__).parent.parent / "man" / "sestrack.1"
 def test_the_manual_is_what_the_program_says() -> None:
     """The page in the repository is made from the command tree of today."""
     assert PAGE.read_text(encoding="ascii") == manual.page(), (
-        "python -m sestrack.manual > man/sestrack.1"
+        "python -m sestrack.terminal.manual > man/sestrack.1"
     )
 
 

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from sestrack import offers, output, store
+from sestrack import output, store
 from sestrack.backups import save
+from sestrack.terminal import offers
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 

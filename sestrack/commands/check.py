@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sestrack import files, offers, output
+from sestrack import files, output
 from sestrack.errors import EXIT_NO
 from sestrack.mail.audit import COPY_TOKEN, Audit, Severity, audit_html, audit_message
 from sestrack.mail.mime import read
 from sestrack.rewrite import REASON_WORDS, Reason, Wrapping, looks_like_message
+from sestrack.terminal import offers
 from sestrack.tracking import How, Tracking
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sestrack import output
-from sestrack.completion import SCRIPTS
+from sestrack.terminal.completion import SCRIPTS
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 

@@ -6,12 +6,13 @@ from typing import Annotated, Any
 
 import typer
 
-from sestrack import mistyped, offers, output, store
+from sestrack import output, store
 from sestrack.commands.domain_accelerate import accelerate
 from sestrack.commands.domain_verify import status_of, verify
 from sestrack.errors import NotSetUp, Refused
 from sestrack.model import DomainStatus, TraceDomain
 from sestrack.rules import named_domain, prefix_warning, split_name
+from sestrack.terminal import mistyped, offers
 from sestrack.times import utc
 
 SHOWN_CHECKS = 10

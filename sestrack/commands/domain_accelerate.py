@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
-from sestrack import mistyped, offers, output, store
+from sestrack import output, store
 from sestrack.domains.frontends import FrontEnd, Place, cdn_advice, configuration
 from sestrack.errors import Refused, UsageError
 from sestrack.rules import check_name, named_domain
+from sestrack.terminal import mistyped, offers
 
 
 def accelerate(  # noqa: PLR0913 - one for each choice

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sestrack import mistyped, offers, output, store
+from sestrack import output, store
 from sestrack.errors import EXIT_NO, NotFound, Refused, TryAgain, UsageError
 from sestrack.model import Conclusion, DomainStatus, TraceDomain
 from sestrack.rules import named_domain
+from sestrack.terminal import mistyped, offers
 from sestrack.times import duration, utc
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sestrack import offers, output, store
+from sestrack import output, store
 from sestrack.errors import NotFound, TryAgain, UsageError
+from sestrack.terminal import offers
 from sestrack.times import seconds_of
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ _SHOWN = (
 _CUT = (3, 4, 5, 8, 9)
 """Columns that a terminal may cut, and below those that it may do without."""
 _SPARE = (9, 8, 7, 6, 2, 5, 4)
+_SAMPLE = ("2026-06-01T08:00:00Z", "click", "machine", "", "", "", "", "desktop", "", "")
 
 
 class Format(StrEnum):
@@ -70,7 +72,7 @@ def tail(
     with store.Store(path) as opened, store.errors_of(path):
         after = marks_back(opened.connection, number)
         rows = list(events(opened.connection, places, after))
-        line = None if json else output.listing(_SHOWN, map(_shown, rows), _CUT, _SPARE)
+        line = None if json else output.listing(_SHOWN, map(_shown, rows), _CUT, _SPARE, _SAMPLE)
         fresh = rows if json else []
         while True:
             for row in fresh:

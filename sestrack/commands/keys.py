@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from sestrack import offers, output, store
+from sestrack import output, store
 from sestrack.errors import CannotCreate
 from sestrack.keyfile import write_keys
+from sestrack.terminal import offers
 from sestrack.times import utc
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)

@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
-from sestrack import offers, output, store
+from sestrack import output, store
 from sestrack.errors import Refused
 from sestrack.mail.recipients import open_list
 from sestrack.store import default_address
+from sestrack.terminal import offers
 from sestrack.times import seconds_of
 from sestrack.tracking import Tracking
 

@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from sestrack import offers, output, store
+from sestrack import output, store
 from sestrack.backups import restore as put_back
 from sestrack.engines.sqlite import SCHEMA_VERSION
+from sestrack.terminal import offers
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from sestrack import offers
 from sestrack.commands.rewrite import OPTIONS, Option, Request
+from sestrack.terminal import offers
 
 _HELP = """Rewrite mail: wrap its links, add the pixel, change nothing else.
 

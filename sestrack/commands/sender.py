@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from sestrack import mistyped, offers, output, store
+from sestrack import output, store
 from sestrack.errors import Refused, TryAgain
 from sestrack.model import Sender, SenderStatus
 from sestrack.rules import check_name, sender_domain_of
+from sestrack.terminal import mistyped, offers
 from sestrack.times import utc
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)

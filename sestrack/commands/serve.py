@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from sestrack import offers, output, store
+from sestrack import output, store
 from sestrack.errors import UsageError
+from sestrack.terminal import offers
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sestrack import mistyped, offers, output, store
+from sestrack import output, store
 from sestrack.errors import (
     EXIT_NO,
     BadInput,
@@ -29,6 +29,7 @@ from sestrack.errors import (
 from sestrack.model import Dimension
 from sestrack.rules import check_name, check_settings, sender_domain_of, tracked
 from sestrack.settings import Text, disable, enable, parse
+from sestrack.terminal import mistyped, offers
 
 if TYPE_CHECKING:
     from sestrack.model import Settings

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sestrack import mistyped, offers, output, store
+from sestrack import output, store
 from sestrack.errors import NotFound, UsageError
+from sestrack.terminal import mistyped, offers
 from sestrack.times import seconds_of, utc
 
 if TYPE_CHECKING:

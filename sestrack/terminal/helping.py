@@ -16,7 +16,7 @@ from typer._click.exceptions import (
 from typer.core import TyperGroup
 
 from sestrack.errors import UsageError
-from sestrack.mistyped import corrected, nearest
+from sestrack.terminal.mistyped import corrected, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

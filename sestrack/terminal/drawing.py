@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sestrack import layout
-from sestrack.characters import printable
+from sestrack.terminal import layout
+from sestrack.terminal.characters import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence

@@ -1,6 +1,6 @@
 r"""The manual page, `man/sestrack.1`, made from the command tree.
 
-    python -m sestrack.manual > man/sestrack.1
+    python -m sestrack.terminal.manual > man/sestrack.1
 
 makes it anew; `tests/test_terminal.py` holds the two equal.  The wheel brings it to
 `share/man/man1`, where `man` looks for what is in the `PATH`.
@@ -21,8 +21,8 @@ from typer.core import TyperGroup
 
 import sestrack
 from sestrack import errors, output
-from sestrack.helping import EXAMPLE
 from sestrack.root import app
+from sestrack.terminal.helping import EXAMPLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
