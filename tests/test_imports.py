@@ -23,7 +23,7 @@ FLOORS = [
         "engines.postgresql_schema", "engines.addresses", "engines.postgresql_errors", "terminal.characters", "terminal.layout", "terminal.completion",
     },
     {
-        "engines", "engines.tables", "engines.sqlite_schema", "engines.partitions", "tracker.collector", "tracker.streams",
+        "engines", "engines.tables", "engines.sqlite_schema", "engines.partitions", "engines.postgresql_connection", "tracker.collector", "tracker.streams",
         "rules", "tokens", "rewrite", "files", "mail.mime", "domains.facts", "domains.findings", "tracker.visitors",
         "tracker.clients", "tracker.places", "tracker.recorder", "terminal.drawing", "tracker.listening", "demo",
     },
@@ -51,7 +51,8 @@ EXCEPTIONS = {
     ("engines", "engines.interface"),  # a type only
     ("engines", "engines.postgresql"),  # chosen by the address, inside the function
     ("engines.postgresql_schema", "engines.interface"),
-    ("engines.partitions", "engines.postgresql"),
+    ("engines.partitions", "engines.postgresql_connection"),  # a type only
+    ("engines.postgresql_connection", "engines.partitions"),
     ("engines.sqlite", "engines.interface"),
     ("tracker.interning", "engines.interface"),
     ("tracker.counts", "tracker.collector"),  # types only

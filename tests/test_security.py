@@ -40,7 +40,7 @@ def statuses(answer: bytes) -> list[bytes]:
 
 def in_turn(port: int, *pieces: bytes) -> list[bytes]:
     """Send pieces over one connection, each on its own; return the status codes."""
-    with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=0.4) as connection:
         answer = b""
         for piece in pieces:
             connection.sendall(piece)
@@ -124,30 +124,30 @@ def test_no_header_comes_out_of_a_destination(tracking: Program, serve: Serve) -
 # -- requests ----------------------------------------------------------------------------------
 
 
+UNCLEAR = {
+    "two lengths": b"Content-Length: 0\r\nContent-Length: 5\r\n",
+    "a length and chunks": b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+    "an unknown coding": b"Transfer-Encoding: xchunked\r\n",
+    "chunks that are not last": b"Transfer-Encoding: chunked, identity\r\n",
+    "a sign": b"Content-Length: +5\r\n",
+    "a length past 64 bits": b"Content-Length: 99999999999999999999999\r\n",
+    "obs-fold": b"X: a\r\n b\r\n",
+    "a space before the colon": b"X : a\r\n",
+    "a bare CR": b"X: a\rb\r\n",
+    "NUL": b"X: a\0b\r\n",
+    "an escape sequence": b"User-Agent: \x1b]0;pwned\x07\r\n",
+    "two hosts": b"Host: evil.example\r\n",
+}
+
+
 @pytest.mark.sqlite
-@pytest.mark.parametrize(
-    "lines",
-    [
-        pytest.param(b"Content-Length: 0\r\nContent-Length: 5\r\n", id="two lengths"),
-        pytest.param(b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", id="length and chunks"),
-        pytest.param(b"Transfer-Encoding: xchunked\r\n", id="unknown coding"),
-        pytest.param(b"Transfer-Encoding: chunked, identity\r\n", id="chunks not last"),
-        pytest.param(b"Content-Length: +5\r\n", id="a sign"),
-        pytest.param(b"Content-Length: 99999999999999999999999\r\n", id="a length past 64 bits"),
-        pytest.param(b"X: a\r\n b\r\n", id="obs-fold"),
-        pytest.param(b"X : a\r\n", id="a space before the colon"),
-        pytest.param(b"X: a\rb\r\n", id="a bare CR"),
-        pytest.param(b"X: a\0b\r\n", id="NUL"),
-        pytest.param(b"User-Agent: \x1b]0;pwned\x07\r\n", id="an escape sequence"),
-        pytest.param(b"Host: evil.example\r\n", id="two hosts"),
-    ],
-)
-def test_unclear_framing_is_refused(tracking: Program, serve: Serve, lines: bytes) -> None:
+def test_unclear_framing_is_refused(tracking: Program, serve: Serve) -> None:
     """What two parsers could read differently is answered 400, recorded never, and closed."""
     server = serve()
-    pixel = tracking.paths(LETTER)[-1].encode()
-    good = b"GET " + pixel + b" HTTP/1.1\r\n" + HOST
-    assert statuses(talk(server, good + lines + b"\r\n0\r\n\r\n" + good + b"\r\n")) == [b"400"]
+    good = b"GET " + tracking.paths(LETTER)[-1].encode() + b" HTTP/1.1\r\n" + HOST
+    for name, lines in UNCLEAR.items():
+        answer = talk(server, good + lines + b"\r\n0\r\n\r\n" + good + b"\r\n")
+        assert statuses(answer) == [b"400"], name
     server.stop()
     assert tracking.events() == []
 
@@ -168,25 +168,15 @@ def test_no_request_hides_in_another(tracking: Program, serve: Serve) -> None:
     assert in_turn(server.port, b"GET " + pixel + b"?\r\n" + rest) == [b"400"]
     # the parser is through with a connection after these: it ends, and its client knows
     upgrade = good.replace(b"User-Agent: x", b"Upgrade: h2c\r\nConnection: Upgrade")
-    for ending, status in ((upgrade, b"200"), (b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", b"405")):
+    for ending, status in (
+        (upgrade, b"200"),
+        (b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", b"405"),
+    ):
         answer = talk(server, ending + good)
         assert statuses(answer) == [status]
         assert b"\r\nConnection: close\r\n" in answer
     assert statuses(talk(server, b"GET " + pixel + b"\r\n\r\n" + good)) == [b"400"]  # HTTP/0.9
     assert "Traceback" not in server.log.read_text()
-
-
-@pytest.mark.sqlite
-def test_the_second_request_has_no_more_time(tracking: Program, serve: Serve) -> None:
-    """A request that comes a byte at a time is cut off, be it begun behind a whole one."""
-    server = serve()
-    good = b"GET " + tracking.paths(LETTER)[-1].encode() + b" HTTP/1.1\r\n" + HOST + b"\r\n"
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
-        connection.sendall(good + b"GET /slow HT")
-        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
-        begun = time.monotonic()
-        assert connection.recv(65536).startswith(b"HTTP/1.1 408")
-        assert time.monotonic() - begun < 17
 
 
 @pytest.mark.sqlite
@@ -199,7 +189,7 @@ def test_what_strangers_write_fills_no_memory(tracking: Program, serve: Serve) -
     before = memory(worker), memory(server.process.pid)
     for number in range(300):
         assert server.ask(pixel, host=f"trace.example.com:{number}{'9' * 30_000}").status == 404
-        assert server.ask(pixel, User_Agent=f"{number}{'z' * 30_000}").status == 200
+        assert server.ask(pixel, **{"User-Agent": f"{number}{'z' * 30_000}"}).status == 200
     assert memory(worker) - before[0] < 8_000
     assert memory(server.process.pid) - before[1] < 8_000
     begun = time.monotonic()
@@ -250,6 +240,7 @@ def test_ask_with_nonsense(tracking: Program, serve: Serve) -> None:
 # -- figures -----------------------------------------------------------------------------------
 
 
+@pytest.mark.sqlite
 def test_a_link_followed_often_is_one_reader(tracking: Program, serve: Serve) -> None:
     """Who has somebody's mail can add clicks to its figures, and never a reader."""
     server = serve()
@@ -258,8 +249,8 @@ def test_a_link_followed_often_is_one_reader(tracking: Program, serve: Serve) ->
         server.ask(link)
     server.stop()
     (row,) = json.loads(tracking.ok("stats", "--json"))
-    assert row["people"]["clicks"] == 5
-    assert row["people"]["clickers"] == row["readers"] == 1
+    assert row["clicks"]["people"] == 5
+    assert row["clickers"]["people"] == row["readers"] == 1
 
 
 def test_names_are_never_sql(tracking: Program, serve: Serve) -> None:
@@ -267,7 +258,7 @@ def test_names_are_never_sql(tracking: Program, serve: Serve) -> None:
     server = serve()
     evil = "x'; DROP TABLE event; --\" \\ ?% $1 :a"
     for path in tracking.paths(LETTER, evil, message=evil):
-        server.ask(path, User_Agent=evil)
+        server.ask(path, **{"User-Agent": evil})
     server.stop()
     events = tracking.events()
     assert {(e["recipient"], e["message"], e["agent"]) for e in events} == {(evil, evil, evil)}
@@ -306,6 +297,7 @@ def test_workers_take_no_module_from_where_they_are_started(
     assert not (tracking.folder / "trapped").exists()
 
 
+@pytest.mark.sqlite
 def test_keys_are_seen_nowhere(tracking: Program, serve: Serve) -> None:
     """No secret stands in a command line, an environment, a log, or what commands print."""
     tracking.ok("keys", "export", "sestrack.keys")
@@ -322,7 +314,12 @@ def test_keys_are_seen_nowhere(tracking: Program, serve: Serve) -> None:
     tracking.store.with_name("broken.keys").write_text('{"sestrack-keys": 1, "keys": [{"id": 1, "secret": "' + b64encode(secret).decode() + '!"}]}')  # fmt: skip
     seen.append(tracking("serve", "--keys", "broken.keys", SESTRACK_TRACEBACK="1").stderr)
     server.stop()
-    for form in (secret, b64encode(secret)[:40], secret.hex().encode(), repr(secret)[2:40].encode()):
+    for form in (
+        secret,
+        b64encode(secret)[:40],
+        secret.hex().encode(),
+        repr(secret)[2:40].encode(),
+    ):
         assert not any(form in text for text in seen)
 
 
@@ -425,6 +422,7 @@ def on_a_terminal(program: Program, *arguments: str) -> str:
     return done.stdout.decode("utf-8", "replace")
 
 
+@pytest.mark.sqlite
 def test_a_terminal_obeys_nobody(tracking: Program, serve: Serve) -> None:
     """What recipients, labels, readers, mails and name servers say is shown, and does nothing."""
     evil = "\x85\x9b31m\u202e\u2028pwned"
@@ -434,7 +432,7 @@ def test_a_terminal_obeys_nobody(tracking: Program, serve: Serve) -> None:
     )
     server = serve()
     for path in tracking.paths(LETTER, f"r{evil}", message=f"m{evil}"):
-        server.ask(path, User_Agent="pwned\x9b31m CFNetwork/1.0 Darwin/9")
+        server.ask(path, **{"User-Agent": "pwned\x9b31m/1.0 CFNetwork/1.0 Darwin/9"})
     server.stop()
     tracking.ok("sender", "add", "shop.example.com")
     with NameServer({}) as dns:
@@ -464,7 +462,7 @@ def test_no_formula_of_a_stranger(tracking: Program, serve: Serve) -> None:
     link = tracking.paths(LETTER)[0]
     agents = ['=HYPERLINK("https://evil.example")', "@x", "-1+1", "+x CFNetwork/1 Darwin/9.0"]
     for agent in (*agents, "=App/1.0 CFNetwork/808.3 Darwin/16.3.0"):
-        server.ask(link, User_Agent=agent)
+        server.ask(link, **{"User-Agent": agent})
     server.stop()
     assert [event["agent"] for event in tracking.events()][:4] == agents
     for command in (("events", "export", "--format", "csv"), ("stats", "--by", "client", "--csv")):

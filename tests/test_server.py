@@ -306,8 +306,11 @@ def test_broken_requests_harm_nobody(tracking: Program, serve: Serve) -> None:
     body = b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n" + b"z" * 300_000
     assert talk(server, body, wait=2).startswith((b"HTTP/1.1 431", b"HTTP/1.1 404"))
     hanging = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(50)]
-    for connection in hanging:
+    for connection in hanging[:25]:
         connection.sendall(b"GET / HT")
+    for connection in hanging[25:]:  # in the same octets as a request that is whole
+        connection.sendall(good.replace(b"close", b"keep-alive") + b"GET / HT")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
     assert talk(server, good).startswith(b"HTTP/1.1 200")
     for connection in hanging:
         connection.settimeout(25)

@@ -460,3 +460,22 @@ def test_the_manual_is_good_roff(judge: list[str]) -> None:
     done = subprocess.run([*judge, str(PAGE)], capture_output=True, text=True, check=False)
     said = done.stderr + (done.stdout if judge[0] == "mandoc" else "")
     assert [line for line in said.splitlines() if "missing date" not in line] == []
+
+
+@pytest.mark.parametrize(
+    "store",
+    [
+        ["--store", "postgresql://u:hunter2@127.0.0.1:1/x"],
+        ["--store=postgresql://u:hunter2@127.0.0.1:1/x"],
+    ],
+)
+@pytest.mark.parametrize("words", [["stat"], ["stats", "--by", "mesage"], ["serve", "--bind", "x"]])
+@pytest.mark.sqlite
+def test_a_corrected_line_has_no_password(
+    program: Program, store: list[str], words: list[str]
+) -> None:
+    """What was typed is shown again, but for a password in it."""
+    done = program(*store, *words)
+    assert done.returncode == 2
+    assert b"hint: sestrack --store" in done.stderr.replace(b"'", b"")
+    assert b"hunter2" not in done.stderr

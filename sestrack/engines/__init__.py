@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from sestrack.errors import NotSetUp
+
 if TYPE_CHECKING:
     from sestrack.engines.interface import Engine
 
@@ -23,8 +25,11 @@ def engine_of(address: str) -> Engine:
     Raises `UsageError` for what can be neither.
     """
     if address.startswith(("postgresql://", "postgres://")):
-        from sestrack.engines import postgresql
-
+        try:
+            from sestrack.engines import postgresql
+        except ImportError as error:
+            msg = f"a store in PostgreSQL needs psycopg: {str(error).partition(chr(10))[0]}"
+            raise NotSetUp(msg, "pip install 'sestrack[postgresql]'") from None
         return cast("Engine", postgresql)
     if ":" in address or "=" in address:
         from sestrack.engines.addresses import refuse_other

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sestrack.engines.interface import WriterMark
-    from sestrack.engines.postgresql import Connection
+    from sestrack.engines.postgresql_connection import Connection
 
 DAY_MS = 86_400_000
 _OURS = (

@@ -12,6 +12,7 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from sestrack.engines.addresses import shown
 from sestrack.errors import NotFound
 
 if TYPE_CHECKING:
@@ -44,8 +45,18 @@ def corrected(wrong: str, right: str, otherwise: str = "") -> str:
             words[position] = word.removesuffix(wrong) + right
         else:
             continue
-        return shlex.join(["sestrack", *words])
+        return _line(words)
     return otherwise
+
+
+def _line(words: Sequence[str]) -> str:
+    """Write a command line to be typed; a password that stood in it does not."""
+    return shlex.join(["sestrack", *map(_without_password, words)])
+
+
+def _without_password(word: str) -> str:
+    name, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
+    return name + equals + (shown(value) if "://" in value else value)
 
 
 def with_option(hint: str, arguments: Sequence[str]) -> str:
@@ -58,14 +69,14 @@ def with_option(hint: str, arguments: Sequence[str]) -> str:
     except ValueError:
         return hint
     words = list(arguments)
-    if len(values) > 1 or "--" in words or "|" in hint or name.endswith(","):
+    if name == "--store" or len(values) > 1 or "--" in words or "|" in hint or name.endswith(","):
         return hint
     if name in words:
         position = words.index(name)
         words[position : position + 1 + len(values)] = [name, *values]
     else:
         words = [word for word in words if not word.startswith(f"{name}=")] + [name, *values]
-    return shlex.join(["sestrack", *words])
+    return _line(words)
 
 
 def guess(name: str, words: Collection[str], failure: NotFound) -> NotFound:

@@ -181,7 +181,12 @@ class Shipper:
             (writer, self._owner),
         ).fetchone()
         if row is None:
-            msg = f"another server stores as writer {writer}: was {self._spool.path} copied?"
+            # taking it back would make each of the two leave out what the other has stored
+            self._spool.note_writer(self._spool.store, 0)
+            msg = (
+                f"another server stores as writer {writer}, so this one takes another number: "
+                f"was {self._spool.path} copied?"
+            )
             raise TryAgain(msg, "sestrack serve --spool FOLDER, one for each server")
         stored = int(row[0]) - base
         connection.execute(

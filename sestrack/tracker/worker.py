@@ -128,8 +128,9 @@ async def _work(
         Answers(all_keys(known, plan), known.settings if known else None),
         Clients(plan.proxies, anonymize=plan.anonymize_ip),
     )
-    if plan.no_recipient and known is not None:
-        site.name_of = partial(pseudonym, known.who)
+    if plan.no_recipient:
+        # without the store's key nobody is named at all
+        site.name_of = partial(pseudonym, known.who) if known else _nobody
     # a few files are open besides connections
     site.room = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 64
     tls = tls_context(plan.tls_cert, plan.tls_key)
@@ -172,6 +173,10 @@ async def _work(
     return 0
 
 
+def _nobody(_: str) -> str:
+    return ""
+
+
 async def _tick(site: Site, recorder: Recorder | Nowhere, *, reports: bool) -> None:
     while True:
         await asyncio.sleep(1)
@@ -201,6 +206,8 @@ async def _keep_fresh(plan: Plan, site: Site, known: Known | None) -> None:
             if seen is not known and seen is not None:
                 known = seen
                 site.answers = Answers(all_keys(known, plan), known.settings)
+                if plan.no_recipient:
+                    site.name_of = partial(pseudonym, known.who)
     finally:
         lookout.close()
 
