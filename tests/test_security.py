@@ -221,7 +221,7 @@ def test_no_address_is_put_on_by_a_client(
     assert [event["ip"] for event in tracking.events()] == [kept]
 
 
-def test_ask_with_nonsense(tracking: Program, serve: Serve) -> None:
+def test_ask_with_nonsense(serve: Serve) -> None:
     """Whatever a front end is made to ask about, it is a no, and no traceback in the log."""
     port = free_port()
     server = serve("--ask", f"127.0.0.1:{port}")
@@ -441,15 +441,14 @@ def test_a_terminal_obeys_nobody(tracking: Program, serve: Serve) -> None:
         shown = on_a_terminal(
             tracking, "sender", "verify", "shop.example.com", "--resolver", dns.address
         )
-    shows = [shown]
-    for command in (
+    commands = (
         ("events", "tail"), ("events", "export"), ("events", "export", "--format", "csv"),
         ("stats",), ("stats", "--by", "recipient"), ("stats", "--by", "client"),
         ("stats", "--message", f"m{evil}", "--json"), ("stats", "--message", f"no pwned{evil}"),
         ("check", "mail.html"), ("rewrite", "mail.html", "--sender", "news.example.com", "--diff"),
         ("sender", "show", f"pwned{evil}"), (f"pwned{evil}",),
-    ):  # fmt: skip
-        shows.append(on_a_terminal(tracking, *command))
+    )  # fmt: skip
+    shows = [shown, *(on_a_terminal(tracking, *command) for command in commands)]
     for number, text in enumerate(shows):
         assert not [sequence for sequence in ESCAPES if sequence in text], number
     assert sum("pwned" in text for text in shows) >= 10

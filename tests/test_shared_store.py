@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import sqlite3
@@ -667,3 +668,41 @@ def test_an_event_of_a_day_half_gone_holds_up_nothing(
     start(address, "a", "--spool", str(tmp_path / "spool"))
     assert until(lambda: stored(address).get("late@example.org") == 1, 10)
     assert until(lambda: rows(address, "SELECT 1 FROM visit WHERE event > 1"), 10)
+
+
+def test_nobody_is_named_before_the_key_is_known(
+    quick: QuickServer, address: str, start: Start, tmp_path: Path
+) -> None:
+    """With --no-recipient and the store away at the start, no name is kept, then or later."""
+    _, _, pixel = paths(address, "ada@example.org")
+    options = ("--keys", str(tmp_path / "sestrack.keys"), "--no-recipient")
+    Program(tmp_path, address).ok("keys", "export", options[1])
+    with away(quick):
+        server = start(address, "a", *options)
+        assert server.ask(pixel).status == 200
+    assert until(lambda: sum(stored(address).values()) == 1)
+
+    def named() -> bool:
+        assert server.ask(pixel).status == 200
+        return any(name.startswith("recipient-") for name in stored(address))
+
+    assert until(named)
+    assert server.stop() == 0
+    names = set(stored(address))
+    assert {name.partition("-")[0] for name in names} == {"", "recipient"}
+
+
+def test_a_spool_that_was_copied(address: str, start: Start, tmp_path: Path) -> None:
+    """Two servers that believe to be the same writer become two; none of their events is lost."""
+    path = paths(address, "ada@example.org")[-1]
+    server = start(address, "a")
+    assert server.ask(path).status == 200
+    assert server.stop() == 0
+    shutil.copytree(tmp_path / "a", tmp_path / "b", dirs_exist_ok=True)
+    servers = [start(address, name) for name in ("a", "b")]
+    for _ in range(10):
+        for server in servers:
+            assert server.ask(path).status == 200
+    assert until(lambda: stored(address) == {"ada@example.org": 21})
+    assert [server.stop() for server in servers] == [0, 0]
+    assert stored(address) == {"ada@example.org": 21}

@@ -50,6 +50,8 @@ class Shipper:
         self._spool = spool
         self._done = done
         self._owner = os.urandom(8).hex()
+        self._is_owner = False
+        """Whether we have stood as the owner of our number."""
         self._lots: queue.SimpleQueue[list[Parcel] | None] = queue.SimpleQueue()
         self._ended: queue.SimpleQueue[SestrackError | None] = queue.SimpleQueue()
         self._connection: SharedConnection | None = None
@@ -123,14 +125,8 @@ class Shipper:
         if spool.store not in {"", store}:
             msg = f"the events in {spool.path} are another store's, not {shown(self._address)}'s"
             raise BadInput(msg, "sestrack serve --spool FOLDER, one for each store")
-        if spool.writer:
-            row = connection.execute(
-                "UPDATE writer SET owner = ? WHERE id = ? RETURNING stored",
-                (self._owner, spool.writer),
-            ).fetchone()
-            if row is not None:
-                self._stored = row[0] - first_id(spool.writer)
-                return
+        if spool.writer and self._take(connection, spool.writer):
+            return
         while True:  # until nobody else takes the same number
             ((last,),) = connection.execute("SELECT coalesce(max(id), 0) FROM writer").fetchall()
             start = first_id(last + 1)
@@ -145,6 +141,22 @@ class Shipper:
         # before any event has the number: else they would come again under another one
         spool.note_writer(store, last + 1)
         self._stored = 0
+        self._is_owner = True
+
+    def _take(self, connection: SharedConnection, writer: int) -> bool:
+        """Take a writer's number, unless another server has stored under it since we did."""
+        with connection.transaction():
+            row = connection.execute(
+                "SELECT stored, owner FROM writer WHERE id = ? FOR UPDATE", (writer,)
+            ).fetchone()
+            if row is None:
+                return False
+            self._stored = row[0] - first_id(writer)
+            if row[1] != self._owner and (self._is_owner or self._stored > self._spool.start):
+                return False
+            connection.execute("UPDATE writer SET owner = ? WHERE id = ?", (self._owner, writer))
+        self._is_owner = True
+        return True
 
     # -- a lot ----------------------------------------------------------------------------
 

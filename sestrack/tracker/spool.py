@@ -91,7 +91,9 @@ class Spool:
             os.close(self._lock)
             msg = f"the spool {path} cannot be used: {error}"
             raise CannotCreate(msg, "sestrack serve --spool FILE") from None
-        self._next = self._reserved + 1
+        self.start: int = self._reserved
+        """The last sequence number that a process before this one may have used."""
+        self._next = self.start + 1
         self._losses: Parcel | None = None
         """The losses noted last, while more can be added to them: nobody has taken them yet."""
         self._dropped = 0
