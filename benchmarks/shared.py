@@ -261,9 +261,20 @@ def write_load(folder: Path, copies: int) -> None:
     (folder / "opens").write_text("\n".join(paths) + "\n")
 
 
-def tuned() -> contextlib.AbstractContextManager[Cluster]:
-    """Run three nodes; what is changed is what any PostgreSQL that writes much changes."""
-    return cluster(shared_buffers="512MB", max_wal_size="4GB", wal_compression="on")
+@contextlib.contextmanager
+def tuned() -> Iterator[Cluster]:
+    """Run three nodes; what is changed is what any PostgreSQL that writes much changes.
+
+    One that has run for a while writes into used segments of its log, where a new one makes
+    each of them first, with 16 MB of zeros: so they are used once before.
+    """
+    with cluster(shared_buffers="512MB", min_wal_size="1GB", max_wal_size="4GB") as nodes:
+        for _ in range(60):
+            nodes.primary.query("SELECT pg_logical_emit_message(false, '', repeat('x', 16000000))")
+        nodes.wait_streaming(2)
+        for node in nodes.nodes:
+            node.query("CHECKPOINT")
+        yield nodes
 
 
 def main() -> None:

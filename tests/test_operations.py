@@ -327,8 +327,8 @@ def test_metrics_count_what_was_done(tracking: Program, serve: Serve, workers: s
     assert before["store_up",] == 1
     assert before["trace_domain_usable", "trace.example.com", "ok"] == 1
     assert before["events_lost_total",] == before["events_waiting",] == 0
-    assert ("build_info" in key[0] for key in before)
-    wait_for(lambda: scrape(port)["events_behind",] == 0)
+    assert [value for key, value in before.items() if key[0] == "build_info"] == [1]
+    assert 0 <= before["events_behind",] <= 8
     # a worker that ends takes nothing along, and no count falls
     for child in server.children():
         os.kill(child, signal.SIGKILL)

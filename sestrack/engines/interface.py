@@ -114,6 +114,9 @@ class SharedConnection(Connection, Protocol):
     def copy(self, sql: str, lines: bytes) -> None:
         """Copy lines in (COPY … FROM STDIN, text format)."""
 
+    def store(self, move: str, copy: str, lines: bytes) -> bool:
+        """Do `move` and `copy` in one transaction; False, and nothing, if no row was moved."""
+
     def ensure_days(self, days: set[int]) -> None:
         """Have room for events of these days (since 1970, UTC).  Not within a transaction."""
 

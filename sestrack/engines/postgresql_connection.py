@@ -8,6 +8,7 @@ column, which PostgreSQL unnests.
 from __future__ import annotations
 
 import os
+import select
 import socket
 from collections import deque
 from contextlib import contextmanager, suppress
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.adapt import Loader
+from psycopg.errors import error_from_result
+from psycopg.pq import ConnStatus, ExecStatus
 from psycopg.types.numeric import IntDumper
 
 from sestrack.engines import partitions
@@ -26,9 +29,12 @@ from sestrack.errors import TryAgain
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from psycopg.pq.abc import PGresult
+
     from sestrack.engines.interface import Row, Rows
 
 LEASE_SECONDS = 10
+_DIVIDED_BY_ZERO = "22012"
 CHANNEL = "sestrack"
 """Where a change of settings or keys is told (NOTIFY)."""
 NOW = "CAST(EXTRACT(EPOCH FROM CURRENT_TIMESTAMP) AS bigint)"
@@ -102,8 +108,14 @@ class Connection:
             raise
         self.warnings.clear()
         self.raw.execute("COMMIT")
-        # a wait that was cancelled is a COMMIT with a warning without a code of its own, in
-        # whatever language (syncrep.c); no other warning belongs here either
+        self._refuse_warnings()
+
+    def _refuse_warnings(self) -> None:
+        """Take no COMMIT with a warning for one.
+
+        A wait that was cancelled is one, with a warning without a code of its own, in whatever
+        language (syncrep.c); no other warning belongs there either.
+        """
         if self.warnings:
             msg = f"PostgreSQL did not wait for a standby: {self.warnings[0]}"
             raise TryAgain(msg, "the same again")
@@ -250,6 +262,54 @@ class Connection:
         """Copy lines in."""
         with self.raw.cursor() as cursor, cursor.copy(sql) as copy:
             copy.write(lines)
+
+    def store(self, move: str, copy: str, lines: bytes) -> bool:
+        """Move a mark and copy lines in, as `moving` and `copy` would, in two round trips.
+
+        All statements go in one message of the simple protocol (PostgreSQL's manual, 55.2.2),
+        and COMMIT runs behind the last line.  False if `move` changed no row: then nothing was
+        done.  On two busy cores each round trip saved is half a millisecond.
+        """
+        pgconn = self.raw.pgconn
+        begun = pgconn.exec_(
+            f"BEGIN; SET LOCAL lock_timeout = {self._wait_ms}; "
+            f"WITH moved AS ({move} RETURNING 1) SELECT 1 / count(*) FROM moved; "
+            f"{copy}; COMMIT".encode()
+        )
+        if begun.status != ExecStatus.COPY_IN:
+            failure = self._undone(begun)
+            if failure.sqlstate == _DIVIDED_BY_ZERO:
+                return False
+            raise failure
+        pgconn.put_copy_data(lines)
+        self.warnings.clear()
+        pgconn.put_copy_end()
+        for result in self._results():
+            if result.status != ExecStatus.COMMAND_OK:
+                raise self._undone(result)
+        self._refuse_warnings()
+        return True
+
+    def _results(self) -> list[PGresult]:
+        """Wait for all results; the other threads of the process go on meanwhile."""
+        pgconn = self.raw.pgconn
+        results: list[PGresult] = []
+        while True:
+            while pgconn.is_busy():
+                select.select([pgconn.socket], [], [])
+                pgconn.consume_input()
+            result = pgconn.get_result()
+            if result is None:
+                return results
+            results.append(result)
+
+    def _undone(self, result: PGresult) -> psycopg.Error:
+        """Undo the transaction; return what went wrong in it."""
+        if self.raw.pgconn.status != ConnStatus.OK:
+            return psycopg.OperationalError(result.get_error_message())
+        with suppress(psycopg.Error):
+            self.raw.execute("ROLLBACK")
+        return error_from_result(result)
 
     def sever(self) -> None:
         """Shut the socket down: libpq may be used by one thread only."""

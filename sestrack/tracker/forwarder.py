@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import socket
 import sqlite3
+import sys
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
@@ -30,6 +31,7 @@ HANG_SECONDS = 15.0
 """How long a commit may hang before the connection is ended."""
 LAST_SECONDS = 5.0
 """How long what waits on disk is still tried to be stored when the server ends."""
+SWITCH_SECONDS = 0.0005
 RETRY_SECONDS = 0.5
 LOT = 20_000
 """Events from the spool in one transaction."""
@@ -64,6 +66,8 @@ class Forwarder(Collector):
         """What is kept nowhere yet, for neither place takes it."""
         self._overflown = 0
         """Events for which the spool had no room since it was full."""
+        self._landed: list[tuple[Worker, Batch]] = []
+        """Batches that are stored and not answered yet."""
         self._retry_at = 0.0
         self._hung_up = False
         ended_in, ended_out = socket.socketpair()
@@ -72,6 +76,8 @@ class Forwarder(Collector):
         self._ends = ended_in, ended_out
         self.watch(ended_in)
         self._shipper = Shipper(address, spool, lambda: _wake(ended_out))
+        # the shipper's thread waits for answers mostly, and should go on when they come
+        sys.setswitchinterval(SWITCH_SECONDS)
 
     def _patience(self) -> float:
         if self._flying is not None or self._held is not None:
@@ -95,6 +101,9 @@ class Forwarder(Collector):
             elif self._held is not None:
                 held, self._held = self._held, None
                 self._send(held, now)
+        # the next lot is on its way: time to answer
+        landed, self._landed = self._landed, []
+        self._answer(landed)
         if self._flying is not None and now - self._since > HANG_SECONDS and not self._hung_up:
             self._hung_up = True
             self._shipper.hang_up()
@@ -136,7 +145,7 @@ class Forwarder(Collector):
         self._say(_STORE, "")
         self._say(_SPOOL, "")
         if lot.batches:
-            self._answer(lot.batches)
+            self._landed = lot.batches
         else:
             self._spool.drop(lot.parcels[-1].last)
             self._overflown = 0

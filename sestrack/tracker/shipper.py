@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 _CACHED = 65_536
 _LISTS = 256
 _TABS = 9
-_COLUMNS = "id, at, kind, origin, link, recipient, minted, ip, agent, traits"
+_COPY = "COPY event (id, at, kind, origin, link, recipient, minted, ip, agent, traits) FROM STDIN"
+_SMALL = 64 << 10
+"""Octets that are sent at once, without another thread having to wait for it."""
 _ESCAPED = re.compile(r"[\\\t\n\r]")
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 
@@ -172,16 +174,18 @@ class Shipper:
             f"UPDATE writer SET stored = {base + max(last, stored)} WHERE id = {writer} "
             f"AND owner = '{self._owner}' AND stored = {base + stored}"
         )
-        with connection.moving(move) as moved:
-            if moved != 1:
-                stored = self._find_mark(connection, last)
-                lines = self._numbers.lines(parcels, base, behind=stored)
-            connection.copy(f"COPY event ({_COLUMNS}) FROM STDIN", lines)
-            lost = sum(parcel.lost for parcel in parcels if parcel.last > stored)
-            if lost:
-                connection.execute(
-                    "UPDATE progress SET lost = lost + ?, lost_at = ?", (lost, int(time.time()))
-                )
+        is_plain = len(lines) <= _SMALL and not any(parcel.lost for parcel in parcels)
+        if not (is_plain and connection.store(move, _COPY, lines)):
+            with connection.moving(move) as moved:
+                if moved != 1:
+                    stored = self._find_mark(connection, last)
+                    lines = self._numbers.lines(parcels, base, behind=stored)
+                connection.copy(_COPY, lines)
+                lost = sum(parcel.lost for parcel in parcels if parcel.last > stored)
+                if lost:
+                    connection.execute(
+                        "UPDATE progress SET lost = lost + ?, lost_at = ?", (lost, int(time.time()))
+                    )
         self._stored = max(stored, last)
 
     def _find_mark(self, connection: SharedConnection, last: int) -> int:

@@ -54,6 +54,8 @@ class Upkeep:
         self._figures = Figures(connection)
         self._rest_until = 0.0
         self._purge_at = 0.0
+        self.judged_at = 0
+        """The time (ms) of the last event that was judged here."""
 
     def work(self) -> bool:
         """Do a piece; return whether there is more."""
@@ -86,12 +88,14 @@ class Upkeep:
             return 0
         try:
             with self._connection.derived():
-                self._move_marks({writer_of(visit.event): visit.event for visit in visits})
                 self._figures.absorb(visits)
+                # last, for a mark's row is the one that its writer moves with every batch
+                self._move_marks({writer_of(visit.event): visit.event for visit in visits})
         except BaseException:
             self._judge = None  # what it took from its queue is judged again
             self._figures = Figures(self._connection)
             raise
+        self.judged_at = visits[-1].at
         return len(visits)
 
     def _move_marks(self, marks: Marks) -> None:
