@@ -145,7 +145,7 @@ def test_passing_trouble_does_not_demote(site: Site) -> None:
 def test_wait_until_the_record_is_there(site: Site) -> None:
     """--wait looks again; what was found on the way counts as one look."""
     site.dns.records = {k: v for k, v in site.dns.records.items() if "trace" not in str(k[0])}
-    timer = threading.Timer(1.0, lambda: site.dns.add(RIGHT))
+    timer = threading.Timer(4.0, lambda: site.dns.add(RIGHT))
     timer.start()
     done = site.program("domain", "verify", NAME, "--resolver", site.dns.address, "--wait", "30s")
     timer.join()
