@@ -199,7 +199,9 @@ def _listen(listener: socket.socket, page: Callable[[], str]) -> None:
 
 def _answer(client: socket.socket, page: Callable[[], str]) -> bytes:
     request = b""
+    end = time.monotonic() + PATIENCE  # for all of it: the next one waits for this one
     while b"\r\n\r\n" not in request and len(request) < _MAX_REQUEST:
+        client.settimeout(max(0.01, end - time.monotonic()))
         data = client.recv(_MAX_REQUEST)
         if not data:
             break
