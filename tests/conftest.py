@@ -32,6 +32,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("engine", ENGINES[:1] if only_file else ENGINES)
 
 
+_NOT_OURS = {"VISUAL", "EDITOR", "COLUMNS", "LINES"}
+"""What a person, or a runner of tests, may have set, and a test must not see."""
 ENGINES = ("sqlite", "postgresql")
 
 
@@ -44,7 +46,7 @@ class Program:
         """The file, where it is one."""
         self.server: QuickServer | None = None
         self.environment = {
-            **{k: v for k, v in os.environ.items() if k not in {"VISUAL", "EDITOR"}},
+            **{k: v for k, v in os.environ.items() if k not in _NOT_OURS},
             "XDG_DATA_HOME": str(folder / "data"),
             "PYTHONWARNINGS": "error",
         }

@@ -34,12 +34,20 @@ TYPED = (
 """What an administrator sees typed."""
 
 
+def heed_signals() -> None:
+    """Do what a shell does for a program in the foreground: whoever runs the tests may ignore them."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Demo:
     """A demo with a temporary folder of its own, so that what is left can be seen."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.environment = {**os.environ, "TMPDIR": str(folder), "PYTHONWARNINGS": "error"}
+        for name in ("COLUMNS", "LINES"):  # a runner of tests may have set them
+            self.environment.pop(name, None)
         self.process: subprocess.Popen[str] | None = None
         self.said = ""
 
@@ -47,7 +55,7 @@ class Demo:
         """Start it on a pipe."""
         self.process = subprocess.Popen(
             [*COMMAND, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            env=self.environment, start_new_session=True,
+            env=self.environment, start_new_session=True, preexec_fn=heed_signals,  # noqa: PLW1509 - no threads here
         )  # fmt: skip
 
     def read_until(self, words: str) -> str:

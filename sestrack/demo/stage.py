@@ -25,7 +25,7 @@ import time
 from typing import TYPE_CHECKING, Any, Self
 
 from sestrack import output
-from sestrack.errors import CannotCreate, SestrackError
+from sestrack.errors import CannotCreate, InputOutputError, SestrackError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -210,6 +210,9 @@ class Stage:
                 process.wait()
 
     def _expect(self, line: str, code: int) -> None:
+        if code == InputOutputError.code:  # nobody reads what it prints, so nobody reads us
+            msg = "nobody reads the demo any more"
+            raise InputOutputError(msg)
         if code:
             raise self._failed(line, f"ended with {code}")
 
