@@ -38,12 +38,6 @@ def missing(name: str, package: str) -> NoReturn:
     pytest.skip(message)
 
 
-def free_port(host: str = "127.0.0.1") -> int:
-    """Return a port that nobody listens on, over TCP and UDP."""
-    with socket.create_server((host, 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 @contextlib.contextmanager
 def running(
     command: list[str], port: int, folder: Path, environment: Mapping[str, str] | None = None

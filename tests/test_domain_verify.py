@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from certificates import Authority
 from conftest import Program, Server
-from services import free_port
+from postgresql import free_port
 from sqlite_utils import Database
 from web import Web, says
 

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from certificates import Authority
 from conftest import Program, Server
-from services import free_port, running
+from postgresql import free_port
 from services import program as installed
+from services import running
 
 from sestrack.demo.nameserver import NameServer
 

@@ -13,7 +13,7 @@ import pytest
 import senders
 from aiosmtpd.controller import Controller
 from conftest import Program
-from services import free_port
+from postgresql import free_port
 
 import sestrack
 from sestrack import SestrackError, Tracking

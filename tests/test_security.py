@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Program
-from services import free_port
+from postgresql import free_port
 from test_server import LETTER, Serve, memory, talk
 from web import Web
 

@@ -10,7 +10,8 @@ from contextlib import ExitStack
 import dns.message
 import dns.query
 import pytest
-from services import free_port, program, running
+from postgresql import free_port
+from services import program, running
 from test_resolver import of
 from test_rules import a_domain
 
