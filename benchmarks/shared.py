@@ -42,7 +42,6 @@ PORT = 8120
 SECRET = bytes(range(64))
 PACED = """
 local pause = tonumber(os.getenv("PAUSE"))
-local start = 0
 delay = function() return math.random(0, 2 * pause) end
 """
 
@@ -92,13 +91,14 @@ def serving(address: str, folder: Path, count: int) -> Iterator[list[int]]:
             process.wait(timeout=60)
 
 
-def load(
-    folder: Path, ports: list[int], connections: int, seconds: float, pause: float = 0
-) -> Result:
-    """Let a wrk ask each server; `pause` milliseconds between the requests of a connection."""
-    script = folder / ("paced.lua" if pause else "wrk.lua")
+def asking(
+    folder: Path, ports: list[int], connections: int, seconds: float, pace: float = 0
+) -> list[subprocess.Popen[str]]:
+    """Start a wrk for each server; together they ask so often a second, or as often as they can."""
+    script = folder / ("paced.lua" if pace else "wrk.lua")
+    pause = 1000 * connections / pace if pace else 0
     environment = {**os.environ, "PATHS": str(folder / "opens"), "PAUSE": f"{pause:g}"}
-    running = [
+    return [
         subprocess.Popen(
             ["wrk", "-t1", f"-c{max(1, connections // len(ports))}", f"-d{seconds:g}s", "-s",
              str(script), f"http://127.0.0.1:{port}/"],
@@ -106,8 +106,14 @@ def load(
         )
         for port in ports
     ]  # fmt: skip
+
+
+def load(
+    folder: Path, ports: list[int], connections: int, seconds: float, pace: float = 0
+) -> Result:
+    """Let a wrk ask each server, and return what they saw."""
     found = []
-    for process in running:
+    for process in asking(folder, ports, connections, seconds, pace):
         text = process.communicate()[0]
         match = re.search(r"RESULT (\d+) (\d+) (\d+) ([\d.]+) ([\d.]+)", text)
         assert match, text
@@ -210,11 +216,11 @@ def drawn(lines: dict[int, list[tuple[int, float]]]) -> str:
 def minute(address: str, folder: Path, seconds: float, pace: float) -> None:
     """Ask at a fixed pace, and see how far behind the figures are."""
     with serving(address, folder, 1) as ports:
-        load(folder, ports, single.CONNECTIONS, 2, pause=1000 * single.CONNECTIONS / pace)
+        load(folder, ports, single.CONNECTIONS, 2, pace)
         before = rows(address)
         began = time.perf_counter()
-        asking = load_in_background(folder, ports, seconds, pace)
-        while asking.poll() is None:
+        (asker,) = asking(folder, ports, single.CONNECTIONS, seconds, pace)
+        while asker.poll() is None:
             time.sleep(5)
             with Store(address) as store:
                 count, oldest = behind(store.connection)
@@ -236,19 +242,6 @@ def minute(address: str, folder: Path, seconds: float, pace: float) -> None:
             f"  all counted {time.perf_counter() - began:.1f} s after the last "
             "(the judge waits 10 s for what may bear on an event)"
         )
-
-
-def load_in_background(
-    folder: Path, ports: list[int], seconds: float, pace: float
-) -> subprocess.Popen[bytes]:
-    """Start a wrk that pauses between requests."""
-    pause = 1000 * single.CONNECTIONS / pace
-    return subprocess.Popen(
-        ["wrk", "-t1", f"-c{single.CONNECTIONS}", f"-d{seconds:g}s", "-s",
-         str(folder / "paced.lua"), f"http://127.0.0.1:{ports[0]}/"],
-        env={**os.environ, "PATHS": str(folder / "opens"), "PAUSE": f"{pause:g}"},
-        stdout=subprocess.DEVNULL,
-    )  # fmt: skip
 
 
 def write_load(folder: Path, copies: int) -> None:

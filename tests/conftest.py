@@ -261,16 +261,18 @@ def address(program: Program) -> str:
     return program.address
 
 
-def _make_ready(program: Program) -> None:
+def make_ready(program: Program) -> None:
+    """Make a store with a trusted sender domain and a trace domain not verified yet."""
     program.ok("init", "--edge", "edge.example.net")
     program.ok("sender", "add", "news.example.com", "--assume-verified")
     program.ok("domain", "create", "trace")
 
 
-def _make_tracking(program: Program) -> None:
+def make_tracking(program: Program) -> None:
+    """Make a store that tracks clicks and opens of news.example.com."""
     from sestrack.demo.nameserver import NameServer
 
-    _make_ready(program)
+    make_ready(program)
     with NameServer({}) as server:
         server.add("edge.example.net. 60 IN A 192.0.2.1")
         server.add("trace.example.com. 60 IN CNAME edge.example.net.")
@@ -286,12 +288,12 @@ def _make_tracking(program: Program) -> None:
 @pytest.fixture
 def ready(program: Program, shelf: Shelf) -> Program:
     """Give a program with a trusted sender domain and a trace domain not verified yet."""
-    shelf.give(program, "ready", _make_ready)
+    shelf.give(program, "ready", make_ready)
     return program
 
 
 @pytest.fixture
 def tracking(program: Program, shelf: Shelf) -> Program:
     """Give a program that tracks clicks and opens of news.example.com."""
-    shelf.give(program, "tracking", _make_tracking)
+    shelf.give(program, "tracking", make_tracking)
     return program

@@ -202,11 +202,6 @@ class Node(Reachable):
             memory = lines[6].split()[-1]
             subprocess.run(["ipcrm", "-m", memory], check=False, capture_output=True)
 
-    def restart(self) -> None:
-        """Stop it and start it."""
-        self.stop()
-        self.start()
-
     def close(self) -> None:
         """Leave nothing of it."""
         try:

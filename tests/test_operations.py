@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Program, Server
-from postgresql import free_port
+from postgresql import free_port, until
 from prometheus_client.parser import text_string_to_metric_families
 
 from sestrack.store import Store
@@ -311,8 +311,8 @@ def test_metrics_count_what_was_done(tracking: Program, serve: Serve, workers: s
     for path, times in ((link, 3), (pixel, 5), ("/nothing", 2), ("/healthz", 1)):
         for _ in range(times):
             server.ask(path)
-    wait_for(lambda: sum(n for k, n in scrape(port).items() if k[0] == "answers_total") == 11)
-    wait_for(lambda: scrape(port)["answer_seconds_count",] == 8)
+    assert until(lambda: sum(n for k, n in scrape(port).items() if k[0] == "answers_total") == 11)
+    assert until(lambda: scrape(port)["answer_seconds_count",] == 8)
     before = scrape(port)
     assert before["events_total", "open"] == 5
     assert before["events_total", "click"] == 3
@@ -332,23 +332,14 @@ def test_metrics_count_what_was_done(tracking: Program, serve: Serve, workers: s
     # a worker that ends takes nothing along, and no count falls
     for child in server.children():
         os.kill(child, signal.SIGKILL)
-    wait_for(lambda: scrape(port)["worker_restarts_total",] == int(workers))
+    assert until(lambda: scrape(port)["worker_restarts_total",] == int(workers))
     server.ask(pixel)
     # a reader is answered before the store is, should it take its time
-    wait_for(lambda: scrape(port)["events_total", "open"] == 6)
+    assert until(lambda: scrape(port)["events_total", "open"] == 6)
     after = scrape(port)
     assert after["answer_seconds_count",] >= 8
     assert after["answers_total", "404"] == 2
     assert server.stop() == 0
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Wait until it holds."""
-    for _ in range(200):
-        if condition():
-            return
-        time.sleep(0.1)
-    assert condition()
 
 
 @pytest.mark.sqlite

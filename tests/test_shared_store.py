@@ -20,7 +20,7 @@ from typing import Any, Self
 
 import psycopg
 import pytest
-from conftest import PERSON, Program, Server, _make_tracking
+from conftest import PERSON, Program, Server, make_tracking
 from postgresql import Cluster, QuickServer, binaries, cluster, until
 from services import missing
 from test_figures import all_reports, check, fill, settle_all, writing
@@ -53,7 +53,7 @@ EVENT = (
 def made(quick: QuickServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Give a store for all tests to begin with a copy of."""
     address = quick.fresh_database()
-    _make_tracking(Program(tmp_path_factory.mktemp("made"), address))
+    make_tracking(Program(tmp_path_factory.mktemp("made"), address))
     yield address
     quick.drop(address)
 
@@ -72,7 +72,7 @@ def trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     if binaries() is None:
         missing("postgres", "postgresql")
     with cluster(3) as servers:
-        _make_tracking(Program(tmp_path_factory.mktemp("trio"), servers.address()))
+        make_tracking(Program(tmp_path_factory.mktemp("trio"), servers.address()))
         yield servers
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from sestrack.engines import addresses
+from sestrack.engines import addresses, versions
 from sestrack.engines.postgresql_connection import CHANNEL, LEASE_SECONDS, NOW, Connection
 from sestrack.engines.postgresql_errors import Place, judge_code, judge_words, lost
 from sestrack.engines.postgresql_schema import SCHEMA_VERSION, apply
@@ -93,7 +93,7 @@ def create(address: str) -> None:
             msg = f"the database of {shown(address)} has the encoding {encoding}, not UTF8"
             raise NotSetUp(msg, f"one beside it: {_place(address).elsewhere}")
         if _is_there(connection):
-            _refuse_newer(connection, address)
+            versions.refuse_newer(_number(connection), SCHEMA_VERSION, shown(address))
 
 
 def _place(address: str) -> Place:
@@ -118,13 +118,7 @@ def check_schema(connection: Connection, address: str) -> None:
     if not _is_there(connection):
         msg = f"the store {shown(address)} is not set up"
         raise NotSetUp(msg, "sestrack init --edge HOST")
-    known = _refuse_newer(connection, address)
-    if known < 0:
-        msg = f"the store {shown(address)} is half a copy of another one"
-        raise NotSetUp(msg, f"sestrack copy FROM {shown(address)} goes on with it")
-    if known < SCHEMA_VERSION:
-        msg = f"the store {shown(address)} has schema {known}, and {SCHEMA_VERSION} is wanted"
-        raise NotSetUp(msg, "sestrack init brings it up to date")
+    versions.check(_number(connection), SCHEMA_VERSION, shown(address))
 
 
 def _is_there(connection: Connection) -> bool:
@@ -132,21 +126,14 @@ def _is_there(connection: Connection) -> bool:
     return bool(there)
 
 
-def _refuse_newer(connection: Connection, address: str) -> int:
-    """Return the version of the schema.  Raises `NotSetUp` if a newer sestrack made it."""
-    ((version,),) = connection.execute("SELECT max(version) FROM sestrack").fetchall()
-    if (version or 0) > SCHEMA_VERSION:
-        msg = f"the store {shown(address)} was made by a newer sestrack (schema {version})"
-        raise NotSetUp(msg, "pip install --upgrade sestrack")
-    return int(version or 0)
+def _number(connection: Connection) -> int:
+    ((number,),) = connection.execute("SELECT max(version) FROM sestrack").fetchall()
+    return int(number or 0)
 
 
 def version(connection: Connection) -> int:
     """Return how many migrations made the store: 0 where none is, negative for half a copy."""
-    if not _is_there(connection):
-        return 0
-    ((number,),) = connection.execute("SELECT max(version) FROM sestrack").fetchall()
-    return int(number or 0)
+    return _number(connection) if _is_there(connection) else 0
 
 
 def set_version(connection: Connection, version: int) -> None:
@@ -156,9 +143,7 @@ def set_version(connection: Connection, version: int) -> None:
 
 def migrate(connection: Connection) -> bool:
     """Run the migrations that are pending."""
-    if version(connection) < 0:
-        msg = "the store is half a copy of another one"
-        raise NotSetUp(msg, "sestrack copy FROM TO goes on with it")
+    versions.refuse_half(version(connection))
     return apply(connection)
 
 
@@ -175,29 +160,21 @@ def serving(address: str) -> Iterator[Callable[[str], None]]:  # noqa: ARG001
 def keeping(address: str) -> Iterator[None]:
     """Be the one that keeps the figures.  Raises `TryAgain` while another one is."""
     name = f"command-{time.time_ns()}"
-    with errors(address):
-        connection = connect(address, writing=True)
-        try:
-            if not connection.hold(name):
-                msg = f"a server keeps the figures of {shown(address)}"
-                raise TryAgain(msg, "sestrack doctor")
-            yield
-            connection.release(name)
-        finally:
-            connection.close()
+    with errors(address), closing(connect(address, writing=True)) as connection:
+        if not connection.hold(name):
+            msg = f"a server keeps the figures of {shown(address)}"
+            raise TryAgain(msg, "sestrack doctor")
+        yield
+        connection.release(name)
 
 
 def served_at(address: str) -> list[str]:
     """Return the URLs of the servers that have announced themselves of late."""
-    with errors(address):
-        connection = connect(address, writing=False)
-        try:
-            rows = connection.execute(
-                f"SELECT url FROM server WHERE seen_at > {NOW} - {LEASE_SECONDS} ORDER BY name"
-            )
-            return [url for (url,) in rows]
-        finally:
-            connection.close()
+    with errors(address), closing(connect(address, writing=False)) as connection:
+        rows = connection.execute(
+            f"SELECT url FROM server WHERE seen_at > {NOW} - {LEASE_SECONDS} ORDER BY name"
+        )
+        return [url for (url,) in rows]
 
 
 class Watch:

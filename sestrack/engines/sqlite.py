@@ -16,6 +16,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from sestrack.engines import versions
 from sestrack.errors import (
     BadInput,
     CannotCreate,
@@ -210,15 +211,7 @@ def check_schema(connection: Connection, path: str) -> None:
     if application != APPLICATION_ID:
         msg = f"{path} is a database, but not a store of sestrack"
         raise BadInput(msg, "sestrack --store PATH")
-    if version > SCHEMA_VERSION:
-        msg = f"the store {path} was made by a newer sestrack (schema {version})"
-        raise NotSetUp(msg, "pip install --upgrade sestrack")
-    if version < 0:
-        msg = f"the store {path} is half a copy of another one"
-        raise NotSetUp(msg, f"sestrack copy FROM {path} goes on with it")
-    if version < SCHEMA_VERSION:
-        msg = f"the store {path} has schema {version}, and {SCHEMA_VERSION} is wanted"
-        raise NotSetUp(msg, "sestrack init brings it up to date")
+    versions.check(version, SCHEMA_VERSION, path)
 
 
 def version(connection: Connection) -> int:
@@ -240,9 +233,7 @@ def migrate(connection: Connection) -> bool:
     on by a schema that is no more.
     """
     before = version(connection)
-    if before < 0:
-        msg = "the store is half a copy of another one"
-        raise NotSetUp(msg, "sestrack copy FROM TO goes on with it")
+    versions.refuse_half(before)
     # imported here, for it imports this module, and sqlite-utils
     from sestrack.engines.sqlite_schema import apply
 

@@ -32,6 +32,7 @@ HANG_SECONDS = 15.0
 LAST_SECONDS = 5.0
 """How long what waits on disk is still tried to be stored when the server ends."""
 SWITCH_SECONDS = 0.0005
+"""How long one thread may keep the interpreter while another has something to do."""
 RETRY_SECONDS = 0.5
 LOT = 20_000
 """Events from the spool in one transaction."""

@@ -238,9 +238,9 @@ class _Numbers:
             with connection.derived():
                 agents[agent] = str(intern(connection, "agent", ("text",), (text,)))
 
-    def lines(self, parcels: list[Parcel], base: int, behind: int = 0) -> bytes:
+    def lines(self, parcels: list[Parcel], base: int, behind: int) -> bytes:
         """Write rows as COPY's text format has them, those up to a sequence number left out."""
-        text, count = self._written(parcels, base, behind, str)
+        text, count = self._written(parcels, base, behind)
         # what would have to be escaped is seldom there: it is looked for in all of it at once
         if (
             "\\" in text
@@ -249,15 +249,14 @@ class _Numbers:
             or text.count("\t") != count * _TABS
             or text.count("\n") != count
         ):
-            text, _ = self._written(parcels, base, behind, _escaped)
+            text, _ = self._written(parcels, base, behind, escape=True)
         return text.encode("utf-8", "replace")
 
     def _written(
-        self, parcels: list[Parcel], base: int, behind: int, write: Callable[[str], str]
+        self, parcels: list[Parcel], base: int, behind: int, *, escape: bool = False
     ) -> tuple[str, int]:
         agents = self._agents
         lines = []
-        plain = write is str
         for parcel in parcels:
             _, targets = self._of_list[id(parcel.targets)]
             skip = max(0, behind - parcel.first + 1)
@@ -266,7 +265,7 @@ class _Numbers:
                 parcel.rows[skip:] if skip else parcel.rows
             ):
                 number += 1
-                name = recipient if plain else write(recipient)
+                name = _escaped(recipient) if escape else recipient
                 lines.append(
                     f"{number}\t{at}\t{targets[index]}\t{name}\t{minted}\t{ip}\t"
                     f"{agents[agent]}\t{traits}\n"

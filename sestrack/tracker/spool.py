@@ -70,13 +70,13 @@ class Spool:
             self._lock = os.open(f"{path}-lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             msg = f"cannot make the spool {path}: {error.strerror}"
-            raise CannotCreate(msg, "sestrack serve --spool FILE") from None
+            raise CannotCreate(msg, "sestrack serve --spool FOLDER") from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(self._lock)
             msg = f"another sestrack serve has the spool {path}"
-            raise TryAgain(msg, "sestrack serve --spool FILE, one for each server") from None
+            raise TryAgain(msg, "sestrack serve --spool FOLDER, one for each server") from None
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
             self._connection = self._open()
@@ -90,7 +90,7 @@ class Spool:
         except (OSError, sqlite3.Error) as error:
             os.close(self._lock)
             msg = f"the spool {path} cannot be used: {error}"
-            raise CannotCreate(msg, "sestrack serve --spool FILE") from None
+            raise CannotCreate(msg, "sestrack serve --spool FOLDER") from None
         self.start: int = self._reserved
         """The last sequence number that a process before this one may have used."""
         self._next = self.start + 1

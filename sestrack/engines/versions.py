@@ -1,0 +1,31 @@
+"""What is said of a store by the version of its schema, on whatever engine it lives.
+
+The version is how many migrations made the store, negative for half a copy of another one.
+"""
+
+from sestrack.errors import NotSetUp
+
+
+def check(version: int, wanted: int, name: str) -> None:
+    """Raise `NotSetUp` unless the version is the one that is wanted."""
+    refuse_newer(version, wanted, name)
+    if version < 0:
+        msg = f"the store {name} is half a copy of another one"
+        raise NotSetUp(msg, f"sestrack copy FROM {name} goes on with it")
+    if version < wanted:
+        msg = f"the store {name} has schema {version}, and {wanted} is wanted"
+        raise NotSetUp(msg, "sestrack init brings it up to date")
+
+
+def refuse_newer(version: int, wanted: int, name: str) -> None:
+    """Raise `NotSetUp` if a newer sestrack made the store."""
+    if version > wanted:
+        msg = f"the store {name} was made by a newer sestrack (schema {version})"
+        raise NotSetUp(msg, "pip install --upgrade sestrack")
+
+
+def refuse_half(version: int) -> None:
+    """Raise `NotSetUp` if it is half a copy, which no migration makes whole."""
+    if version < 0:
+        msg = "the store is half a copy of another one"
+        raise NotSetUp(msg, "sestrack copy FROM TO goes on with it")
