@@ -82,6 +82,8 @@ class TraceDomain(NamedTuple):
     """Checks in a row that said a definite no."""
     failing_since: int = 0
     """When the first of the failures was."""
+    certificate_ends: int = 0
+    """When the first of its certificates ends, of those seen last; 0 when none was."""
 
     @property
     def base(self) -> str:

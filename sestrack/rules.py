@@ -197,14 +197,16 @@ def after_check(
     """Return a trace domain as it stands after a check, of which `dns` is the part about DNS.
 
     Passing trouble never demotes at once: only the third failure in a row does, an hour or
-    more after the first; a definite no does the second time.  Nothing makes pending worse.
+    more after the first; a definite no does the second time.  Nothing makes pending worse, and
+    what is retired stays so.
     """
+    retired = domain.status is DomainStatus.RETIRED
     domain = domain._replace(checked_at=now)
     if dns is Conclusion.YES:
         domain = domain._replace(dns_verified=True)
     if check is Conclusion.YES:
         return domain._replace(
-            status=DomainStatus.VERIFIED,
+            status=domain.status if retired else DomainStatus.VERIFIED,
             dns_only=dns_only,
             verified_at=domain.verified_at or now,
             last_ok_at=now,

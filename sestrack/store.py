@@ -484,7 +484,7 @@ class Store:
 
 _CHECKED = (
     "status", "verified_at", "checked_at", "last_ok_at", "last_state", "dns_verified", "dns_only",
-    "failures", "refusals", "failing_since",
+    "failures", "refusals", "failing_since", "certificate_ends",
 )  # fmt: skip
 _NOTE_CHECK = (
     f"UPDATE trace_domain SET {', '.join(f'{field} = ?' for field in _CHECKED)}, "

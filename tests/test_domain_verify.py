@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,8 @@ from sestrack.demo.nameserver import NameServer
 from sestrack.engines.sqlite import APPLICATION_ID
 from sestrack.engines.sqlite_schema import migrations
 from sestrack.store import Store, serving
+from sestrack.tracker import metrics
+from sestrack.tracker.counts import Tally
 
 NAME = "trace.example.com"
 EDGE = "edge.example.net. 60 IN A 127.0.0.1"
@@ -336,7 +339,47 @@ def test_doctor_looks_at_everything(site: Site) -> None:
     assert doctor(site)[f"trace domain {NAME}"][1].startswith("failing, wrong-target")
     assert site.status() == "failing"
     text = site.program("doctor", "--offline").stdout.decode()
-    assert f"trace domain {NAME}\tPROBLEM\tfailing, wrong-target" in text
+    assert f"trace domain {NAME}\tPROBLEM\tfailing, wrong-target, certificate 60 days" in text
+
+
+def test_when_the_certificate_ends_is_kept(site: Site) -> None:
+    """It is shown and told to Prometheus, and not forgotten while nothing answers."""
+    assert "certificate ends" not in site.program.ok("domain", "show", NAME)
+    site.verify()
+    ends = json.loads(site.program.ok("domain", "show", NAME, "--json"))["certificate_ends"]
+    days = (datetime.fromisoformat(ends) - datetime.now(UTC)).days
+    assert days in {59, 60}
+    assert f"certificate ends\t{ends}" in site.program.ok("domain", "show", NAME)
+    told = metrics.write(metrics.Source(site.program.address, Tally(), lambda: 0))
+    family = "sestrack_trace_domain_certificate_not_after_timestamp_seconds"
+    seconds = datetime.fromisoformat(ends).timestamp()
+    assert f'{family}{{trace_domain="{NAME}"}} {seconds:.0f}\n' in told
+    site.server.stop()
+    assert site.verify() == 75
+    again = json.loads(site.program.ok("domain", "show", NAME, "--json"))
+    assert (again["certificate_ends"], again["last_state"]) == (ends, "connect-refused")
+
+
+def test_doctor_looks_at_retired_domains(site: Site) -> None:
+    """While its name leads somewhere, so do the links in sent mail; it may be taken out of DNS."""
+    site.verify()
+    site.program.ok("domain", "delete", NAME)
+    line = f"trace domain {NAME}"
+    assert doctor(site)[line] == (True, "retired, ok, certificate 60 days")
+    site.dns.add(WRONG)
+    well, found = doctor(site)[line]
+    assert not well
+    assert found.startswith("retired, wrong-target")
+    said = site.program("doctor", "--resolver", site.dns.address).stderr.decode()
+    assert f"hint: take {NAME} out of DNS; or, for the links in sent mail, keep it well: " in said
+    for name, kind in [key for key in site.dns.records if str(key[0]) == f"{NAME}."]:
+        del site.dns.records[name, kind]
+    assert doctor(site)[line] == (True, "retired, no-such-name, the name does not exist")
+    assert site.status() == "retired"
+    # one that no mail was sent with is nobody's problem
+    site.program.ok("domain", "create", "other")
+    site.program.ok("domain", "delete", "other.example.com")
+    assert "trace domain other.example.com" not in doctor(site)
 
 
 @pytest.mark.sqlite

@@ -16,16 +16,24 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from conftest import Program, Server
+from postgresql import QuickServer
 from sqlite_utils import Database
 
-from sestrack.engines import sqlite
+from sestrack.engines import postgresql_schema, sqlite
 from sestrack.engines.sqlite_schema import migrations
 
 STORES = Path(__file__).parent / "stores"
 SCHEMAS = tuple(range(1, sqlite.SCHEMA_VERSION))
+OF_POSTGRESQL = tuple(range(1, postgresql_schema.SCHEMA_VERSION))
 pytestmark = pytest.mark.sqlite
+
+
+def unpacked(name: str) -> bytes:
+    """Read a store."""
+    return gzip.decompress((STORES / f"{name}.gz").read_bytes())
 
 
 class Old(Program):
@@ -34,7 +42,7 @@ class Old(Program):
     def __init__(self, folder: Path, schema: int) -> None:
         super().__init__(folder)
         self.schema = schema
-        self.store.write_bytes(gzip.decompress((STORES / f"schema-{schema}.db.gz").read_bytes()))
+        self.store.write_bytes(unpacked(f"schema-{schema}.db"))
         self.store.chmod(0o600)
         self.known: dict[str, Any] = json.loads((STORES / f"schema-{schema}.json").read_bytes())
 
@@ -63,6 +71,8 @@ def test_every_earlier_schema_has_its_store() -> None:
     """A migration comes with a store that the version before it made."""
     for schema in SCHEMAS:
         assert (STORES / f"schema-{schema}.db.gz").exists()
+    for schema in OF_POSTGRESQL:
+        assert (STORES / f"postgresql-{schema}.sql.gz").exists()
     with closing(sqlite3.connect(":memory:")) as nothing:
         assert len(migrations.pending(Database(nothing))) == sqlite.SCHEMA_VERSION
 
@@ -85,9 +95,54 @@ def test_before_init_it_is_said_what_to_do(old: Old) -> None:
 
 def test_all_of_it_survives(old: Old) -> None:
     """Keys, domains, settings, events, figures and links are what the old program said."""
+    before = old.dump()
     said = old("init")
     assert said.returncode == 0, said.stderr
-    known = old.known
+    assert old.dump() != before
+    survives(old, old.known)
+    with closing(sqlite3.connect(old.store)) as store:
+        assert store.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert store.execute("PRAGMA foreign_key_check").fetchall() == []
+    before = old.dump()
+    assert b"nothing changed" in old("init").stderr
+    assert old.dump() == before
+
+
+@pytest.mark.parametrize("schema", OF_POSTGRESQL)
+def test_all_of_it_survives_in_postgresql(
+    schema: int, quick: QuickServer, tmp_path: Path, start: Callable[[Program], Server]
+) -> None:
+    """The same, and it is the schema of a new store; links lead on and are counted."""
+    address, new = quick.fresh_database(), quick.fresh_database()
+    try:
+        with psycopg.connect(address) as connection:
+            connection.execute(unpacked(f"postgresql-{schema}.sql"))
+        known = json.loads((STORES / f"postgresql-{schema}.json").read_bytes())
+        program = Program(tmp_path, address)
+        assert f"has schema {schema}, and" in program("stats").stderr.decode()
+        program.ok("init")
+        survives(program, known)
+        assert b"nothing changed" in program("init").stderr
+        Program(tmp_path, new).ok("init")
+        assert columns(address) == columns(new)
+        links_lead_on(program, known, start)
+    finally:
+        quick.drop(address)
+        quick.drop(new)
+
+
+def columns(address: str) -> list[tuple[Any, ...]]:
+    """Read what the tables of a store in PostgreSQL look like, but for the days' partitions."""
+    with psycopg.connect(address) as connection:
+        return connection.execute(
+            "SELECT table_name, column_name, data_type, is_nullable, column_default "
+            "FROM information_schema.columns WHERE table_schema = 'public' "
+            "AND table_name NOT SIMILAR TO '%_d[0-9]+' ORDER BY table_name, column_name"
+        ).fetchall()
+
+
+def survives(old: Program, known: dict[str, Any]) -> None:
+    """Compare what is said with what the old program said."""
     assert has_all(json.loads(old.ok("keys", "list", "--json")), known["keys"])
     secrets = re.findall(r"\S{40,}", known["key file"])
     assert len(secrets) == 2
@@ -97,6 +152,7 @@ def test_all_of_it_survives(old: Old) -> None:
         (before,) = [one for one in known["domains"] if one["name"] == domain["name"]]
         assert domain["status"] == before["status"]
         assert domain["created_at"] == before["created_at"]
+        assert domain["certificate_ends"] is None
     assert old.ok("settings", "export") == known["settings"]
     assert has_all(old.events(), known.get("events", []))
     for by, rows in known.get("stats", {}).items():
@@ -105,12 +161,6 @@ def test_all_of_it_survives(old: Old) -> None:
         for url in urls:
             token = json.loads(old.ok("inspect", url, "--json"))
             assert token["recipient"] == f"{name}@example.org"
-    with closing(sqlite3.connect(old.store)) as store:
-        assert store.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        assert store.execute("PRAGMA foreign_key_check").fetchall() == []
-    before = old.dump()
-    assert b"nothing changed" in old("init").stderr
-    assert old.dump() == before
 
 
 def test_it_is_the_schema_of_a_new_store(old: Old, tmp_path: Path) -> None:
@@ -136,12 +186,17 @@ def shape(path: Path) -> list[tuple[Any, ...]]:
         ]
 
 
-def test_links_lead_on_and_are_counted(old: Old, start: Callable[[Old], Server]) -> None:
+def test_links_lead_on_and_are_counted(old: Old, start: Callable[[Program], Server]) -> None:
     """Mail that an old version rewrote is answered, recorded and judged by this one."""
     old.ok("init")
+    links_lead_on(old, old.known, start)
+
+
+def links_lead_on(old: Program, known: dict[str, Any], start: Callable[[Program], Server]) -> None:
+    """Follow each link and load each pixel."""
     before = len(old.events())
     server = start(old)
-    for urls in old.known["letters"].values():
+    for urls in known["letters"].values():
         for url, status in zip(urls, (302, 302, 200), strict=True):
             assert server.ask(url.removeprefix("https://trace.example.com")).status == status
     server.stop()
@@ -152,11 +207,11 @@ def test_links_lead_on_and_are_counted(old: Old, start: Callable[[Old], Server])
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[[Old], Server]]:
+def start() -> Iterator[Callable[[Program], Server]]:
     """Give what starts a server on a program's store."""
     servers = []
 
-    def begin(program: Old) -> Server:
+    def begin(program: Program) -> Server:
         servers.append(Server(program))
         return servers[-1]
 
@@ -254,7 +309,7 @@ def test_init_waits_for_the_old_server_to_end(old: Old) -> None:
 
 
 def test_init_of_an_up_to_date_store_needs_no_stop(
-    tmp_path: Path, start: Callable[[Old], Server]
+    tmp_path: Path, start: Callable[[Program], Server]
 ) -> None:
     """There is nothing to migrate, and a server of today may run."""
     old = Old(tmp_path, SCHEMAS[-1])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from sestrack import output, store
+from sestrack.domains.https_judgement import EXPIRING_DAYS
 from sestrack.errors import EXIT_NO, SestrackError, UsageError
 from sestrack.model import Conclusion, DomainStatus, TraceDomain
 from sestrack.times import utc
@@ -98,30 +99,44 @@ def _keys(opened: store.Store) -> Check:
     return Check("keys", bool(keys), f"{len(keys)}", "sestrack init")
 
 
-def _alive(opened: store.Store) -> list[TraceDomain]:
-    return [d for d in opened.trace_domains() if d.status is not DomainStatus.RETIRED]
-
-
 def _domains_as_known(opened: store.Store) -> list[Check]:
-    return [
-        Check(
-            f"trace domain {domain.name}", domain.status is not DomainStatus.FAILING,
-            f"{domain.status}, {domain.last_state or 'never checked'}",
-            f"sestrack domain verify {domain.name}",
-        )
-        for domain in _alive(opened)
-    ]  # fmt: skip
+    checks = []
+    for domain in opened.trace_domains():
+        if domain.status is DomainStatus.RETIRED:
+            continue  # what is found of it is told, but not kept
+        words = [domain.status, domain.last_state or "never checked"]
+        ends = domain.certificate_ends
+        expiring = domain.status is DomainStatus.VERIFIED and 0 < ends < _soon()
+        words += [_days_left(ends)] * bool(ends)
+        well = domain.status is not DomainStatus.FAILING and not expiring
+        hint = f"sestrack domain verify {domain.name}"
+        checks.append(Check(f"trace domain {domain.name}", well, ", ".join(words), hint))
+    return checks
+
+
+def _soon() -> int:
+    return store.now() + EXPIRING_DAYS * 86_400
+
+
+def _days_left(ends: int) -> str:
+    return f"certificate {(ends - store.now()) // 86_400} days"
 
 
 def _domains(opened: store.Store, resolver: str | None) -> list[Check]:
     from sestrack.domains.survey import How, check, note
 
+    # links in sent mail lead to those that are retired, too
+    domains = [
+        domain
+        for domain in opened.trace_domains()
+        if domain.status is not DomainStatus.RETIRED or domain.verified_at
+    ]
     checked = [
         one
         for dns_only in (False, True)
         for one in check(
             opened,
-            [d for d in _alive(opened) if d.dns_only is dns_only],
+            [d for d in domains if d.dns_only is dns_only],
             How(resolver, http=not dns_only),
             store.now(),
         )
@@ -135,19 +150,29 @@ def _domains(opened: store.Store, resolver: str | None) -> list[Check]:
 
 
 def _judged(domain: TraceDomain, report: Report) -> Check:
-    """Say in a line how a domain is; one that is pending is nobody's problem yet."""
-    ends = [f.certificate_ends for f in report.findings if f.certificate_ends]
+    """Say in a line how a domain is; one that is pending is nobody's problem yet.
+
+    One that is retired may be taken out of DNS.  But while its name leads somewhere, so do the
+    links in sent mail, and whoever has that place shows their readers what he likes.
+    """
     finding = next((f for f in report.findings if f.state == "cert-expiring"), report.decisive)
     usable = report.conclusion is Conclusion.YES
     words = [str(domain.status), str(finding.state)]
-    if ends:
-        words.append(f"certificate {(min(ends) - store.now()) // 86_400} days")
+    if report.certificate_ends:
+        words.append(_days_left(report.certificate_ends))
     if not usable or finding.state == "cert-expiring":
         words.append(finding.found)
     well = usable and finding.state != "cert-expiring"
+    advice = finding.advice or f"sestrack domain verify {domain.name}"
+    if domain.status is DomainStatus.RETIRED:
+        well = well or finding.absent
+        advice = (
+            f"take {domain.name} out of DNS; or, for the links in sent mail, keep it well: "
+            f"{domain.name}. 3600 IN CNAME {domain.target}."
+        )
     return Check(
         f"trace domain {domain.name}", well or domain.status is DomainStatus.PENDING,
-        ", ".join(words), finding.advice or f"sestrack domain verify {domain.name}",
+        ", ".join(words), advice,
     )  # fmt: skip
 
 

@@ -124,6 +124,7 @@ def show(ctx: typer.Context, name: Name, json: Json = False) -> None:
         ("record", _record(domain)), ("created", utc(domain.created_at)),
         ("verified", utc(domain.verified_at)), ("checked", utc(domain.checked_at)),
         ("last check", domain.last_state), ("last ok", utc(domain.last_ok_at)),
+        *[("certificate ends", utc(domain.certificate_ends))] * bool(domain.certificate_ends),
         *[("former target", domain.former_target)] * bool(domain.former_target),
         *[("history", _past(past)) for past in history[:SHOWN_CHECKS]],
     ])  # fmt: skip
@@ -157,7 +158,10 @@ def _record(domain: TraceDomain) -> str:
 
 
 def _as_json(domain: TraceDomain) -> dict[str, Any]:
-    times = ("created_at", "verified_at", "checked_at", "last_ok_at", "failing_since")
+    times = (
+        "created_at", "verified_at", "checked_at", "last_ok_at", "failing_since",
+        "certificate_ends",
+    )  # fmt: skip
     values = domain._asdict()
     return values | {time: utc(values[time]) or None for time in times} | {
         "urls": domain.base, "record": _record(domain),

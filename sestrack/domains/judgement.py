@@ -59,6 +59,11 @@ class Report:
         """The one state to keep."""
         return self.decisive.state
 
+    @property
+    def certificate_ends(self) -> int:
+        """When the first of the certificates that were shown ends; 0 if none was."""
+        return min((f.certificate_ends for f in self.findings if f.certificate_ends), default=0)
+
 
 _GRAVITY = {Level.OK: 0, Level.WARNING: 1, Level.LATER: 2, Level.NO: 3}
 

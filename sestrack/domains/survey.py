@@ -76,6 +76,8 @@ def _after(domain: TraceDomain, report: Report, now: int) -> TraceDomain:
     after = after_check(domain, report.conclusion, report.dns, now, dns_only=report.dns_only)
     if report.target_seen:
         after = after._replace(former_target="")
+    if report.certificate_ends:  # what was seen is not forgotten while nothing answers
+        after = after._replace(certificate_ends=report.certificate_ends)
     return after._replace(last_state=report.state)
 
 

@@ -156,7 +156,11 @@ def _first(db: Connection) -> None:
     db.execute("INSERT INTO progress (id, who) VALUES (1, ?)", [os.urandom(32)])
 
 
-MIGRATIONS = (_first,)
+def _certificates(db: Connection) -> None:
+    db.execute("ALTER TABLE trace_domain ADD COLUMN certificate_ends bigint NOT NULL DEFAULT 0")
+
+
+MIGRATIONS = (_first, _certificates)
 SCHEMA_VERSION = len(MIGRATIONS)
 
 

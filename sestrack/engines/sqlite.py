@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 KIND = "sqlite"
 APPLICATION_ID = 0x73657374  # "sest": tells our files from other SQLite files
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """`PRAGMA user_version`: the number of migrations that made the file."""
 
 BUSY_SECONDS = 5.0

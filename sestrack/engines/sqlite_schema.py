@@ -214,6 +214,12 @@ _WRITERS = (
 )
 
 
+@migrations()
+def m006_certificates(db: Database) -> None:
+    """Keep when the certificate of a trace domain ends, as it was seen last."""
+    db.execute("ALTER TABLE trace_domain ADD COLUMN certificate_ends INTEGER NOT NULL DEFAULT 0")
+
+
 def apply(connection: sqlite3.Connection) -> bool:
     """Run what is pending; return whether anything was."""
     db = Database(connection)

@@ -48,7 +48,8 @@ TABLES = (
     _table(
         "trace_domain", "name",
         'prefix "primary" status plain_http port created_at verified_at checked_at last_ok_at '
-        "last_state target former_target dns_verified dns_only failures refusals failing_since",
+        "last_state target former_target dns_verified dns_only failures refusals failing_since "
+        "certificate_ends",
     ),
     _table("entry", "sender", "trace_domain click open enabled"),
     _table("trace_check", "id", "trace_domain state found since until times"),

@@ -151,6 +151,15 @@ def _of_store(address: str) -> Iterator[Family]:
                 "trace_domain_checked_timestamp_seconds", "gauge", "When it was checked last.",
                 [("", {"trace_domain": d.name}, d.checked_at) for d in domains],
             ),
+            (
+                "trace_domain_certificate_not_after_timestamp_seconds", "gauge",
+                "When its certificate ends, as it was seen by the last check that saw one.",
+                [
+                    ("", {"trace_domain": d.name}, d.certificate_ends)
+                    for d in domains
+                    if d.certificate_ends
+                ],
+            ),
         ]  # fmt: skip
     except (SestrackError, OSError):
         pass

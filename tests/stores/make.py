@@ -1,6 +1,7 @@
 """Make the stores of earlier schemas with the real programs of those versions.
 
     python tests/stores/make.py SCHEMA PROGRAM FOLDER
+    python tests/stores/make.py postgresql-1 PROGRAM FOLDER
 
 PROGRAM is the `sestrack` of that version, in a venv of its own; see the readme.  What it says of
 its store goes into a JSON file beside it, and the tests hold the present program to that.
@@ -22,6 +23,9 @@ import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from postgresql import quick_server
 
 from sestrack.demo.nameserver import NameServer
 
@@ -59,12 +63,15 @@ open = false   # they asked for it
 class Old:
     """An earlier program with a store in a folder."""
 
-    def __init__(self, schema: int, program: str, folder: Path) -> None:
+    def __init__(self, schema: int, program: str, folder: Path, address: str = "") -> None:
         self.schema = schema
         self.program = program
         self.folder = folder
         self.store = folder / "store.db"
-        self.environment = {"SESTRACK_STORE": str(self.store), "PATH": os.environ["PATH"]}
+        self.environment = {
+            "SESTRACK_STORE": address or str(self.store), "PATH": os.environ["PATH"],
+            "XDG_DATA_HOME": str(folder),
+        }  # fmt: skip
 
     def __call__(self, *arguments: str, text: str = "") -> str:
         """Run it."""
@@ -129,16 +136,25 @@ class Old:
                     )
                     assert connection.getresponse().read() is not None
             for _ in range(600):
-                with closing(sqlite3.connect(self.store)) as store:
-                    ((behind,),) = store.execute(
-                        "SELECT (SELECT max(id) FROM event) - judged FROM progress"
-                    )
+                behind = self.behind()
                 if not judged or not behind:
                     break
                 time.sleep(0.1)
             assert bool(behind) is not judged
             server.send_signal(signal.SIGTERM if judged else signal.SIGKILL)
             server.wait()
+
+    def behind(self) -> int:
+        """Return how many events are not in the figures."""
+        if self.schema < 5:
+            with closing(sqlite3.connect(self.store)) as store:
+                ask = "SELECT (SELECT max(id) FROM event) - judged FROM progress"
+                ((behind,),) = store.execute(ask)
+        else:
+            checks = json.loads(self("doctor", "--offline", "--json"))
+            (found,) = [check["found"] for check in checks if check["name"] == "figures"]
+            behind = int(found.split()[0])
+        return int(behind)
 
     def says(self) -> dict[str, Any]:
         """Ask the program for all that it knows."""
@@ -155,41 +171,73 @@ class Old:
         return known
 
 
+def fill(old: Old, *, killed: bool) -> dict[str, Any]:
+    """Put something of everything into it; return what the program says of it."""
+    old.set_up()
+    letters = old.letters()
+    if old.schema > 1:
+        old.record(
+            [
+                ("person", letters["ada"][0]), ("person", letters["ada"][2]),
+                ("proxy", letters["bob"][2]), ("scanner", letters["bob"][1]),
+                ("phone", letters["cyd"][1]), ("phone", letters["cyd"][2]),
+                ("person", letters["ada"][2]),
+            ],
+            judged=True,
+        )  # fmt: skip
+    if killed:
+        old.record([("phone", letters["bob"][0]), ("person", letters["cyd"][0])], judged=False)
+    if old.schema > 3:
+        (old.folder / "letter.html").write_text(LETTER)
+        (old.folder / "list.csv").write_text("recipient\ndot@example.org\neve@example.org\n")
+        old(
+            "rewrite", "letter.html", "--sender", "news.example.com", "--message", "july",
+            "--recipients", "list.csv", "--output", "copies.jsonl",
+        )  # fmt: skip
+    return {"schema": old.schema, "letters": letters} | old.says()
+
+
+def write(target: Path, name: str, data: bytes, known: dict[str, Any]) -> None:
+    """Write a store, and what is known of it."""
+    (target / f"{name}.gz").write_bytes(gzip.compress(data, mtime=0))
+    text = json.dumps(known, indent=1, ensure_ascii=False)
+    (target / f"{name.partition('.')[0]}.json").write_text(text + "\n")
+
+
+def in_sqlite(schema: int, program: str, folder: Path, target: Path) -> None:
+    """Make a file."""
+    old = Old(schema, program, folder)
+    known = fill(old, killed=schema > 1)
+    with closing(sqlite3.connect(old.store)) as store:
+        store.execute("PRAGMA journal_mode = DELETE")
+        store.execute("VACUUM")
+    write(target, f"schema-{schema}.db", old.store.read_bytes(), known)
+
+
+def in_postgresql(schema: int, program: str, folder: Path, target: Path) -> None:
+    """Make a dump in plain SQL: what is psql's or of one version of it is left out."""
+    with quick_server() as server:
+        address = server.fresh_database()
+        # the first schema there had all that the fifth has in a file
+        known = fill(Old(schema + 4, program, folder, address), killed=False)
+        dumped = subprocess.run(
+            [str(server.binaries / "pg_dump"), "--inserts", "--no-owner", "--no-acl", address],
+            capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+    lines = [
+        line
+        for line in dumped.splitlines()
+        if not line.startswith(("\\", "--", "SET ", "SELECT pg_catalog.set_config"))
+    ]
+    write(target, f"postgresql-{schema}.sql", "\n".join(lines).encode(), known)
+
+
 def main() -> None:
     """Make one."""
-    schema, program, target = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+    schema, program, target = sys.argv[1], sys.argv[2], Path(sys.argv[3])
     with tempfile.TemporaryDirectory() as folder:
-        old = Old(schema, program, Path(folder))
-        old.set_up()
-        letters = old.letters()
-        if schema > 1:
-            old.record(
-                [
-                    ("person", letters["ada"][0]), ("person", letters["ada"][2]),
-                    ("proxy", letters["bob"][2]), ("scanner", letters["bob"][1]),
-                    ("phone", letters["cyd"][1]), ("phone", letters["cyd"][2]),
-                    ("person", letters["ada"][2]),
-                ],
-                judged=True,
-            )  # fmt: skip
-            old.record([("phone", letters["bob"][0]), ("person", letters["cyd"][0])], judged=False)
-        if schema > 3:
-            (Path(folder) / "letter.html").write_text(LETTER)
-            (Path(folder) / "list.csv").write_text("recipient\ndot@example.org\neve@example.org\n")
-            old(
-                "rewrite", "letter.html", "--sender", "news.example.com", "--message", "july",
-                "--recipients", "list.csv", "--output", "copies.jsonl",
-            )  # fmt: skip
-        known = {"schema": schema, "letters": letters} | old.says()
-        with closing(sqlite3.connect(old.store)) as store:
-            store.execute("PRAGMA journal_mode = DELETE")
-            store.execute("VACUUM")
-        (target / f"schema-{schema}.db.gz").write_bytes(
-            gzip.compress(old.store.read_bytes(), mtime=0)
-        )
-        (target / f"schema-{schema}.json").write_text(
-            json.dumps(known, indent=1, ensure_ascii=False) + "\n"
-        )
+        make = in_postgresql if schema.startswith("postgresql-") else in_sqlite
+        make(int(schema.rpartition("-")[2]), program, Path(folder), target)
 
 
 if __name__ == "__main__":
