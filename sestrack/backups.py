@@ -36,7 +36,7 @@ from sestrack.errors import (
     TryAgain,
     UsageError,
 )
-from sestrack.files import beside
+from sestrack.files import beside, is_special
 from sestrack.store import kind_of, shown
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def save(address: str, to: str, progress: Progress, *, force: bool = False) -> i
     The file is there when all of it is.  Raises `CannotCreate` where there is one already,
     unless `force`; `UsageError` if it is the store itself.
     """
+    _check_regular(to)
     if os.path.exists(to):
         if os.path.exists(address) and os.path.samefile(to, address):
             msg = f"{to} is the store itself"
@@ -80,6 +81,12 @@ def save(address: str, to: str, progress: Progress, *, force: bool = False) -> i
         _SAVING[kind_of(address)](address, name, progress)
         _make_single(name)
     return os.path.getsize(to)
+
+
+def _check_regular(name: str) -> None:
+    if is_special(name) or os.path.isdir(name):
+        msg = f"{name} is no regular file"
+        raise CannotCreate(msg, f"ls -ld {name}; name a file")
 
 
 def _save_pages(address: str, to: str, progress: Progress) -> None:
@@ -149,6 +156,7 @@ def restore(
     newer version; `Refused` where there is a store already, unless `force`; `TryAgain` while it
     is served or used.
     """
+    _check_regular(address)
     if kind_of(address) != sqlite.KIND:
         name = shown(address)
         msg = f"{name} is no file: a backup is copied into an empty database"

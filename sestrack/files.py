@@ -38,14 +38,31 @@ def reading(name: str) -> Iterator[IO[bytes]]:
         raise InputOutputError(msg, f"ls -l {name}") from None
 
 
+def is_special(name: str) -> bool:
+    """Is it a device or a pipe, like /dev/null or /dev/stdout?  Nothing may take its place."""
+    try:
+        mode = os.stat(name).st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
 @contextmanager
 def beside(to: str, *, private: bool = False) -> Iterator[str]:
     """Give the name of an empty file beside `to` that becomes it in the end, synced.
 
     The mode is that of the old file, or what the umask says; `private` is 0600.  A symbolic
-    link is followed, unless another user put it where everybody may.
+    link is followed, unless another user put it where everybody may.  What is special is
+    given itself.
     Raises `CannotCreate`, `InputOutputError`.
     """
+    if is_special(to):
+        try:
+            yield to
+        except OSError as error:
+            msg = f"writing {to} failed: {error.strerror}"
+            raise InputOutputError(msg, "what reads it may have gone") from None
+        return
     target = os.path.realpath(to)
     name = f"{target}.{os.getpid()}.sestrack"
     try:

@@ -186,11 +186,12 @@ def table(
     rows: Iterable[Sequence[str]],
     right: Collection[int] = (),
     spare: Sequence[int] = (),
+    marks: Collection[int] = (),
 ) -> None:
     """Print a table on a terminal, tab-separated lines with a heading on a pipe.
 
     `right` are the columns of numbers, from 0; `spare` those that a narrow terminal may do
-    without, the first of them first.
+    without, the first of them first; `marks` those whose words say how something is.
     """
     rows = list(rows)
     if not is_terminal():
@@ -199,7 +200,7 @@ def table(
         return
     from sestrack.terminal import drawing
 
-    _draw(drawing.table(headings, rows, right, spare, sys.stdout.encoding))
+    _draw(drawing.table(headings, rows, right, spare, marks, sys.stdout.encoding))
 
 
 def _draw(drawn: Drawn) -> None:

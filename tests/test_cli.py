@@ -155,6 +155,39 @@ def test_files_folders_and_in_place(tracking: Program) -> None:
     assert len(list(folder.iterdir())) == 3
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        (*FULL, "-o"),
+        (*FULL[:-4], "--message", "june", "letter.html", "--recipients", "list.csv", "-o"),
+        ("events", "export", "--output"),
+        ("backup", "--force"),
+        ("keys", "export"),
+    ],
+    ids=["rewrite", "campaign", "events export", "backup", "keys export"],
+)
+def test_nothing_takes_the_place_of_a_pipe(tracking: Program, command: tuple[str, ...]) -> None:
+    """What a pipe or a device is told goes into it, or it is refused: /dev/null stays a device."""
+    (tracking.folder / "letter.html").write_bytes(LETTER)
+    (tracking.folder / "list.csv").write_text("recipient\nada@example.org\n")
+    pipe = tracking.folder / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    done = tracking(*command, str(pipe), stdin=LETTER)
+    text = os.read(reader, 65_536)
+    os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    if command[-1] == "-o":
+        assert done.returncode == 0, done.stderr
+        assert b"https://trace.example.com/" in text
+    elif done.returncode:
+        assert done.returncode == 73
+        assert str(pipe).encode() in done.stderr
+        assert text == b""
+    assert {path.name for path in tracking.folder.iterdir()} >= {"letter.html", "list.csv", "pipe"}
+    assert not [path for path in tracking.folder.iterdir() if path.name.startswith("pipe.")]
+
+
 def test_the_report_says_what_became_of_each_link(tracking: Program) -> None:
     """One JSON object a link, with its place and the reason."""
     data = LETTER.replace(b"</body>", b'<a href="mailto:x@example.com">m</a></body>')

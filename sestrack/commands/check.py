@@ -88,7 +88,7 @@ def _show(audit: Audit) -> None:
     )  # fmt: skip
     if audit.findings:
         output.product("\n")
-        output.table(["line", "severity", "found", "advice"], list(_findings(audit)))
+        output.table(["line", "severity", "found", "advice"], list(_findings(audit)), marks=[1])
     left = len(audit.links) - wrapped
     count = sum(finding.severity is Severity.ERROR for finding in audit.findings)
     errors = f"{count} error{'' if count == 1 else 's'}" if count else "no error"

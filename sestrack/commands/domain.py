@@ -100,6 +100,7 @@ def list_(ctx: typer.Context, json: Json = False) -> None:
             for d in domains
         ],
         spare=[3],
+        marks=[1],
     )
 
 

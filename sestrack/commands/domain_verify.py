@@ -178,6 +178,7 @@ def _tell(checked: list[Checked]) -> None:
                 (domain.name, status_of(domain), report.state, report.decisive.found)
                 for domain, report in checked
             ],
+            marks=[1],
         )
     elif output.is_terminal():
         for domain, report in checked:

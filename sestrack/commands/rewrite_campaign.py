@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from hashlib import blake2b
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
@@ -47,8 +47,8 @@ def run(request: Request, store: str | None) -> int:
         )
     tracking = Tracking.of(store, request.sender)
     total = _count_rows(request)
-    if request.output in {"", "-"}:
-        return _to_stdout(
+    if _is_stream(request.output):
+        return _to_stream(
             request, store, tracking.compile(data, request.message, how(request)), jobs, total
         )
     return _Campaign(request, store, tracking, data).run(jobs, total)
@@ -69,7 +69,7 @@ def _check(request: Request) -> int:
     if request.recipients == "-" and request.files[:1] in {(), ("-",)}:
         msg = "standard input cannot be the template and the list"
         raise UsageError(msg, f"{_CAMPAIGN} --recipients - < list.csv")
-    if request.resume and (request.output in {"", "-"} or request.recipients == "-"):
+    if request.resume and (_is_stream(request.output) or request.recipients == "-"):
         msg = "--resume needs a list and an output that are files"
         raise UsageError(msg, f"{_CAMPAIGN} --recipients list.csv --output copies.jsonl --resume")
     if not request.jobs.isdigit() or not 1 <= int(request.jobs) <= (os.cpu_count() or 1) * 4:
@@ -89,22 +89,31 @@ def _count_rows(request: Request) -> int:
         return sum(1 for _ in found.rows)
 
 
-def _to_stdout(request: Request, store: str | None, letter: Letter, jobs: int, total: int) -> int:
+def _is_stream(name: str) -> bool:
+    """Is it standard output, a device or a pipe, with which nobody can go on later?"""
+    return name in {"", "-"} or files.is_special(name)
+
+
+def _to_stream(request: Request, store: str | None, letter: Letter, jobs: int, total: int) -> int:
     plan = Plan(letter, minted(request), request.recipients, request.column)
     made = 0
-    sys.stdout.flush()
-    _widen_pipe(sys.stdout.fileno())
     try:
-        with output.progress("copies", total) as bar:
+        with ExitStack() as stack, output.progress("copies", total) as bar:
+            file = sys.stdout
+            if files.is_special(request.output):
+                file = stack.enter_context(open(request.output, "w", encoding="utf-8"))
+            file.flush()
+            _widen_pipe(file.fileno())
 
             def step(number: int) -> None:
                 nonlocal made
                 made += number
                 bar(number)
 
-            make(plan, Output(sys.stdout.fileno(), ""), jobs, step)
+            make(plan, Output(file.fileno(), ""), jobs, step)
     except OSError as error:
-        msg = f"writing to standard output failed: {error.strerror}"
+        where = request.output if files.is_special(request.output) else "standard output"
+        msg = f"writing to {where} failed: {error.strerror}"
         raise InputOutputError(msg, f"{made} copies are out") from None
     finally:
         if letter.tracking.entry is not None and made:

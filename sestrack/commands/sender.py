@@ -124,6 +124,7 @@ def list_(ctx: typer.Context, json: Json = False) -> None:
     output.table(
         ("sender domain", "primary domain", "status", "verified"),
         [(s.domain, s.primary, _status(s), utc(s.verified_at)) for s in senders],
+        marks=[2],
     )
 
 

@@ -41,7 +41,9 @@ class By(StrEnum):
 @app.command()
 def stats(  # noqa: PLR0913 - one for each choice
     ctx: typer.Context,
-    by: Annotated[By, typer.Option(help="What each line is about.")] = By.MESSAGE,
+    by: Annotated[
+        By, typer.Option(metavar="WHAT", help=f"What each line is about: {', '.join(By)}.")
+    ] = By.MESSAGE,
     since: Annotated[str, typer.Option(metavar="TIME", help="A day, or 7d: so long ago.")] = "",
     until: Annotated[str, typer.Option(metavar="TIME", help="The last day.")] = "",
     message: Annotated[

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-MARKS = {"ok": "green", "warning": "yellow", "later": "yellow", "no": "bold red"}
+MARKS = {
+    "ok": "green", "verified": "green", "warning": "yellow", "later": "yellow",
+    "pending": "yellow", "no": "bold red", "error": "bold red", "failing": "bold red",
+}  # fmt: skip
 MARGIN = 36
 """Columns for a mark, and for what is to be said beside a name."""
 
@@ -33,14 +36,15 @@ class Drawn(NamedTuple):
     left_out: list[str]
 
 
-def table(
+def table(  # noqa: PLR0913 - as `output.table`, which is asked by name
     headings: Sequence[str],
     rows: Sequence[Sequence[str]],
     right: Collection[int],
     spare: Sequence[int],
+    marks: Collection[int],
     encoding: str,
 ) -> Drawn:
-    """Draw a table; where it cannot be, pairs for each row."""
+    """Draw a table, the words of some columns as marks; where it cannot be, pairs for each row."""
     rows = [[printable(cell, encoding) for cell in row] for row in rows]
     console = _console()
     fit = layout.fitting(headings, rows, spare, console.width)
@@ -53,7 +57,13 @@ def table(
             justify="right" if column in right and headings[column] else "left",
         )  # fmt: skip
     for row in rows:
-        drawn.add_row(*(Text(row[column]) for column in fit.columns))
+        drawn.add_row(
+            *(
+                Text(row[column], MARKS.get(row[column].partition(" ")[0], "")
+                     if column in marks else "")
+                for column in fit.columns
+            )
+        )  # fmt: skip
     return Drawn(_text(console, drawn), _left_out(headings, fit.columns))
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from typing import TYPE_CHECKING
 
+from typer import style
 from typer._click import Context, HelpFormatter  # the click that Typer carries with it
 from typer._click.exceptions import (
     BadParameter,
@@ -34,7 +36,15 @@ def width() -> int:
 
 
 class Formatter(HelpFormatter):
-    """Keeps an example on one line, so that it can be copied; fits a narrow terminal."""
+    """Writes an example so that it can be copied; fits a narrow terminal; headings are bold."""
+
+    def write_usage(self, prog: str, args: str = "", prefix: str | None = None) -> None:
+        """Write how a command is called."""
+        super().write_usage(prog, args, _bold(prefix or "Usage: "))
+
+    def write_heading(self, heading: str) -> None:
+        """Write what stands over options and commands."""
+        super().write_heading(_bold(heading))
 
     def write_text(self, text: str) -> None:
         """Write paragraphs."""
@@ -43,9 +53,22 @@ class Formatter(HelpFormatter):
                 self.write_paragraph()
             if EXAMPLE.match(paragraph):
                 for line in paragraph.splitlines():
-                    self.write(f"{'':>{self.current_indent}}{line}\n")
+                    self._write_example(line)
             else:
-                super().write_text(paragraph)
+                super().write_text(paragraph.replace(".  ", ". "))
+
+    def _write_example(self, line: str) -> None:
+        """Break a long line as one would in a shell, before an option or a redirection."""
+        indent = " " * self.current_indent
+        begun, *rest = re.split(r" (?=--?\w|[|<>])", line)
+        room = self.width - len(indent) - len(" \\")
+        for piece in rest:
+            if len(begun) + 1 + len(piece) > room:
+                self.write(f"{indent}{begun} \\\n")
+                begun = f"    {piece}"
+            else:
+                begun += f" {piece}"
+        self.write(f"{indent}{begun}\n")
 
     def write_dl(
         self, rows: Sequence[tuple[str, str]], col_max: int = 30, col_spacing: int = 2
@@ -59,6 +82,12 @@ class Formatter(HelpFormatter):
             self.indent()
             super().write_text(what)
             self.dedent()
+
+
+def _bold(text: str) -> str:
+    """Make text bold; where that cannot be, Typer's echo leaves it out again."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return text if plain else style(text, bold=True)
 
 
 def example_of(command: Command) -> str:
