@@ -73,10 +73,13 @@ def test_an_example_is_a_command_line(path: str) -> None:
 @pytest.mark.parametrize("path", ["", "rewrite", "domain verify", "stats"])
 @pytest.mark.sqlite
 def test_help_fits(program: Program, path: str, columns: int) -> None:
-    """But for examples and lists of choices, which are there to be copied."""
+    """And an example, which breaks before an option, can be copied with its breaks."""
     done = program(*path.split(), "--help", COLUMNS=str(columns))
-    for line in done.stdout.decode().splitlines():
-        assert len(line) <= columns or "Example: " in line or "|" in line
+    text = done.stdout.decode()
+    for line in text.splitlines():
+        assert len(line) <= columns or "Example: " in line
+    joined = re.sub(r" \\\n +", " ", text)
+    assert f"Example: {example_of(TREE[path])}\n" in joined
 
 
 # -- completion --------------------------------------------------------------------------------

@@ -32,7 +32,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command()
 def create(  # noqa: PLR0913 - one for each choice
     ctx: typer.Context,
-    prefix: Annotated[str, typer.Argument(help="The label before the primary domain.")],
+    prefix: Annotated[
+        str, typer.Argument(metavar="PREFIX", help="The label before the primary domain.")
+    ],
     primary: Annotated[
         str | None,
         typer.Option(

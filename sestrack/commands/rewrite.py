@@ -40,7 +40,7 @@ OPTIONS = (
     Option(
         ("--type",),
         "TYPE",
-        "What the input is; else it is recognised.",
+        "What the input is: html, message or mbox; else it is recognised.",
         ("auto", "html", "message", "mbox"),
     ),
     Option(("--plain",), "", "Wrap the URLs of a message's text parts too."),
@@ -51,7 +51,7 @@ OPTIONS = (
     Option(("--check",), "", "Change nothing; exit with 1 if something would."),
     Option(("--report",), "FILE", "Write one JSON object a link."),
     Option(("--at",), "TIME", "The minting time; default now."),
-    Option(("--pixel",), "PLACE", "Where the pixel goes.", ("bottom", "top")),
+    Option(("--pixel",), "PLACE", "Where the pixel goes: bottom or top.", ("bottom", "top")),
     Option(("--strict",), "", "Exit with 1 if a mail goes out untracked."),
     Option(("--wrap-unsubscribe",), "", "Wrap links that unsubscribe too."),
     Option(("--verify",), "", "Compare before and after with a second parser."),

@@ -65,7 +65,7 @@ def _parameter(option: Option) -> Parameter:
         kind = cast("Any", StrEnum)(option.name, members)
         default = kind(default)
     details: dict[str, Any] = {"help": option.help}
-    if option.metavar and not option.choices:
+    if option.metavar:
         details["metavar"] = option.metavar
     if option.metavar == "FILE":
         details["click_type"] = offers.FileName()

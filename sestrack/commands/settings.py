@@ -92,15 +92,18 @@ def show(
 @app.command("enable")
 def enable_command(  # noqa: PLR0913 - one for each choice
     ctx: typer.Context,
-    dimension: Annotated[Dimension | None, typer.Option(help="Who the settings apply to.")] = None,
+    dimension: Annotated[
+        Dimension | None,
+        typer.Option(metavar="WHO", help=f"Who the settings apply to: {', '.join(Dimension)}."),
+    ] = None,
     domain: Annotated[
         str,
         typer.Option(
             metavar="NAME", help="A verified trace domain.", autocompletion=offers.trace_domains
         ),
     ] = "",
-    click: Annotated[bool | None, typer.Option("--click/--no-click")] = None,
-    opens: Annotated[bool | None, typer.Option("--open/--no-open")] = None,
+    click: Annotated[bool | None, typer.Option("--click/--no-click", help="Wrap links.")] = None,
+    opens: Annotated[bool | None, typer.Option("--open/--no-open", help="Add the pixel.")] = None,
     sender: Annotated[
         str,
         typer.Option(

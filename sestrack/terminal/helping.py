@@ -39,7 +39,8 @@ class Formatter(HelpFormatter):
     """Writes an example so that it can be copied; fits a narrow terminal; headings are bold."""
 
     def write_usage(self, prog: str, args: str = "", prefix: str | None = None) -> None:
-        """Write how a command is called."""
+        """Write how a command is called, without Typer's braces around what is required."""
+        args = re.sub(r"\{(.+?)\}", r"\1", args)
         super().write_usage(prog, args, _bold(prefix or "Usage: "))
 
     def write_heading(self, heading: str) -> None:
@@ -74,6 +75,7 @@ class Formatter(HelpFormatter):
         self, rows: Sequence[tuple[str, str]], col_max: int = 30, col_spacing: int = 2
     ) -> None:
         """Write options, or commands, and what they do."""
+        rows = [(name, range_in_words(what)) for name, what in rows]
         if self.width >= NARROW:
             super().write_dl(rows, col_max, col_spacing)
             return
@@ -82,6 +84,12 @@ class Formatter(HelpFormatter):
             self.indent()
             super().write_text(what)
             self.dedent()
+
+
+def range_in_words(what: str) -> str:
+    """Write the range of a number as people do; click has "[default: 1; 1<=x<=64]"."""
+    what = re.sub(r"(\d+)<=x<=(\d+)\]$", r"\1 to \2]", what)
+    return re.sub(r"; x>=\d+\]$", "]", what)
 
 
 def _bold(text: str) -> str:

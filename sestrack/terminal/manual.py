@@ -22,7 +22,7 @@ from typer.core import TyperGroup
 import sestrack
 from sestrack import errors, output
 from sestrack.root import app
-from sestrack.terminal.helping import EXAMPLE
+from sestrack.terminal.helping import EXAMPLE, range_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,7 +91,7 @@ def _commands(group: Command, context: Context) -> Iterator[tuple[Context, Comma
 
 
 def _command(context: Context, command: Command) -> list[str]:
-    pieces = " ".join(command.collect_usage_pieces(context))
+    pieces = re.sub(r"\{(.+?)\}", r"\1", " ".join(command.collect_usage_pieces(context)))
     return [
         f".SS {_text(context.command_path)}",
         rf"\fB{_text(context.command_path)}\fR {_text(pieces)}",
@@ -108,7 +108,7 @@ def _parameters(command: Command, context: Context) -> list[str]:
         if record is None or "--help" in parameter.opts:
             continue
         name, words = record
-        lines += [".TP", rf"\fB{_text(name)}\fR", *_prose(words or "See above.")]
+        lines += [".TP", rf"\fB{_text(name)}\fR", *_prose(range_in_words(words or ""))]
     return lines
 
 
