@@ -57,7 +57,12 @@ def main() -> None:
             os._exit(code)
     from sestrack.root import application
 
-    sys.exit(boundary(lambda: application(arguments), arguments))
+    code = boundary(lambda: application(arguments), arguments)
+    if code == EXIT_USAGE and rest[:1] == ["rewrite"]:
+        from sestrack.commands.rewrite_delivery import pass_on
+
+        boundary(lambda: pass_on(rest[1:]))
+    sys.exit(code)
 
 
 def boundary(action: Callable[[], int | None], arguments: Sequence[str] | None = None) -> int:

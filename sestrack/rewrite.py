@@ -223,8 +223,17 @@ def refuse_other_input(data: bytes) -> None:
 
 
 def looks_like_message(data: bytes) -> bool:
-    """Does it begin with headers of a message (RFC 5322 §2.2)?"""
+    """Does it begin with headers of a message (RFC 5322 §2.2), be they ever so damaged?
+
+    A mark, blank lines, a quoted `From ` line or a header that is none may stand before: HTML
+    has no such lines, and a pixel would harm what is no HTML.
+    """
     return data[:1] != b"<" and re.match(_MESSAGE, data, re.IGNORECASE) is not None
+
+
+def has_tag(data: bytes) -> bool:
+    """Is there a tag, a comment or a declaration in it?  Plain text has none."""
+    return data[:1] in _WIDE_STARTS or re.search(rb"<[!/?a-z]", data, re.IGNORECASE) is not None
 
 
 def _mask(run: re.Match[bytes]) -> bytes:
@@ -576,7 +585,10 @@ _CONTROLS = bytes(set(range(0x20)) - set(b"\t\n\f\r\x1b")) + b"\x7f"
 _BINARY_STARTS = (
     b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"%PDF-", b"PK\x03\x04", b"\x1f\x8b", b"\x7fELF",
 )  # fmt: skip
+# each line can be read in one way only: there is nothing to go back to
 _MESSAGE = (
-    rb"(?:From [^\n]*\n)?(?:[!-9;-~]+:[^\n]*\n(?:[ \t][^\n]*\n)*)*?"
-    rb"(?:From|To|Subject|Date|Received|Return-Path|MIME-Version|Content-Type|Message-ID)[ \t]*:"
+    rb"(?:\xef\xbb\xbf)?+[\0\s]*+(?:>?From [^\n]*+\n)?+"
+    rb"(?:[^\s<:][^\n<:]*+:[^\n]*+\n|[ \t][^\n]*+\n)*?"
+    rb"(?:From|To|Cc|Subject|Date|Received|Return-Path|Reply-To|Sender|Delivered-To|Message-ID|"
+    rb"MIME-Version|Content-Type|Content-Transfer-Encoding|DKIM-Signature|List-Unsubscribe)[ \t]*:"
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -136,6 +137,15 @@ def test_what_is_not_html_goes_out_as_it_came(tracking: Program, data: bytes, co
     assert done.stderr
 
 
+def test_plain_text_goes_out_as_it_came(tracking: Program) -> None:
+    """Without a tag there is no HTML that a pixel could stand in; who says that it is, is believed."""
+    data = b"Hello,\nvisit https://example.com/ now\n"
+    done = tracking(*FULL, stdin=data)
+    assert (done.returncode, done.stdout) == (0, data)
+    assert b"untracked: it has no tag" in done.stderr
+    assert b"<img src=" in tracking(*FULL, "--type", "html", stdin=data).stdout
+
+
 def test_files_folders_and_in_place(tracking: Program) -> None:
     """--check tells, --in-place changes and keeps the mode, and again changes nothing."""
     folder = tracking.folder / "mails" / "deep"
@@ -153,6 +163,85 @@ def test_files_folders_and_in_place(tracking: Program) -> None:
     assert stat.S_IMODE((folder / "one.html").stat().st_mode) == 0o640
     assert tracking(*FULL, "--check", "mails").returncode == 0
     assert len(list(folder.iterdir())) == 3
+
+
+def test_results_keep_their_places(tracking: Program) -> None:
+    """Two files of one name are two results; what is hidden or lies elsewhere is not meant."""
+    tree = tracking.folder / "tree"
+    for name in ("a/x.html", "b/x.html", ".git/x.html", "a/.x.html"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_bytes(LETTER)
+    outside = tracking.folder / "outside.html"
+    outside.write_bytes(LETTER)
+    (tree / "link.html").symlink_to(outside)
+    out = tracking.folder / "out"
+    out.mkdir()
+    tracking.ok(*FULL, "tree", "-o", "out")
+    found = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+    assert found == ["a/x.html", "b/x.html"]
+    tracking.ok(*FULL, "tree", "--in-place")
+    assert outside.read_bytes() == (tree / ".git/x.html").read_bytes() == LETTER
+    done = tracking(*FULL, "tree/a/x.html", "tree/b/x.html", "-o", "out")
+    assert done.returncode == 2
+    assert b"tree/a/x.html and tree/b/x.html would both become out/x.html" in done.stderr
+    (tracking.folder / "empty").mkdir()
+    assert tracking(*FULL, "empty", "--in-place").returncode == 66
+
+
+def test_a_missing_file_stops_no_other(tracking: Program) -> None:
+    """The rest is rewritten, and what was made is counted."""
+    for name in ("a.html", "z.html"):
+        (tracking.folder / name).write_bytes(LETTER)
+    done = tracking(*FULL, "--in-place", "--count", "a.html", "nothere.html", "z.html")
+    assert done.returncode == 66
+    assert b"nothere.html" in done.stderr
+    assert b"trace.example.com" in (tracking.folder / "z.html").read_bytes()
+    assert json.loads(tracking.ok("stats", "--json"))[0]["copies"] == 2
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        (*FULL, "--bogus"),
+        ("rewrite", "--recipient", "a"),
+        (*FULL, "--type", "foo"),
+        (*FULL, "--recipient-field", "{{x}}"),
+        (*FULL, "--in-place"),
+        (*FULL, "--resume"),
+        (*FULL, "--at", "yesterday"),
+        (*FULL, "--report", "-"),
+        (*FULL, "-o", "."),
+        (*SEND, "--jsonl", "-o", "x.jsonl", "--check"),
+    ],
+)
+def test_a_wrong_command_line_lets_the_mail_through(
+    tracking: Program, command: tuple[str, ...]
+) -> None:
+    """A mail that is piped through goes out as it came, once, whatever was typed."""
+    done = tracking(*command, stdin=LETTER)
+    assert done.returncode == 2
+    assert done.stdout == (b"" if "--check" in command else LETTER)
+    assert done.stderr.count(b"sestrack: error:") == 1
+
+
+def test_where_standard_input_is_not_ours(tracking: Program) -> None:
+    """In `while read`, it is the list: with a file named, nothing of it is taken."""
+    (tracking.folder / "letter.html").write_bytes(LETTER)
+    assert tracking(*FULL, "--bogus", "letter.html", stdin=b"a list").stdout == b""
+
+
+def test_a_report_that_cannot_be_costs_no_mail(tracking: Program) -> None:
+    """Nor is it made of what is to be rewritten."""
+    (tracking.folder / "same.html").write_bytes(LETTER)
+    done = tracking(*FULL, "--report", "same.html", "same.html")
+    assert (done.returncode, done.stdout) == (2, LETTER)
+    assert (tracking.folder / "same.html").read_bytes() == LETTER
+    busy = tracking.folder / "busy"
+    shutil.copy(shutil.which("sleep") or "", busy)
+    with subprocess.Popen([busy, "30"]) as process:  # a program that runs cannot be written
+        done = tracking(*FULL, "--report", str(busy), stdin=LETTER)
+        process.kill()
+    assert (done.returncode, done.stdout) == (73, LETTER)
 
 
 @pytest.mark.parametrize(

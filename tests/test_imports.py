@@ -62,6 +62,8 @@ EXCEPTIONS = {
     ("commands.rewrite", "commands.rewrite_run"),
     ("commands.rewrite_run", "commands.rewrite"),  # a type only
     ("commands.rewrite_run", "commands.rewrite_report"),
+    ("commands.rewrite_run", "commands.rewrite_delivery"),
+    ("commands.rewrite_delivery", "commands.rewrite"),  # a type only
     ("commands.rewrite_run", "commands.rewrite_lines"),
     ("commands.rewrite_run", "commands.rewrite_campaign"),
     ("commands.rewrite_lines", "commands.rewrite_run"),

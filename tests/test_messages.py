@@ -445,6 +445,31 @@ def test_a_maildir(tracking: Program, tmp_path: Path) -> None:
     assert list((tmp_path / "box" / "tmp").iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "first",
+    [b"\n", b"\r\n\r\n", b"\xef\xbb\xbf", b">From a@b Wed Nov 25 10:00:00 2026\n", b" x: y\n", b"\0",
+     b"X-\xc3\xa4: y\n", b"\xef\xbb\xbf\n"],
+    ids=repr,
+)  # fmt: skip
+def test_damaged_headers_are_no_html(tracking: Program, first: bytes) -> None:
+    """What can be read as a message is rewritten as one, all else goes out as it came."""
+    page = a_message(
+        encoded(PAGE, "quoted-printable", b"\n"), "Content-Type: text/html; charset=utf-8",
+        "Content-Transfer-Encoding: quoted-printable",
+    )  # fmt: skip
+    signed = a_message(PAGE, "Content-Type: text/html", "DKIM-Signature: v=1; a=rsa-sha256")
+    for data in (first + page, first + signed):
+        done = tracking(*REWRITE, stdin=data)
+        assert done.returncode == 0, done.stderr
+        if done.stdout != data:
+            assert b"DKIM-Signature" not in data
+            (before,), (after,) = mime.read(data).parts, mime.read(done.stdout).parts
+            assert done.stdout[: after.start] == data[: before.start]
+            assert done.stdout.count(b'<img src=3D"https://trace.example.com/') == 1
+        else:
+            assert b"untracked" in done.stderr
+
+
 def test_folders_and_types(tracking: Program, tmp_path: Path) -> None:
     """An .eml in a folder is rewritten; --type says what is not recognised."""
     folder = tmp_path / "mails"

@@ -30,7 +30,10 @@ COMPILED = 64
 
 def run(request: Request, store: str | None) -> int:
     """Filter until the input ends; return the worst exit code."""
-    if request.files or request.in_place or request.diff or request.check or request.report:
+    if (
+        request.files or request.in_place or request.diff or request.check or request.report
+        or request.output not in {"", "-"}
+    ):  # fmt: skip
         msg = "--jsonl is a filter: it reads standard input and writes standard output"
         raise UsageError(msg, "sestrack rewrite --jsonl --sender DOMAIN < in.jsonl > out.jsonl")
     check_texts(request)
@@ -114,7 +117,7 @@ def _object(line: bytes) -> dict[str, Any]:
             if not isinstance(values.get(name) or "", str):
                 msg = f"its {name!r} is no text"
                 raise BadInput(msg, '{"html": "<p>…", "recipient": "ada@example.org"}')
-        values["html"].encode()
+        json.dumps(values, ensure_ascii=False).encode()
     except UnicodeError as error:
         msg = f"it is not valid Unicode: {error}"
         raise BadInput(msg) from None

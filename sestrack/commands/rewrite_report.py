@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import json
+import os
 from difflib import diff_bytes, unified_diff
 from typing import TYPE_CHECKING
 
 from sestrack import output
-from sestrack.errors import CannotCreate
+from sestrack.errors import CannotCreate, UsageError
 from sestrack.rewrite import REASON_WORDS, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sestrack.rewrite import Template
+
+
+def begin(to: str, names: Iterable[str]) -> None:
+    """Empty the report.  Raises `UsageError` if it is one of the inputs, `CannotCreate`."""
+    if not os.path.isfile(to):
+        return
+    if any(os.path.exists(name) and os.path.samefile(name, to) for name in names):
+        msg = f"the report {to} is what is to be rewritten"
+        raise UsageError(msg, "--report FILE, another one")
+    try:
+        os.truncate(to, 0)
+    except OSError as error:
+        msg = f"cannot write the report {to}: {error.strerror}"
+        raise CannotCreate(msg, "--report FILE") from None
 
 
 def report(to: str, name: str, parts: Iterable[tuple[str, Template]]) -> None:

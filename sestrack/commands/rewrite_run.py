@@ -1,18 +1,17 @@
 """What `sestrack rewrite` does: a pipe, files, messages, mailboxes.
 
-The mail comes first: whatever goes wrong, the original bytes go out and the exit code
-tells.  An output file is written beside and renamed.
+The mail comes first: whatever goes wrong, the original bytes go out and the exit code tells.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from sestrack import files, output
+from sestrack.commands.rewrite_delivery import Input, deliver, inputs, original, quiet
 from sestrack.errors import EXIT_BUG, EXIT_NO, BadInput, SestrackError, UsageError
-from sestrack.rewrite import looks_like_message, refuse_other_input
+from sestrack.rewrite import has_tag, looks_like_message, refuse_other_input
 from sestrack.store import now
 from sestrack.tokens import check_text
 from sestrack.tracking import How, Tracking, check_field, label
@@ -29,33 +28,42 @@ HEAD = 65_536
 
 def run(request: Request, store: str | None) -> int:
     """Carry out a command line; return the exit code."""
-    _check(request)
-    if request.jsonl:
-        from sestrack.commands.rewrite_lines import run as run_lines
-
-        return run_lines(request, store)
-    if request.recipients:
-        from sestrack.commands.rewrite_campaign import run as run_campaign
-
-        return run_campaign(request, store)
-    inputs = list(_inputs(request.files))
-    _check_output(request, inputs)
-    if request.report and os.path.isfile(request.report):
-        os.truncate(request.report, 0)
     try:
+        _check(request)
+        if request.jsonl:
+            from sestrack.commands.rewrite_lines import run as run_lines
+
+            return run_lines(request, store)
+        if request.recipients:
+            from sestrack.commands.rewrite_campaign import run as run_campaign
+
+            return run_campaign(request, store)
+        sources = inputs(request)
+        if request.report:
+            from sestrack.commands.rewrite_report import begin
+
+            begin(request.report, [source.name for source in sources])
         check_texts(request)
         rewriter = _Rewriter(request, store)
     except Exception:  # a bug of ours, too: the mail goes out
-        if len(inputs) == 1 and not (_quiet(request) or request.in_place):
-            _deliver(request, inputs[0], files.read(inputs[0]))
+        original(request)
         raise
     worst = 0
-    with output.progress("rewriting", len(inputs)) as step:
-        for name in inputs:
-            worst = _one(rewriter, name, alone=len(inputs) == 1) or worst
-            step()
-    if request.count and rewriter.made:
-        count(store, rewriter.tracking.sender, rewriter.made)
+    try:
+        with output.progress("rewriting", len(sources)) as step:
+            for source in sources:
+                try:
+                    code = _one(rewriter, source)
+                except SestrackError as error:
+                    if len(sources) == 1:
+                        raise
+                    output.error(f"{source.name}: {error.message}", error.hint)
+                    code = error.code
+                worst = code or worst
+                step()
+    finally:
+        if request.count and rewriter.made:
+            count(store, rewriter.tracking.sender, rewriter.made)
     return worst
 
 
@@ -125,6 +133,9 @@ class _Rewriter:
         if self.tracking.entry is None:
             refuse_other_input(data)
             return _Result(data, "", self.tracking.untracked, [])
+        if self.request.type == "auto" and not has_tag(data):
+            refuse_other_input(data)
+            return _Result(data, "", "it has no tag, and may be plain text; --type html", [])
         message = self.request.message or label(data)
         token = self.how.field.encode()
         size = 0
@@ -162,37 +173,27 @@ class _Rewriter:
                 check_unharmed(content, template, self.tracking.base)
 
 
-def _one(rewriter: _Rewriter, name: str, *, alone: bool) -> int:
-    """Rewrite one input, whatever it is; return the exit code."""
-    request = rewriter.request
+def _one(rewriter: _Rewriter, source: Input) -> int:
+    """Rewrite one input, whatever it is; return the exit code.  A mail that fails goes out."""
+    request, name = rewriter.request, source.name
     with files.reading(name) as file:
         head = file.read(HEAD)
         kind = _kind(request.type, head)
         if kind == "mbox" and head.startswith(b"From "):
             from sestrack.mail.mailbox import stream
 
-            return _mailbox(rewriter, name, stream(file, head))
+            return _mailbox(rewriter, source, stream(file, head))
         data = head + file.read()
-    failure: SestrackError | None = None
-    result, code = data, 0
     try:
         if kind == "mbox":
             msg = f"the input is no mbox, for it begins with {head[:20]!r}, not `From sender date`"
             raise BadInput(msg, "--type message")
         result, code = rewriter.rewrite(name, data, kind)
-    except SestrackError as error:
-        failure, code = error, error.code
     except Exception:
-        if not (_quiet(request) or request.in_place):
-            _deliver(request, name, data)
+        if not (quiet(request) or request.in_place):
+            deliver(request, source, (data,))
         raise
-    if failure is None or not _quiet(request):
-        code = _finish(request, name, data, result) or code
-    if failure is not None:
-        if alone:
-            raise failure
-        output.error(f"{name}: {failure.message}", failure.hint)
-    return code
+    return _finish(request, source, data, result) or code
 
 
 def _kind(asked: str, head: bytes) -> str:
@@ -206,9 +207,9 @@ def _kind(asked: str, head: bytes) -> str:
     return "message" if looks_like_message(head) else "html"
 
 
-def _mailbox(rewriter: _Rewriter, name: str, messages: Iterable[bytes]) -> int:
+def _mailbox(rewriter: _Rewriter, source: Input, messages: Iterable[bytes]) -> int:
     """Rewrite the messages of an mbox, one by one."""
-    request = rewriter.request
+    request, name = rewriter.request, source.name
     worst = 0
 
     def results() -> Iterator[bytes]:
@@ -223,16 +224,16 @@ def _mailbox(rewriter: _Rewriter, name: str, messages: Iterable[bytes]) -> int:
                 code = error.code
             except Exception as error:  # noqa: BLE001 - the other messages must not be lost for it
                 code = bug(here, error)
-            if _quiet(request):
-                code = _finish(request, here, data, result) or code
+            if quiet(request):
+                code = _finish(request, Input(here, ""), data, result) or code
             worst = code or worst
             yield result
 
-    if _quiet(request):
+    if quiet(request):
         for _ in results():
             pass
     else:
-        _deliver_all(request, name, results())
+        deliver(request, source, results())
     return worst
 
 
@@ -243,8 +244,9 @@ def bug(where: str, error: Exception) -> int:
     return EXIT_BUG
 
 
-def _finish(request: Request, name: str, data: bytes, result: bytes) -> int:
+def _finish(request: Request, source: Input, data: bytes, result: bytes) -> int:
     """Show or deliver a result."""
+    name = source.name
     if request.diff:
         from sestrack.commands.rewrite_report import show_diff
 
@@ -255,7 +257,7 @@ def _finish(request: Request, name: str, data: bytes, result: bytes) -> int:
             return EXIT_NO
         return 0
     if not request.diff and (result != data or not request.in_place):
-        _deliver(request, name, result)
+        deliver(request, source, (result,))
     return 0
 
 
@@ -273,15 +275,11 @@ def count(store: str | None, sender: str, made: Mapping[str, int]) -> None:
         output.warn(f"{sum(made.values())} copies are not counted: {error.message}")
 
 
-# -- what is read and where it goes ----------------------------------------------------------
-
-
-def _quiet(request: Request) -> bool:
-    return request.diff or request.check
+# -- the command line -----------------------------------------------------------------------
 
 
 def _check(request: Request) -> None:
-    for option, others in _WHO.items():
+    for option, others in _EXCLUSIVE.items():
         clash = next((other for other in others if getattr(request, _name(other))), None)
         if clash and getattr(request, _name(option)):
             msg = f"{option} and {clash} exclude each other"
@@ -294,7 +292,7 @@ def _check(request: Request) -> None:
         raise UsageError(msg, "sestrack rewrite --sender DOMAIN < letter.html")
 
 
-_WHO = {
+_EXCLUSIVE = {
     "--recipient": ("--recipient-field", "--recipient-header", "--recipients", "--jsonl"),
     "--recipient-field": ("--recipient-header", "--recipients", "--jsonl"),
     "--recipient-header": ("--recipients", "--jsonl"),
@@ -304,74 +302,3 @@ _WHO = {
 
 def _name(flag: str) -> str:
     return flag.removeprefix("--").replace("-", "_")
-
-
-def _check_output(request: Request, inputs: list[str]) -> None:
-    if request.in_place and (request.output or not request.files or "-" in request.files):
-        msg = "--in-place needs files, and no --output"
-        raise UsageError(msg, "sestrack rewrite --sender DOMAIN --in-place letter.html")
-    if len(inputs) > 1 and not (
-        request.in_place or _quiet(request) or os.path.isdir(request.output)
-    ):
-        msg = f"{len(inputs)} files cannot go to one output"
-        raise UsageError(msg, "--output FOLDER")
-    if request.report == "-" and not (request.in_place or request.output or request.check):
-        msg = "--report - would mix with the mail on standard output"
-        raise UsageError(msg, "--report FILE")
-
-
-def _inputs(names: tuple[str, ...]) -> Iterator[str]:
-    """Name the files; a folder means its .html, .htm and .eml, a Maildir its messages."""
-    for name in names or ("-",):
-        if name == "-" or not os.path.isdir(name):
-            yield name
-            continue
-        from sestrack.mail.mailbox import is_maildir, maildir_files
-
-        if is_maildir(name):
-            yield from maildir_files(name)
-            continue
-        for folder, folders, inner_names in os.walk(name):
-            folders.sort()
-            for inner in sorted(inner_names):
-                if inner.lower().endswith((".html", ".htm", ".eml")):
-                    yield os.path.join(folder, inner)
-
-
-def _deliver(request: Request, name: str, data: bytes) -> None:
-    _deliver_all(request, name, (data,))
-
-
-def _deliver_all(request: Request, name: str, pieces: Iterable[bytes]) -> None:
-    target = name if request.in_place else request.output
-    if not target or target == "-":
-        for piece in pieces:
-            output.write_bytes(piece)
-        return
-    maildir = _maildir_of(name)
-    if maildir and (request.in_place or os.path.isdir(target)):
-        from sestrack.mail.mailbox import deliver
-
-        deliver(
-            maildir if request.in_place else target,
-            name,
-            b"".join(pieces),
-            keep=not request.in_place,
-        )
-        return
-    if os.path.isdir(target):
-        target = os.path.join(target, os.path.basename(name))
-    with files.beside(target) as beside, open(beside, "wb") as file:
-        for piece in pieces:
-            file.write(piece)
-
-
-def _maildir_of(name: str) -> str:
-    """Return the Maildir that a file lies in, or ""."""
-    folder = os.path.dirname(name)
-    if os.path.basename(folder) not in {"new", "cur"}:
-        return ""
-    from sestrack.mail.mailbox import is_maildir
-
-    above = os.path.dirname(folder) or "."
-    return above if is_maildir(above) else ""

@@ -1,0 +1,169 @@
+"""What `sestrack rewrite` reads and where it goes: a pipe, files, folders, Maildirs.
+
+An output file is written beside and renamed.  What comes of a folder keeps its place in it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from shlex import quote
+from typing import TYPE_CHECKING, NamedTuple
+
+from sestrack import files, output
+from sestrack.errors import CannotCreate, NotFound, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from sestrack.commands.rewrite import Request
+
+
+class Input(NamedTuple):
+    """What is to be rewritten."""
+
+    name: str
+    """Its path; "-" is standard input."""
+    place: str
+    """Its path within a folder that takes several results."""
+
+
+def inputs(request: Request) -> list[Input]:
+    """Name what is to be rewritten.  Raises `UsageError` if it cannot go where it should.
+
+    A folder means its .html, .htm and .eml, at any depth; what is hidden, and a link that
+    leads out of the folder, is not meant.  A Maildir means its messages.
+    """
+    found = [each for name in request.files or ("-",) for each in _in(name)]
+    if request.in_place and (request.output or not request.files or "-" in request.files):
+        msg = "--in-place needs files, and no --output"
+        raise UsageError(msg, "sestrack rewrite --sender DOMAIN --in-place letter.html")
+    if request.report == "-" and not (
+        request.in_place or request.output not in {"", "-"} or request.check
+    ):
+        msg = "--report - would mix with the mail on standard output"
+        raise UsageError(msg, "--report FILE")
+    if os.path.isdir(request.output):
+        _check_places(request.output, found)
+    elif len(found) > 1 and not (request.in_place or quiet(request)):
+        msg = f"{len(found)} files cannot go to one output: {request.output or 'standard output'}"
+        raise UsageError(msg, "--output FOLDER, one that is there")
+    return found
+
+
+def _check_places(folder: str, found: list[Input]) -> None:
+    """Let no result take the place of another, or of what it was made of."""
+    taken: dict[str, str] = {}
+    for name, place in found:
+        if name == "-":
+            msg = f"standard input has no name to have in the folder {folder}"
+            raise UsageError(msg, "--output FILE")
+        if place in taken:
+            msg = f"{taken[place]} and {name} would both become {os.path.join(folder, place)}"
+            raise UsageError(msg, "name a folder that both lie in: their places are kept")
+        taken[place] = name
+
+
+def _in(name: str) -> Iterator[Input]:
+    if name == "-" or not os.path.isdir(name):
+        yield Input(name, os.path.basename(name))
+        return
+    from sestrack.mail.mailbox import is_maildir, maildir_files
+
+    if is_maildir(name):
+        for path in maildir_files(name):
+            yield Input(path, os.path.relpath(path, name))
+        return
+    root = os.path.realpath(name)
+    empty = True
+    for folder, folders, inner_names in os.walk(name):
+        folders[:] = sorted(inner for inner in folders if not inner.startswith("."))
+        for inner in sorted(inner_names):
+            path = os.path.join(folder, inner)
+            if inner.startswith(".") or not inner.lower().endswith((".html", ".htm", ".eml")):
+                continue
+            if os.path.islink(path) and not os.path.realpath(path).startswith(f"{root}/"):
+                continue
+            empty = False
+            yield Input(path, os.path.relpath(path, name))
+    if empty:
+        msg = f"there is no .html, .htm or .eml in the folder {name}"
+        raise NotFound(msg, f"ls -l {quote(name)}")
+
+
+def quiet(request: Request) -> bool:
+    """Is nothing delivered?"""
+    return request.diff or request.check
+
+
+def deliver(request: Request, source: Input, pieces: Iterable[bytes]) -> None:
+    """Write a result, piece by piece, where it is to go."""
+    name, place = source
+    target = name if request.in_place else request.output
+    if not target or target == "-":
+        for piece in pieces:
+            output.write_bytes(piece)
+        return
+    maildir = _maildir_of(name)
+    if maildir and (request.in_place or os.path.isdir(target)):
+        from sestrack.mail.mailbox import deliver
+
+        deliver(
+            maildir if request.in_place else target,
+            name,
+            b"".join(pieces),
+            keep=not request.in_place,
+        )
+        return
+    if os.path.isdir(target):
+        target = os.path.join(target, place)
+        _make_folder(os.path.dirname(target))
+    with files.beside(target) as beside, open(beside, "wb") as file:
+        for piece in pieces:
+            file.write(piece)
+
+
+def _make_folder(name: str) -> None:
+    try:
+        os.makedirs(name, exist_ok=True)
+    except OSError as error:
+        msg = f"cannot make the folder {name}: {error.strerror}"
+        raise CannotCreate(msg, f"ls -ld {quote(os.path.dirname(name) or '.')}") from None
+
+
+def original(request: Request) -> None:
+    """Deliver what came, where one mail was to be rewritten and could not be."""
+    names = request.files or ("-",)
+    if quiet(request) or request.recipients or len(names) > 1 or os.path.isdir(names[0]):
+        return
+    if request.in_place and request.files:
+        return  # it is there
+    if os.path.isdir(request.output):
+        request = request._replace(output="")
+    source = Input(names[0], os.path.basename(names[0]))
+    deliver(request._replace(in_place=False), source, (files.read(names[0]),))
+
+
+_NO_PIPE = {"--in-place", "--recipients", "--check", "--diff", "-o", "--output"}
+
+
+def pass_on(arguments: Sequence[str]) -> None:
+    """Let a mail through that came with a command line that cannot be read.
+
+    What is no option may be a file, and then nobody knows whose standard input is.
+    """
+    words = [argument.partition("=")[0] for argument in arguments]
+    if sys.stdin.isatty() or any(w in _NO_PIPE or os.path.exists(w) for w in words):
+        return
+    output.write_bytes(sys.stdin.buffer.read())
+
+
+def _maildir_of(name: str) -> str:
+    """Return the Maildir that a file lies in, or ""."""
+    folder = os.path.dirname(name)
+    if os.path.basename(folder) not in {"new", "cur"}:
+        return ""
+    from sestrack.mail.mailbox import is_maildir
+
+    above = os.path.dirname(folder) or "."
+    return above if is_maildir(above) else ""
