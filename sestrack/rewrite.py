@@ -19,11 +19,11 @@ scanning.
 from __future__ import annotations
 
 import re
-from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE, lookup
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from sestrack.errors import BadInput
+from sestrack.html import charset as charsets
 from sestrack.html.charrefs import decode as decode_references
 from sestrack.html.scanner import Href, after_body_start, attributes, scan
 
@@ -90,6 +90,8 @@ class Wrapping(NamedTuple):
     is_ours: Callable[[str], bool]
     """Was this URL (one that looks like it) sealed by us?"""
     wrap_unsubscribe: bool = False
+    first: int = 0
+    """The number of the first link: those of a message are numbered through its parts."""
     quote: bool = False
     """Put quotes around a value that had none: what stands for the recipient token is a
     merge field that is not safe without."""
@@ -152,10 +154,9 @@ def compile_html(data: bytes, wrapping: Wrapping, charset: str = "") -> Template
 
     Raises `BadInput` if it is empty, binary, or a whole message instead of HTML.
     """
-    if data[:1] in _WIDE_STARTS:
-        for mark, encoding in _WIDE_MARKS:
-            if data.startswith(mark):
-                return _compile_wide(data, mark, encoding, wrapping)
+    mark, encoding = charsets.wide_mark(data)
+    if mark:
+        return _compile_wide(data, mark, encoding, wrapping)
     refuse_other_input(data)
     found = scan(data if _ESCAPE not in data else re.sub(_ISO_2022_RUN, _mask, data))
     reader = _Reader(data, charset)
@@ -174,6 +175,7 @@ def compile_text(data: bytes, wrapping: Wrapping) -> Template:
     punctuation that ends a sentence; one that runs into other letters than ASCII is left.
     """
     reader = _Reader(data, "")
+    wrapping = wrapping._replace(quote=False)
     decisions = []
     for found in re.finditer(_URL_IN_TEXT, data):
         raw = _without_punctuation(found[0])
@@ -181,7 +183,8 @@ def compile_text(data: bytes, wrapping: Wrapping) -> Template:
         url = raw.decode("ascii")
         reason = _reason_to_leave(url)
         if reason is _WRAPPED:
-            if data[found.end() : found.end() + 1] >= b"\x80":
+            after = data[found.end() : found.end() + 1]
+            if after >= b"\x80" or after == b"\x1b":  # ISO-2022 goes on with other letters
                 reason = Reason.UNCLEAR_END
             elif wrapping.seal is None:
                 reason = Reason.CLICKS_OFF
@@ -208,6 +211,8 @@ def _without_punctuation(raw: bytes) -> bytes:
 
 def refuse_other_input(data: bytes) -> None:
     """Raise `BadInput` for what is surely not HTML: nothing, a picture, a whole message."""
+    if charsets.wide_mark(data)[0]:
+        return
     if not data.strip():
         msg = "the input is empty"
         raise BadInput(msg, "is what writes into the pipe running?")
@@ -218,8 +223,8 @@ def refuse_other_input(data: bytes) -> None:
     controls = len(head) - len(head.translate(None, _CONTROLS))
     # some HTML has a stray NUL; only UTF-16 without its mark and real binaries have many
     if data.startswith(_BINARY_STARTS) or controls > len(head) // 50:
-        msg = f"the input is binary, not HTML: it begins with {data[:8]!r}"
-        raise BadInput(msg, "sestrack rewrite takes HTML")
+        msg = f"the input is binary, neither HTML nor a message: it begins with {data[:8]!r}"
+        raise BadInput(msg, "sestrack rewrite --sender DOMAIN < letter.html")
 
 
 def looks_like_message(data: bytes) -> bool:
@@ -233,7 +238,9 @@ def looks_like_message(data: bytes) -> bool:
 
 def has_tag(data: bytes) -> bool:
     """Is there a tag, a comment or a declaration in it?  Plain text has none."""
-    return data[:1] in _WIDE_STARTS or re.search(rb"<[!/?a-z]", data, re.IGNORECASE) is not None
+    if charsets.wide_mark(data)[0]:
+        return True
+    return re.search(rb"<[!/?a-z]", data, re.IGNORECASE) is not None
 
 
 def _mask(run: re.Match[bytes]) -> bytes:
@@ -248,37 +255,26 @@ def _compile_wide(data: bytes, mark: bytes, encoding: str, wrapping: Wrapping) -
         msg = f"the input begins like {encoding} and is not"
         raise BadInput(msg) from None
     template = compile_html(narrow, wrapping, "utf-8")
-
-    def offset(narrow_offset: int) -> int:
-        if narrow_offset < 0:
-            return narrow_offset
-        return len(mark) + len(narrow[:narrow_offset].decode().encode(encoding))
-
+    hrefs = [decision.href for decision in template.decisions]
+    places = {template.pixel_at, *(place for hole in template.holes for place in hole[:2])}
+    places.update(place for href in hrefs for place in href[:4])
+    wide = {-1: -1}
+    position, width = 0, len(mark)
+    for place in sorted(places - {-1}):  # once through the text, however many links there are
+        width += len(narrow[position:place].decode().encode(encoding))
+        position, wide[place] = place, width
     holes = [
         Hole(
-            offset(hole.start), offset(hole.end),
-            hole.before.decode().encode(encoding), hole.after.decode().encode(encoding),
+            wide[start], wide[end],
+            before.decode().encode(encoding), after.decode().encode(encoding),
         )
-        for hole in template.holes
+        for start, end, before, after in template.holes
     ]  # fmt: skip
-    return Template(
-        chunks=_cut(data, holes),
-        decisions=[
-            decision._replace(href=_moved(decision.href, offset)) for decision in template.decisions
-        ],
-        pixel_at=offset(template.pixel_at),
-        encoding=encoding,
-        holes=holes,
-    )
-
-
-def _moved(href: Href, offset: Callable[[int], int]) -> Href:
-    return href._replace(
-        start=offset(href.start),
-        end=offset(href.end),
-        tag_start=offset(href.tag_start),
-        tag_end=offset(href.tag_end),
-    )
+    decisions = [
+        decision._replace(href=Href._make((*(wide[place] for place in href[:4]), href.conditional)))
+        for href, decision in zip(hrefs, template.decisions, strict=True)
+    ]
+    return Template(_cut(data, holes), decisions, wide[template.pixel_at], encoding, holes)
 
 
 def _cut(data: bytes, holes: list[Hole]) -> list[bytes]:
@@ -296,7 +292,7 @@ def _cut(data: bytes, holes: list[Hole]) -> list[bytes]:
 def _holes(data: bytes, decisions: list[Decision], pixel_at: int, wrapping: Wrapping) -> list[Hole]:
     """List what is replaced, in order."""
     holes: list[Hole] = []
-    index = 0
+    index = wrapping.first
     base, seal = wrapping.base, wrapping.seal
     for href, url, reason in decisions:
         if reason is not _WRAPPED or seal is None:
@@ -340,8 +336,8 @@ def _line(data: bytes, position: int) -> tuple[int, int]:
     return data.rfind(b"\n", 0, position) + 1, len(data) if end < 0 else end
 
 
-# RFC-less wisdom: `display:none` keeps some programs from fetching it, no size shows a
-# broken picture in others, and alt="" keeps screen readers silent.
+# As programs behave: `display:none` keeps some from fetching it, without a size others show
+# a broken picture, and alt="" keeps screen readers silent.
 _PIXEL_OPEN = b'<img src="'
 _PIXEL_CLOSE = b'" width="1" height="1" alt="" style="width:1px;height:1px;border:0">'
 
@@ -411,7 +407,7 @@ class _Reader:
         # a URL that had to be decoded may have the word where the tag shows none
         if ("unsub" in tag or wrapping.unsubscribe or not plain) and _unsubscribes(url, wrapping):
             return Decision(href, url, Reason.UNSUBSCRIBE)
-        if end - start > _SHORT:
+        if end - start > _SHORT or raw.startswith(wrapping.base):
             return Decision(href, url, _closer_look(url, wrapping))
         return Decision(href, url, _WRAPPED)
 
@@ -456,7 +452,7 @@ class _Reader:
     def decode(self, raw: bytes) -> str:
         """Decode bytes that are not ASCII in the document's encoding."""
         if not self.charset:
-            self.charset = declared_charset(self.data)
+            self.charset = charsets.declared(self.data)
         for charset in (self.charset, "utf-8", "cp1252"):
             try:
                 return raw.decode(charset)
@@ -515,22 +511,6 @@ def _opts_out(data: bytes, tag_start: int) -> bool:
     return False
 
 
-def declared_charset(data: bytes) -> str:
-    """Return what a byte order mark or a `meta` says the charset is; else utf-8."""
-    if data.startswith(BOM_UTF8):
-        return "utf-8"
-    declared = re.search(_META_CHARSET, data[:2048], re.IGNORECASE)
-    if declared is None:
-        return "utf-8"
-    name = declared[1].decode("ascii").lower()
-    try:
-        lookup(name)
-    except LookupError:
-        return "utf-8"
-    # the standard's encodings (WHATWG Encoding §4.2) read these labels as windows-1252
-    return "cp1252" if name in {"iso-8859-1", "latin1", "latin-1", "ascii", "us-ascii"} else name
-
-
 _OFF = frozenset((b"off", b"0", b"false", b"no"))
 _ON = frozenset((b"", b"on", b"1", b"true", b"yes"))
 _ANY: frozenset[bytes] = frozenset()
@@ -568,19 +548,11 @@ _OPENING = dict.fromkeys((bytes((c,)) for c in b".,;:!?'*_`|"), b"") | {b")": b"
 _C0_AND_SPACE = "".join(map(chr, range(0x21)))
 _NO_TAB_OR_LINE_END = dict.fromkeys(b"\t\n\r")
 _LIKE_OURS = r"[hH][tT][tT][pP][sS]?://[^/]++/[A-Za-z0-9_~]{40}"
-_TOKEN_ALONE = rb"""[^\s"'<>/]++(?:["'\s>]|$)"""
+_TOKEN_ALONE = rb"""[A-Za-z0-9_~]{40,}+(?:["'\s>]|$)"""
 _SEAL_OCTETS = 22  # one in clear, 16 of SIV, at most 5 of index
 _SHORT = 40  # shorter than any tracking URL of ours, and far from the limit
-_META_CHARSET = rb"<meta[^>]*?charset[\t\n\f\r ]*=[\t\n\f\r \"']*([a-z0-9_:.-]+)"
 _ESCAPE = 0x1B
-_WIDE_STARTS = (b"\xff", b"\xfe", b"\0")
 _ISO_2022_RUN = rb"\x1b\$(?:[@B]|\([@BCD]|\)[CAG])[^\x1b]*+"
-_WIDE_MARKS = (  # UTF-32's begins like UTF-16's
-    (BOM_UTF32_LE, "utf-32-le"),
-    (BOM_UTF32_BE, "utf-32-be"),
-    (BOM_UTF16_LE, "utf-16-le"),
-    (BOM_UTF16_BE, "utf-16-be"),
-)
 _CONTROLS = bytes(set(range(0x20)) - set(b"\t\n\f\r\x1b")) + b"\x7f"
 _BINARY_STARTS = (
     b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"%PDF-", b"PK\x03\x04", b"\x1f\x8b", b"\x7fELF",

@@ -19,14 +19,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from sestrack.errors import BadInput, ForgedToken, NotSetUp
-from sestrack.rewrite import (
-    Decision,
-    Template,
-    Wrapping,
-    compile_html,
-    declared_charset,
-    refuse_other_input,
-)
+from sestrack.html import charset as charsets
+from sestrack.rewrite import Decision, Template, Wrapping, compile_html, refuse_other_input
 from sestrack.rules import sender_domain_of, tracked
 from sestrack.store import Store, default_address, now, shown
 from sestrack.tokens import (
@@ -145,10 +139,11 @@ class Tracking(NamedTuple):
         message = message or label(html)
         check_text("message label", message)
         check_field(how.field)
-        charset = charset or declared_charset(html)
+        charset = charset or charsets.declared(html)
         if self.entry is None:
             refuse_other_input(html)
-            return Letter(self, message, Template([html], [], -1, "", []), how.field, charset)
+            template = Template([html], [], -1, charsets.wide_mark(html)[1], [])
+            return Letter(self, message, template, how.field, charset)
         size = copy_size or longest_copy(self.sender, message)
         template = compile_html(html, self.wrapping(message, how, size), charset)
         return Letter(self, message, template, how.field, charset)

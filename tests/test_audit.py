@@ -83,6 +83,11 @@ def test_a_good_mail(program: Program) -> None:
         ("Content-Type: text/plain", "no-html", "warning"),
         ("Content-Type: multipart/signed; boundary=b", "signed", "error"),
         ("Content-Type: text/html\nContent-Transfer-Encoding: base64", "left", "error"),
+        (
+            "Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: text/html\n\n\n--b--",
+            "left",
+            "warning",
+        ),
     ],
 )
 def test_messages(program: Program, headers: str, code: str, severity: str) -> None:

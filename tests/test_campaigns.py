@@ -163,6 +163,57 @@ def test_what_would_not_be_the_same_is_refused(campaign: Program) -> None:
     assert campaign(*plan, "--resume").returncode == 65
 
 
+def test_going_on_with_another_list_is_refused(campaign: Program) -> None:
+    """One more at the top: somebody would be left out, and somebody mailed twice."""
+    (campaign.folder / "few.csv").write_text("recipient\na@example.org\nb@example.org\n")
+    plan = (*SEND, "--recipients", "few.csv", "-o", "out.jsonl")
+    campaign.ok(*plan)
+    done = campaign(*plan, "--resume")
+    assert done.returncode == 1
+    assert b"out.jsonl is finished" in done.stderr
+    assert copies(campaign) == {"june": 2}
+    interrupt(campaign, plan)
+    (campaign.folder / "few.csv").write_text("recipient\nnew@example.org\na@example.org\n")
+    done = campaign(*plan, "--resume")
+    assert done.returncode == 1
+    assert b"had another list" in done.stderr
+
+
+def interrupt(campaign: Program, plan: tuple[str, ...]) -> None:
+    """Begin it anew, and end before it is counted, as a kill would."""
+    code = (
+        "import sestrack.commands.rewrite_campaign as c, sys, os\n"
+        "def die(*a): os._exit(9)\nc.count_copies = die\n"
+        "from sestrack.cli import main\nsys.argv[1:] = sys.argv[1:]\nmain()"
+    )
+    command = [sys.executable, "-c", code, *plan]
+    done = subprocess.run(command, env=campaign.environment, cwd=campaign.folder, check=False)
+    assert done.returncode == 9
+
+
+@pytest.mark.parametrize("charset", ["utf-16", "hex"])
+def test_a_meta_that_cannot_be_true(campaign: Program, charset: str) -> None:
+    """What .NET writes into UTF-8: it is read as UTF-8."""
+    (campaign.folder / "letter.html").write_text(
+        f"<meta charset={charset}>{PAGE}", encoding="utf-8"
+    )
+    campaign.ok(*SEND, "--recipients", "list.csv", "-o", "out.jsonl")
+    line = (campaign.folder / "out.jsonl").read_text(encoding="utf-8").splitlines()[0]
+    assert json.loads(line)["html"].startswith(f"<meta charset={charset}><p>Grüße ")
+
+
+def test_utf_16_of_an_untracked_sender(campaign: Program) -> None:
+    """It goes out as it came, as it does when the sender is tracked."""
+    campaign.ok("settings", "disable")
+    data = PAGE.encode("utf-16")
+    (campaign.folder / "letter.html").write_bytes(data)
+    done = campaign(*SEND)
+    assert (done.returncode, done.stdout) == (0, data)
+    campaign.ok(*SEND, "--recipients", "list.csv", "-o", "out.jsonl")
+    line = (campaign.folder / "out.jsonl").read_text(encoding="utf-8").splitlines()[0]
+    assert json.loads(line)["html"] == PAGE
+
+
 def test_a_campaign_goes_on_under_its_key(campaign: Program) -> None:
     """Rotating between interruption and going on changes no copy."""
     plan = (*SEND, "--recipients", "list.csv", "-o", "out.jsonl")

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from sestrack.errors import BadInput
 from sestrack.html import charrefs
+from sestrack.html.charset import declared
 from sestrack.html.scanner import after_body_start, scan
 from sestrack.rewrite import Reason, Wrapping, compile_html
 
@@ -128,6 +129,44 @@ def test_encodings(encoding: str) -> None:
     head, _, rest = out.partition("<img ")
     assert head == f'<p>{text}<a href="https://t.example.com/R/L0">{text}</a>'
     assert rest.endswith("</body>")
+
+
+def test_where_links_stand_in_utf_16() -> None:
+    """Spans are of the octets as they came, in text before and behind other letters."""
+    links = [f"https://e.example/{number}" for number in range(50)]
+    text = "".join(f'<p title="日本語">é<a href="{url}">x</a>' for url in links) + "</body>"
+    data = text.encode("utf-16")
+    template = compile_html(data, WRAPPING)
+    spans = [data[d.href.start : d.href.end].decode("utf-16-le") for d in template.decisions]
+    tags = [data[d.href.tag_start : d.href.tag_end].decode("utf-16-le") for d in template.decisions]
+    assert spans == links
+    assert tags == [f'<a href="{url}">' for url in links]
+    assert data[template.pixel_at :].decode("utf-16-le") == "</body>"
+
+
+@pytest.mark.parametrize(
+    ("data", "charset"),
+    [
+        (b"<meta charset=utf-16>", "utf-8"),
+        (b'<META http-equiv=x content="text/html; charset=UTF-16LE">', "utf-8"),
+        (b"<meta charset=hex>", "utf-8"),
+        (b"<meta charset=utf-7>", "utf-8"),
+        (b"<meta charset=latin1>", "cp1252"),
+        (b"<meta charset=koi8-r>", "koi8-r"),
+        ("<p>".encode("utf-16"), "utf-16-le"),
+    ],
+)
+def test_what_a_document_says_of_itself(data: bytes, charset: str) -> None:
+    """UTF-16 said in ASCII cannot be (WHATWG HTML §13.2.3.2)."""
+    assert declared(data) == charset
+
+
+def test_a_link_to_our_own_host_is_no_pixel() -> None:
+    """It is left, however short, and the pixel comes nevertheless."""
+    data = b'<a href="https://t.example.com/prefs">x</a>'
+    template = compile_html(data, WRAPPING)
+    assert [decision.reason for decision in template.decisions] == [Reason.OURS]
+    assert template.render(b"R" * 50).startswith(data + b"<img ")
 
 
 def test_again_changes_nothing() -> None:

@@ -18,7 +18,7 @@ PACKAGE = Path(sestrack.__file__).parent
 FLOORS = [
     {"sestrack", "errors", "mail"},
     {
-        "model", "html.charrefs", "html.scanner", "times", "html", "tracker", "tracker.events",
+        "model", "html.charrefs", "html.charset", "html.scanner", "times", "html", "tracker", "tracker.events",
         "tracker.checkpoint", "tracker.counts", "tracker.interning", "domains", "domains.challenge", "engines.interface", "engines.sqlite", "engines.versions", "terminal",
         "engines.postgresql_schema", "engines.addresses", "engines.postgresql_errors", "terminal.characters", "terminal.layout", "terminal.completion",
     },

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import email
+import json
 import mailbox
 import quopri
 import re
@@ -443,6 +444,24 @@ def test_a_maildir(tracking: Program, tmp_path: Path) -> None:
     (changed,) = (tmp_path / "box" / "new").iterdir()
     assert changed.name == copy.name
     assert list((tmp_path / "box" / "tmp").iterdir()) == []
+
+
+def test_a_message_of_very_many_parts(tracking: Program) -> None:
+    """Links are numbered through all of them, and nothing is nested for it."""
+    part = b"--b\nContent-Type: text/html\n\n" + PAGE
+    data = a_message(part * 1200 + b"--b--\n", "Content-Type: multipart/mixed; boundary=b")
+    done = tracking(*REWRITE, "--report", "-", "-o", "out.eml", stdin=data)
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["link"] for line in done.stdout.splitlines()] == [0] * 1200
+    text = (tracking.folder / "out.eml").read_bytes()
+    assert text.count(b"<img ") == 1
+    assert len(set(re.findall(rb"https://trace[^\"]*/[^\"]*/[^\"]*", text))) == 1200
+
+
+def test_a_field_in_plain_text_gets_no_quotes() -> None:
+    """Text has no attributes that quotes could end."""
+    template = compile_text(b"see https://e.example/ now", WRAPPING._replace(quote=True))
+    assert template.render(b"<% r %>").startswith(b"see https://trace.example.com/<% r %>/")
 
 
 @pytest.mark.parametrize(

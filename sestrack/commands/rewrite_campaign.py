@@ -7,6 +7,7 @@ import sys
 from contextlib import ExitStack, suppress
 from hashlib import blake2b
 from secrets import token_hex
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from sestrack import files, output
@@ -46,12 +47,12 @@ def run(request: Request, store: str | None) -> int:
             msg, "sestrack rewrite --sender DOMAIN --recipient ID message.eml, one for each"
         )
     tracking = Tracking.of(store, request.sender)
-    total = _count_rows(request)
+    total, people = _read_list(request)
     if _is_stream(request.output):
         return _to_stream(
             request, store, tracking.compile(data, request.message, how(request)), jobs, total
         )
-    return _Campaign(request, store, tracking, data).run(jobs, total)
+    return _Campaign(request, store, tracking, data, people).run(jobs, total)
 
 
 def _check(request: Request) -> int:
@@ -81,12 +82,18 @@ def _check(request: Request) -> int:
     return int(request.jobs)
 
 
-def _count_rows(request: Request) -> int:
-    """Read the whole list once, so that what is wrong in it is known before a copy is made."""
+def _read_list(request: Request) -> tuple[int, str]:
+    """Read the whole list once, so that what is wrong in it is known before a copy is made.
+
+    Returns how many it names, and a digest: going on with another list would leave some out.
+    """
     if request.recipients == "-":
-        return 0
+        return 0, ""
+    number, digest = 0, blake2b(digest_size=16)
     with open_list(request.recipients, request.column) as found:
-        return sum(1 for _ in found.rows)
+        for number, recipient, _ in found.rows:  # noqa: B007 - the last one counts
+            digest.update(recipient.encode("utf-8", "surrogatepass") + b"\0")
+    return number, digest.hexdigest()
 
 
 def _is_stream(name: str) -> bool:
@@ -144,9 +151,9 @@ class _Campaign:
     """A campaign into a file or a folder, which can be gone on with."""
 
     def __init__(
-        self, request: Request, store: str | None, tracking: Tracking, data: bytes
+        self, request: Request, store: str | None, tracking: Tracking, data: bytes, people: str
     ) -> None:
-        self.request, self.store = request, store
+        self.request, self.store, self.people = request, store, people
         self.is_folder = request.output.endswith("/") or os.path.isdir(request.output)
         self.name = request.output.rstrip("/")
         self.partial = f"{self.name}.partial"
@@ -154,10 +161,13 @@ class _Campaign:
         journal = read_journal(f"{self.partial}.json")
         if journal is not None and not request.resume:
             msg = f"a campaign into {self.name} was interrupted"
-            raise Refused(msg, f"--resume goes on; rm -r {self.partial}* begins anew")
+            raise Refused(msg, "--resume")
+        if journal is None and request.resume and _is_finished(self.name):
+            msg = f"{self.name} is finished: there is nothing to go on with"
+            raise Refused(msg, f"ls -l {quote(self.name)}")
         if journal is None and os.path.exists(self.partial):
             msg = f"{self.partial} is there, and no journal of a campaign that it belongs to"
-            raise Refused(msg, f"rm -r {self.partial}, if nobody wants it")
+            raise Refused(msg, f"rm -r {quote(self.partial)}")
         if self.is_folder and os.path.isdir(self.name) and os.listdir(self.name):
             msg = f"the folder {self.name} is not empty"
             raise Refused(msg, "--output a folder that is not there yet, with a / at the end")
@@ -177,6 +187,7 @@ class _Campaign:
             "key": tracking.keys[0].id if tracking.keys else 0,
             "template": blake2b(b"\0".join(letter.template.chunks), digest_size=16).hexdigest(),
             "recipients": os.path.abspath(request.recipients), "column": request.column,
+            "list": self.people,
         }  # fmt: skip
         if journal is None:
             return letter, Journal(f"{self.partial}.json", facts)
@@ -215,6 +226,10 @@ class _Campaign:
             finish(file, self.partial, self.name)
         os.unlink(self.journal.path)
         return _say(self.letter, made, self.name, strict=self.request.strict)
+
+
+def _is_finished(name: str) -> bool:
+    return bool(os.listdir(name)) if os.path.isdir(name) else os.path.exists(name)
 
 
 def _with_key(tracking: Tracking, key_id: int) -> Tracking:

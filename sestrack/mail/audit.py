@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lxml import etree
 
 from sestrack.errors import BadInput
+from sestrack.html import charset as charsets
 from sestrack.mail.message import contents
 from sestrack.mail.mime import LEFT_WORDS, Left, Message
-from sestrack.rewrite import Reason, Template, compile_html, declared_charset
+from sestrack.rewrite import Reason, Template, compile_html
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -106,7 +107,12 @@ def audit_message(message: Message, wrapping: Wrapping) -> Audit:
         if left:
             add(Severity.ERROR, "left", f"the HTML part {left}", "it is left as it is", part.number)
             continue
-        inner = audit_html(data, wrapping, part.charset, part.number)
+        try:
+            inner = audit_html(data, wrapping, part.charset, part.number)
+        except BadInput as error:
+            found_here = f"the HTML part is left: {error.message}"
+            add(_WARNING, "left", found_here, "it is left as it is", part.number)
+            continue
         findings += inner.findings
         links += inner.links
     return Audit(findings, links)
@@ -115,7 +121,7 @@ def audit_message(message: Message, wrapping: Wrapping) -> Audit:
 def audit_html(data: bytes, wrapping: Wrapping, charset: str = "", part: str = "") -> Audit:
     """Look at an HTML document."""
     template = compile_html(data, wrapping, charset)
-    texts = _Texts(data, charset or declared_charset(data))
+    texts = _Texts(data, template.encoding or charset or charsets.declared(data))
     findings: list[Finding] = []
     links: list[SeenLink] = []
     line, position = 1, 0
@@ -243,7 +249,7 @@ def _words(element: Any) -> str:
 
 def check_unharmed(data: bytes, template: Template, base: str) -> None:
     """Raise `BadInput` if more than links and the pixel differs after rewriting."""
-    charset = template.encoding or declared_charset(data)
+    charset = template.encoding or charsets.declared(data)
     before = _tree(data, charset)
     first = ""
     for prune in (False, True):

@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import os
 from itertools import islice
+from shlex import quote
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from sestrack import output
@@ -94,10 +95,9 @@ def json_chunks(letter: Letter) -> list[bytes]:
     """
     template = letter.template
     try:
-        if template.encoding:
-            texts = [chunk.decode(template.encoding).lstrip("\ufeff") for chunk in template.chunks]
-        else:
-            texts = [chunk.decode(letter.charset) for chunk in template.chunks]
+        charset = template.encoding or letter.charset
+        texts = [chunk.decode(charset) for chunk in template.chunks]
+        texts[0] = texts[0].removeprefix("\ufeff")  # a mark of octets, not of characters
     except UnicodeDecodeError as error:
         msg = f"the template is not {error.encoding}: byte {error.object[error.start]:#04x}"
         raise BadInput(msg, "--output FOLDER writes bytes as they are; or convert it") from None
@@ -255,7 +255,7 @@ def read_journal(path: str) -> Journal | None:
         return None
     except (OSError, ValueError, RecursionError) as error:
         msg = f"the journal {path} cannot be read: {error}"
-        raise BadInput(msg, f"rm {path}* begins anew") from None
+        raise BadInput(msg, f"rm -r {quote(path.removesuffix('.json'))}*") from None
     return Journal(path, facts)
 
 
@@ -265,7 +265,7 @@ def check_same(journal: Journal, facts: dict[str, Any]) -> None:
         if name not in {"id", "minted"} and journal.facts.get(name) != value:
             was, words = journal.facts.get(name), name.replace("_", " ")
             msg = f"the interrupted campaign had another {words}: {was}, and now it is {value}"
-            raise Refused(msg, f"as it was, or rm -r {journal.path.removesuffix('.json')}*")
+            raise Refused(msg, f"rm -r {quote(journal.path.removesuffix('.json'))}*")
 
 
 def resume_at(file: IO[bytes], *, as_json: bool) -> int:
@@ -286,7 +286,9 @@ def resume_at(file: IO[bytes], *, as_json: bool) -> int:
     line = tail[begin:whole]
     if as_json:
         return int(json.loads(line)["number"])
-    return int(line[5:13]) if line[4:5] == b"/" else 0
+    # a line of the index, like 0000/00000001.html,ada@example.org; the heading is none
+    _, slash, name = line.partition(b"/")
+    return int(name.partition(b".")[0]) if slash else 0
 
 
 def open_result(path: str) -> IO[bytes]:
@@ -297,7 +299,7 @@ def open_result(path: str) -> IO[bytes]:
         return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
     except OSError as error:
         msg = f"cannot create {path}: {error.strerror}"
-        raise CannotCreate(msg, f"ls -ld {os.path.dirname(path) or '.'}") from None
+        raise CannotCreate(msg, f"ls -ld {quote(os.path.dirname(path) or '.')}") from None
 
 
 def finish(file: IO[bytes], partial: str, name: str) -> None:

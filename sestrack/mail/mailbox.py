@@ -82,11 +82,11 @@ def deliver(maildir: str, name: str, data: bytes, *, keep: bool) -> None:
     Without `keep` that file goes away: it was this Maildir's.
     """
     folder, base = os.path.basename(os.path.dirname(name)), os.path.basename(name)
-    for inner in ("tmp", "new", "cur"):
-        os.makedirs(os.path.join(maildir, inner), exist_ok=True)
     target = os.path.join(maildir, folder, sized(base, len(data)))
     passing = os.path.join(maildir, "tmp", base)
     try:
+        for inner in ("tmp", "new", "cur"):
+            os.makedirs(os.path.join(maildir, inner), exist_ok=True)
         # nobody else reads the mail before it has the mode of the file it came from
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
         with os.fdopen(os.open(passing, flags, 0o666 if keep else 0o600), "wb") as file:

@@ -140,10 +140,7 @@ def _after(wrapping: Wrapping, template: Template) -> Wrapping:
     """Number the links of the next part on from those of this one; one pixel is enough."""
     pixel = "" if template.pixel_at >= 0 else wrapping.pixel
     count = len(template.holes) - (template.pixel_at >= 0)
-    seal = wrapping.seal
-    if seal is None or not count:
-        return wrapping._replace(pixel=pixel)
-    return wrapping._replace(pixel=pixel, seal=lambda number, url: seal(number + count, url))
+    return wrapping._replace(pixel=pixel, first=wrapping.first + count)
 
 
 def _splice(

@@ -18,9 +18,10 @@ from __future__ import annotations
 import re
 from binascii import Error as Base64Error
 from binascii import a2b_base64, a2b_qp, b2a_base64
-from codecs import lookup
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
+
+from sestrack.html.charset import is_ascii_superset
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -173,7 +174,7 @@ def _walk(
             left, children = (Left.UNCLOSED, []) if found is None else (None, found)
     elif left is None and encoding not in _ENCODINGS:
         left = Left.ENCODING
-    elif left is None and kind.startswith("text/") and not _is_ascii_superset(charset):
+    elif left is None and kind.startswith("text/") and not is_ascii_superset(charset):
         left = Left.CHARSET
     if left is not None or not kind.startswith("multipart/"):
         parts.append(Part(number or "1", start, end, kind, charset, encoding, left))
@@ -278,27 +279,6 @@ def _split(data: bytes, start: int, end: int, boundary: bytes) -> list[tuple[int
 
 
 _LINE_FEED = 0x0A
-
-
-def _is_ascii_superset(charset: str) -> bool:
-    """Do ASCII's characters stand for themselves?  Not in UTF-7, UTF-16, EBCDIC, HZ."""
-    known = _SUPERSETS.get(charset.lower())
-    if known is None:
-        try:
-            codec = lookup(charset)
-            known = codec._is_text_encoding and _ASCII.decode(charset) == _ASCII.decode()  # noqa: SLF001
-        except LookupError:
-            known = "utf-7" not in charset.lower()  # a name of nobody's: mostly windows-1252
-        except (UnicodeError, ValueError):
-            known = False
-        if len(_SUPERSETS) < _REMEMBERED:
-            _SUPERSETS[charset.lower()] = known
-    return known
-
-
-_ASCII = bytes(range(0x20, 0x7F))
-_SUPERSETS = {"": True, "utf-8": True, "us-ascii": True, "iso-8859-1": True, "windows-1252": True}
-_REMEMBERED = 1000
 
 
 # -- content -------------------------------------------------------------------------------
