@@ -19,8 +19,9 @@ from web import Respond, Web, says
 
 from sestrack.demo.nameserver import NameServer
 from sestrack.domains import challenge
-from sestrack.domains.findings import Check, Finding, State
-from sestrack.domains.judgement import Report
+from sestrack.domains.facts import DomainFacts, HttpFacts, HttpOutcome, NameFacts, Outcome
+from sestrack.domains.findings import Check, Finding, Level, State
+from sestrack.domains.judgement import Report, Target, judge
 from sestrack.domains.probe import Prober
 from sestrack.domains.survey import How, survey
 from sestrack.model import Conclusion, DomainStatus
@@ -74,7 +75,11 @@ def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
         pytest.param(says(404, challenge.NOT_OURS.encode() + b"\n"), State.REACHED_BUT_404, "not with this URL", id="path changed"),
         pytest.param(says(301, Location="https://www.example.com/"), State.REDIRECTED, "https://www.example.com/", id="a redirect"),
         pytest.param(says(200, b"<h1>It works!</h1>"), State.NOT_OUR_SERVER, "200", id="another server"),
-        pytest.param(says(502, b"x" * 1_000_000), State.NOT_OUR_SERVER, "502", id="a megabyte of something"),
+        pytest.param(says(500, b"x" * 1_000_000), State.NOT_OUR_SERVER, "500", id="a megabyte of something"),
+        pytest.param(says(502), State.FRONT_END_ERROR, "502", id="a front end that does not reach us"),
+        pytest.param(says(503), State.FRONT_END_ERROR, "503", id="a front end whose servers are down"),
+        pytest.param(says(504), State.FRONT_END_ERROR, "504", id="a front end that waited for us"),
+        pytest.param(says(522), State.FRONT_END_ERROR, "522", id="Cloudflare that waited for us"),
     ],
 )  # fmt: skip
 def test_every_answer(authority: Authority, respond: Respond, state: State, found: str) -> None:
@@ -87,6 +92,10 @@ def test_every_answer(authority: Authority, respond: Respond, state: State, foun
     with Web(respond) as web:
         plain = of(look(web.port, plain=True), Check.HTTP)
     assert plain.state is state
+    if state is State.FRONT_END_ERROR:
+        assert f"the front end answers {found} (BaseHTTP" in finding.found
+        assert "sestrack serve" in finding.advice
+        assert finding.level is Level.LATER
     if state is State.OK:
         assert "in 60 days" in finding.found
         assert "days" not in plain.found
@@ -265,6 +274,38 @@ def test_a_proxy_is_good_when_https_is(authority: Authority) -> None:
     with Web(says(200, b"?"), certificate) as web:
         bad = look(web.port, zone)
     assert (bad.state, bad.conclusion) == (State.NOT_OUR_SERVER, Conclusion.NO)
+
+
+EDGE_FACTS = NameFacts("edge.example.net", Outcome.ANSWER, (), ("192.0.2.1",))
+RIGHT = NameFacts(NAME, Outcome.ANSWER, ("edge.example.net",), ("192.0.2.1",))
+FLAT = NameFacts(NAME, Outcome.ANSWER, (), ("192.0.2.1",))
+PROXY = NameFacts(NAME, Outcome.ANSWER, (), ("2001:db8::7", "192.0.2.7"))
+NO_ROUTE = HttpFacts("2001:db8::7", HttpOutcome.NO_ROUTE)
+OURS = HttpFacts("192.0.2.7", HttpOutcome.ANSWER, answered=challenge.Answered.OURS)
+
+
+@pytest.mark.parametrize(
+    ("name", "https", "conclusion"),
+    [
+        pytest.param(RIGHT, (OURS,), Conclusion.YES, id="a CNAME, and we answer"),
+        pytest.param(RIGHT, (NO_ROUTE,), Conclusion.LATER, id="a CNAME, and no address can be asked"),
+        pytest.param(FLAT, (NO_ROUTE,), Conclusion.LATER, id="flattened, and no address can be asked"),
+        pytest.param(PROXY, (NO_ROUTE, OURS), Conclusion.YES, id="proxied, and we answer at one address, the other cannot be asked"),
+        pytest.param(PROXY, (NO_ROUTE,), Conclusion.LATER, id="proxied, and no address can be asked"),
+        pytest.param(PROXY, None, Conclusion.LATER, id="proxied, and HTTPS is left out"),
+    ],
+)  # fmt: skip
+def test_nobody_is_verified_whom_nobody_asked(
+    name: NameFacts, https: tuple[HttpFacts, ...] | None, conclusion: Conclusion
+) -> None:
+    """An address of a network that this machine lacks says nothing: neither yes nor no."""
+    report = judge(DomainFacts(name, EDGE_FACTS, https=https), Target("edge.example.net"), NOW)
+    assert report.conclusion is conclusion
+    assert conclusion is Conclusion.YES or report.decisive.advice
+    # DNS alone would not do for a proxy
+    assert ("--no-http" in of(report, Check.HTTPS).advice) == (
+        conclusion is Conclusion.LATER and name is not PROXY
+    )
 
 
 def test_every_advice_can_be_followed(authority: Authority) -> None:

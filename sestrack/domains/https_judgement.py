@@ -95,6 +95,11 @@ def _judge_answer(facts: HttpFacts, name: str) -> _Words:
         advice = "answer here without a redirect: readers' links would lead astray"
         found = f"redirects ({facts.status}) to {facts.location}"
         return _Words(State.REDIRECTED, found, advice)
+    if facts.status in _FRONT_END_ALONE:
+        who = f" ({facts.server})" if facts.server else ""
+        found = f"the front end answers {facts.status}{who}: it does not reach sestrack serve"
+        advice = "start sestrack serve, or see the front end's log"
+        return _Words(State.FRONT_END_ERROR, found, advice)
     who = f", says {facts.server}" if facts.server else ""
     found = f"another server answers ({facts.status}{who})"
     advice = f"pass this host on to sestrack serve: sestrack domain accelerate {name} --for nginx"
@@ -165,6 +170,9 @@ def _judge_connection(facts: HttpFacts, name: str) -> _Words:
             return _Words(State.NOT_OUR_SERVER, found, f"pass this host on to us: {front}")
 
 
+_FRONT_END_ALONE = {502, 503, 504, 521, 522, 523, 524}
+"""What is said by a front end that gets no answer from the server behind it (RFC 9110 §15.6.3
+to §15.6.5); above 520 by Cloudflare.  A restart of ours looks so, and passes."""
 _NO_CERTIFICATE_YET = {"unrecognized name", "internal error", "handshake failure"}
 """What servers say that choose a certificate by name and have none: nginx, Caddy, HAProxy
 (RFC 8446 §6.2, RFC 6066 §3)."""

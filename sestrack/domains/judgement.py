@@ -103,9 +103,12 @@ def _judge_https(facts: DomainFacts, cname: Finding, now: int) -> list[Finding]:
         found = "left out: usable on DNS alone"
         return [Finding(Check.HTTPS, State.NOT_CHECKED, found, expected)]
     findings = [judge_http(fact, name, now) for fact in facts.https]
-    if not any(f.state is not State.NOT_CHECKED for f in findings) and cname.level is Level.OK:
+    decides = cname.level is Level.OK or cname.state is State.PROXIED
+    if decides and all(finding.state is State.NOT_CHECKED for finding in findings):
         # nobody has said no, but nobody yes either
-        advice = "verify from a machine that reaches the addresses, or with --no-http"
+        advice = "verify from a machine that reaches the addresses"
+        if cname.level is Level.OK:
+            advice += ", or with --no-http"
         found = "; ".join(f.found for f in findings) or "no address is known to ask at"
         return [Finding(Check.HTTPS, State.NOT_CHECKED, found, expected, advice, 0, Level.LATER)]
     return findings
