@@ -198,12 +198,16 @@ def after_check(
 
     Passing trouble never demotes at once: only the third failure in a row does, an hour or
     more after the first; a definite no does the second time.  Nothing makes pending worse, and
-    what is retired stays so.
+    what is retired stays so.  With `dns_only` nobody asked over HTTPS: a yes then leaves a
+    domain that was verified over HTTPS before as it is, be it verified or failing.
     """
+    over_https = bool(domain.verified_at) and not domain.dns_only
     retired = domain.status is DomainStatus.RETIRED
     domain = domain._replace(checked_at=now)
     if dns is Conclusion.YES:
         domain = domain._replace(dns_verified=True)
+    if check is Conclusion.YES and dns_only and over_https:
+        return domain  # DNS cannot say whether what HTTPS showed, good or bad, is still so
     if check is Conclusion.YES:
         return domain._replace(
             status=domain.status if retired else DomainStatus.VERIFIED,
