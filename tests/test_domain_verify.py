@@ -295,7 +295,11 @@ def test_addresses_behind_a_cdn(ready: Program) -> None:
     behind = ready.ok("domain", "accelerate", NAME, "--for", "nginx")
     assert "X-Forwarded-For $remote_addr;" in direct
     assert "X-Forwarded-For $proxy_add_x_forwarded_for;" in behind
-    assert "--trust-proxy each network of the CDN" in behind
+    command = "sestrack serve --bind 127.0.0.1:8025 --trust-proxy 127.0.0.1"
+    assert f"{command}\n" in direct
+    assert f"{command} --trust-proxy CIDR\n# (one --trust-proxy CIDR for each network" in behind
+    ready.ok("domain", "accelerate", NAME, "--off")
+    assert ready.ok("domain", "accelerate", NAME, "--for", "nginx") == direct
 
 
 # -- certificates on demand --------------------------------------------------------------
