@@ -220,6 +220,7 @@ def raw(answer: bytes | None, *, listen: bool = True) -> Iterator[int]:
         pytest.param(b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", True, True, {State.NOT_OUR_SERVER}, id="another protocol"),
         pytest.param(b"220 mail ESMTP\r\n", True, True, {State.NOT_OUR_SERVER}, id="no http"),
         pytest.param(b"", True, True, {State.CONNECTION_RESET}, id="an end before the answer"),
+        pytest.param(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n", True, True, {State.CONNECTION_RESET}, id="an end after hints"),
     ],
 )  # fmt: skip
 def test_every_failing_connection(
@@ -231,6 +232,29 @@ def test_every_failing_connection(
         report = look(port, plain=plain)
     assert report.decisive.state in states
     assert report.decisive.advice
+
+
+@pytest.mark.parametrize("hint", ["100 Continue", "103 Early Hints"])
+def test_what_comes_before_the_answer_is_skipped(authority: Authority, hint: str) -> None:
+    """Neither status nor headers of a 1xx are the answer's (RFC 9110 §15.2)."""
+
+    def respond(handler) -> None:  # noqa: ANN001 - as in `web`
+        handler.wfile.write(f"HTTP/1.1 {hint}\r\nLocation: /x\r\n\r\n".encode() * 2)
+        handler.wfile.flush()
+        time.sleep(0.1)
+        says(500)(handler)
+
+    def ours(handler) -> None:  # noqa: ANN001 - as in `web`
+        handler.wfile.write(f"HTTP/1.1 {hint}\r\nLink: </x>\r\n\r\n".encode())
+        answers()(handler)
+
+    certificate = authority.issue(NAME)
+    with Web(ours, certificate) as web:
+        assert of(look(web.port), Check.HTTPS).state is State.OK
+    with Web(respond, certificate) as web:
+        finding = of(look(web.port), Check.HTTPS)
+    assert finding.state is State.NOT_OUR_SERVER
+    assert "(500, says" in finding.found
 
 
 def test_silence(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
