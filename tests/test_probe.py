@@ -87,11 +87,13 @@ def test_every_answer(authority: Authority, respond: Respond, state: State, foun
     with Web(respond, authority.issue(NAME)) as web:
         finding = of(look(web.port), Check.HTTPS)
     assert finding.state is state
+    assert finding.expected == f"https://{NAME}:{web.port}/ answers as us"
     assert finding.found.startswith("127.0.0.1: ")
     assert found in finding.found
     with Web(respond) as web:
         plain = of(look(web.port, plain=True), Check.HTTP)
     assert plain.state is state
+    assert plain.expected == f"http://{NAME}:{web.port}/ answers as us"
     if state is State.FRONT_END_ERROR:
         assert f"the front end answers {found} (BaseHTTP" in finding.found
         assert "sestrack serve" in finding.advice
@@ -323,7 +325,8 @@ def test_nobody_is_verified_whom_nobody_asked(
     name: NameFacts, https: tuple[HttpFacts, ...] | None, conclusion: Conclusion
 ) -> None:
     """An address of a network that this machine lacks says nothing: neither yes nor no."""
-    report = judge(DomainFacts(name, EDGE_FACTS, https=https), Target("edge.example.net"), NOW)
+    facts = DomainFacts(name, EDGE_FACTS, https=https)
+    report = judge(facts, Target("edge.example.net"), f"https://{NAME}/", NOW)
     assert report.conclusion is conclusion
     assert conclusion is Conclusion.YES or report.decisive.advice
     # DNS alone would not do for a proxy

@@ -45,10 +45,9 @@ def is_about_certificate(state: State) -> bool:
     return state.value.startswith("cert-")
 
 
-def judge_http(facts: HttpFacts, name: str, now: int) -> Finding:
-    """Judge one address of the trace domain `name`."""
+def judge_http(facts: HttpFacts, name: str, expected: str, now: int) -> Finding:
+    """Judge one address of the trace domain `name`; `expected` are the words for what should be."""
     check = Check.HTTP if facts.plain else Check.HTTPS
-    expected = f"{check}://{name}/ answers as us"
     match facts.outcome:
         case HttpOutcome.ANSWER:
             words = _judge_answer(facts, name)

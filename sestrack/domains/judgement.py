@@ -68,8 +68,8 @@ class Report:
 _GRAVITY = {Level.OK: 0, Level.WARNING: 1, Level.LATER: 2, Level.NO: 3}
 
 
-def judge(facts: DomainFacts, target: Target, now: int) -> Report:
-    """Judge a trace domain; `now` is in seconds since 1970."""
+def judge(facts: DomainFacts, target: Target, base: str, now: int) -> Report:
+    """Judge a trace domain whose URLs begin with `base`; `now` is in seconds since 1970."""
     edge = judge_edge(facts.edge)
     cname = judge_cname(facts.name, target, facts.edge, facts.doubled)
     rest: list[Finding] = []
@@ -81,7 +81,7 @@ def judge(facts: DomainFacts, target: Target, now: int) -> Report:
             cname = replace(cname, weighs=Level.LATER)
     if facts.wildcard is not None and not _is_trouble(facts.wildcard.outcome):
         rest.append(judge_wildcard(facts.wildcard, facts.name.name))
-    https = _judge_https(facts, cname, now)
+    https = _judge_https(facts, cname, base, now)
     if facts.caa is not None:
         wanting = any(is_about_certificate(finding.state) for finding in https)
         rest.append(judge_caa(facts.caa, facts.name.name, wanting=wanting))
@@ -96,13 +96,12 @@ def judge(facts: DomainFacts, target: Target, now: int) -> Report:
     )
 
 
-def _judge_https(facts: DomainFacts, cname: Finding, now: int) -> list[Finding]:
-    name = facts.name.name
-    expected = f"https://{name}/ answers as us"
+def _judge_https(facts: DomainFacts, cname: Finding, base: str, now: int) -> list[Finding]:
+    check, expected = Check(base.partition(":")[0]), f"{base} answers as us"
     if facts.https is None:
         found = "left out: usable on DNS alone"
-        return [Finding(Check.HTTPS, State.NOT_CHECKED, found, expected)]
-    findings = [judge_http(fact, name, now) for fact in facts.https]
+        return [Finding(check, State.NOT_CHECKED, found, expected)]
+    findings = [judge_http(fact, facts.name.name, expected, now) for fact in facts.https]
     decides = cname.level is Level.OK or cname.state is State.PROXIED
     if decides and all(finding.state is State.NOT_CHECKED for finding in findings):
         # nobody has said no, but nobody yes either
@@ -110,7 +109,7 @@ def _judge_https(facts: DomainFacts, cname: Finding, now: int) -> list[Finding]:
         if cname.level is Level.OK:
             advice += ", or with --no-http"
         found = "; ".join(f.found for f in findings) or "no address is known to ask at"
-        return [Finding(Check.HTTPS, State.NOT_CHECKED, found, expected, advice, 0, Level.LATER)]
+        return [Finding(check, State.NOT_CHECKED, found, expected, advice, 0, Level.LATER)]
     return findings
 
 

@@ -97,7 +97,7 @@ async def survey(
             target = Target(domain.target, domain.former_target)
             facts = await _gather(domain, target, resolver, how, prober)
         step()
-        return judge(facts, target, now)
+        return judge(facts, target, domain.base, now)
 
     return list(await asyncio.gather(*map(look, domains)))
 
