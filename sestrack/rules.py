@@ -118,7 +118,8 @@ def check_prefix(prefix: str, primary: str) -> str:
     if not cleaned.isascii() or cleaned.startswith("xn--"):
         reason = "is not plain ASCII, which blockers and mail programs need"
     elif not MIN_PREFIX <= len(cleaned) <= MAX_LABEL:
-        reason = f"has {len(cleaned)} characters; a prefix has 3 to 63"
+        characters = "1 character" if len(cleaned) == 1 else f"{len(cleaned)} characters"
+        reason = f"has {characters}; a prefix has 3 to 63"
     elif cleaned.startswith("-") or cleaned.endswith("-"):
         reason = "begins or ends with a hyphen"
     elif not _PREFIX.fullmatch(cleaned):
@@ -154,7 +155,8 @@ def choose_primary(primary: str | None, senders: Collection[Sender]) -> str:
             msg = f"--primary is missing, and there are {len(verified)} primary domains"
             raise UsageError(msg, "--primary " + "|".join(verified))
         msg = "there is no verified sender domain to take the primary domain of"
-        raise Refused(msg, "sestrack sender add news.example.com")
+        first = next((f"verify {sender.domain}" for sender in senders), "add news.example.com")
+        raise Refused(msg, f"sestrack sender {first}")
     if primary in verified:
         return primary
     own = next((sender for sender in senders if sender.domain == primary), None)

@@ -121,6 +121,18 @@ def test_dns_alone_changes_nothing_that_https_showed(site: Site) -> None:
     assert b"next: " not in done.stderr
 
 
+def test_what_is_next_until_it_is_done(site: Site) -> None:
+    """A trace domain that is tracked with is nothing to enable."""
+    verify = ("domain", "verify", NAME, "--no-http", "--resolver", site.dns.address)
+    enable = ("settings", "enable", "--dimension", "account", "--domain", NAME, "--click", "--open")
+    said = f"next: sestrack {' '.join(enable)}\n"
+    assert site.program(*verify).stderr.decode() == said
+    site.program.ok(*enable)
+    assert site.program(*verify).stderr == b""
+    site.program.ok("settings", "disable")
+    assert site.program(*verify).stderr.decode() == said
+
+
 def test_a_failing_domain_stops_new_mail_and_no_old_link(site: Site) -> None:
     """A definite no counts from the second; mail goes out as it was; sent links lead on."""
     program = site.program

@@ -111,6 +111,25 @@ def test_prefixes(prefix: str, reason: str) -> None:
         assert check_prefix(prefix, "example.com") == prefix.lower()
 
 
+def test_characters_are_counted_as_people_do() -> None:
+    """One character, two characters."""
+    with pytest.raises(Refused, match="has 1 character; a prefix"):
+        check_prefix("a", "example.com")
+    with pytest.raises(Refused, match="has 2 characters; a prefix"):
+        check_prefix("ab", "example.com")
+
+
+def test_without_a_verified_sender_the_pending_one_is_named() -> None:
+    """What is there already is to be verified; only where there is none is one to be added."""
+    pending = a_sender("shop.example.org", "example.org", SenderStatus.PENDING)
+    with pytest.raises(Refused) as caught:
+        choose_primary(None, [pending])
+    assert caught.value.hint == "sestrack sender verify shop.example.org"
+    with pytest.raises(Refused) as caught:
+        choose_primary(None, [])
+    assert caught.value.hint == "sestrack sender add news.example.com"
+
+
 def test_a_prefix_that_makes_too_long_a_name() -> None:
     """The whole name is at most 253 octets."""
     with pytest.raises(Refused, match="253"):

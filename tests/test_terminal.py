@@ -239,6 +239,7 @@ def test_real_shells_complete(shell: Shell) -> None:
         ("zzz", 2, "sestrack --help"),
         ("sender show new.example.com", 66, "sestrack sender show news.example.com"),
         ("sender remove news.exmaple.com", 66, "sestrack sender remove news.example.com"),
+        ("sender remove shop.example.com", 66, "sestrack sender list"),
         ("sender verify shop.example.com", 66, "sestrack sender add shop.example.com"),
         ("domain show trcae.example.com", 66, "sestrack domain show trace.example.com"),
         ("domain verify trcae.example.com", 66, "sestrack domain verify trace.example.com"),

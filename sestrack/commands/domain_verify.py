@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sestrack.domains.findings import Finding
     from sestrack.domains.judgement import Report
     from sestrack.domains.survey import How
+    from sestrack.model import Settings
 
 Checked = tuple[TraceDomain, "Report"]
 
@@ -65,6 +66,7 @@ def verify(  # noqa: PLR0913 - one for each choice
     with store.Store(ctx.obj or store.default_address()) as opened:
         checked = _look(opened, _wanted(opened, names or [], every=every), how, deadline)
         note(opened, checked)
+        in_use = _in_use(opened.settings())
     if json:
         rows = [as_json(domain, report) for domain, report in checked]
         if every or len(rows) > 1:
@@ -75,12 +77,18 @@ def verify(  # noqa: PLR0913 - one for each choice
         _tell(checked)
     _complain([one for one in checked if not _usable(*one)])
     worst = _worst(checked)
-    if not worst and checked:
+    if checked and not worst and in_use.isdisjoint(domain.name for domain, _ in checked):
         output.note(
             "next: sestrack settings enable --dimension account "
             f"--domain {checked[0][0].name} --click --open"
         )
     return worst
+
+
+def _in_use(settings: Settings) -> set[str]:
+    """Name the trace domains of settings that are enabled."""
+    entries = [settings.account, *settings.senders.values()] if settings.enabled else []
+    return {entry.domain for entry in entries if entry is not None}
 
 
 def _usable(domain: TraceDomain, report: Report) -> bool:

@@ -90,11 +90,12 @@ def guess(name: str, words: Collection[str], failure: NotFound) -> NotFound:
 
 
 @contextmanager
-def sender_domain(opened: Store, name: str) -> Iterator[None]:
-    """Guess which sender domain was meant, if it is not found."""
+def sender_domain(opened: Store, name: str, hint: str = "") -> Iterator[None]:
+    """Guess which sender domain was meant, if it is not found; else say `hint`, if there is one."""
     try:
         yield
     except NotFound as failure:
+        failure.hint = hint or failure.hint
         raise guess(name, [s.domain for s in opened.senders()], failure) from None
 
 
