@@ -6,6 +6,8 @@ import asyncio
 import socket
 from collections.abc import Mapping
 
+import dns.message
+import dns.rcode
 import pytest
 from test_rules import a_domain
 
@@ -161,6 +163,14 @@ def test_no_server_at_all() -> None:
     domain = a_domain("right.example.com", DomainStatus.PENDING)._replace(target=EDGE)
     (report,) = asyncio.run(survey([domain], How(f"127.0.0.1:{port}"), None, 0))
     assert report.conclusion is Conclusion.LATER
+
+
+def test_a_server_that_knows_nothing() -> None:
+    """The small name server says of every name, the root's too, that it does not exist."""
+    with NameServer({}) as server:
+        assert of(look(server, "right.example.com"), Check.CNAME).state is State.NO_SUCH_NAME
+        answer = server.answer(dns.message.make_query(".", "A").to_wire(), "udp")
+    assert dns.message.from_wire(answer or b"").rcode() is dns.rcode.NXDOMAIN
 
 
 def test_a_server_that_knows_the_cname_alone() -> None:
