@@ -19,9 +19,10 @@ from web import Respond, Web, says
 
 from sestrack.demo.nameserver import NameServer
 from sestrack.domains import challenge
+from sestrack.domains.dns_judgement import Target
 from sestrack.domains.facts import DomainFacts, HttpFacts, HttpOutcome, NameFacts, Outcome
 from sestrack.domains.findings import Check, Finding, Level, State
-from sestrack.domains.judgement import Report, Target, judge
+from sestrack.domains.judgement import Report, judge
 from sestrack.domains.probe import Prober
 from sestrack.domains.survey import How, survey
 from sestrack.model import Conclusion, DomainStatus

@@ -12,8 +12,9 @@ import pytest
 from test_rules import a_domain
 
 from sestrack.demo.nameserver import NameServer
+from sestrack.domains.dns_judgement import judge_txt
 from sestrack.domains.findings import Check, Finding, Level, State
-from sestrack.domains.judgement import Report, judge_txt
+from sestrack.domains.judgement import Report
 from sestrack.domains.resolver import Resolver
 from sestrack.domains.survey import How, survey
 from sestrack.errors import UsageError

@@ -80,7 +80,7 @@ def verify(ctx: typer.Context, domain: Known, resolver: Server = None, json: Jso
     """
     import asyncio
 
-    from sestrack.domains.judgement import judge_txt
+    from sestrack.domains.dns_judgement import judge_txt
     from sestrack.domains.resolver import Resolver
 
     name = check_name("sender domain", domain)

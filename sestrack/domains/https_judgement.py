@@ -48,21 +48,51 @@ def is_about_certificate(state: State) -> bool:
 def judge_http(facts: HttpFacts, name: str, expected: str, now: int) -> Finding:
     """Judge one address of the trace domain `name`; `expected` are the words for what should be."""
     check = Check.HTTP if facts.plain else Check.HTTPS
-    match facts.outcome:
-        case HttpOutcome.ANSWER:
-            words = _judge_answer(facts, name)
-        case HttpOutcome.CERTIFICATE:
-            words = _judge_certificate(facts, name)
-        case _:
-            words = _judge_connection(facts, name)
+    state, found, advice = _judge_outcome(facts, name)
     ends = facts.certificate.not_after if facts.certificate else 0
-    state, found, advice = words
     if state is State.OK and ends:
         days = (ends - now) // _DAY
         found += f"; the certificate ends {utc(ends)[:10]}, in {days} days"
         if days < EXPIRING_DAYS:
             state, advice = State.CERT_EXPIRING, "see why it was not renewed: the front end's log"
     return Finding(check, state, f"{facts.address}: {found}", expected, advice, ends)
+
+
+def _judge_outcome(facts: HttpFacts, name: str) -> _Words:
+    outcome, detail = facts.outcome, f" ({facts.detail})" if facts.detail else ""
+    front = f"sestrack domain accelerate {name} --for caddy"
+    match outcome:
+        case HttpOutcome.ANSWER:
+            return _judge_answer(facts, name)
+        case HttpOutcome.CERTIFICATE:
+            return _judge_certificate(facts, name)
+        case HttpOutcome.REFUSED:
+            found = "the connection is refused: nobody listens there"
+            advice = f"start the front end ({front}), or take this address out of DNS"
+            return _Words(State.CONNECT_REFUSED, found, advice)
+        case HttpOutcome.UNREACHABLE:
+            advice = "take this address out of DNS, or mend the way to it"
+            return _Words(State.UNREACHABLE, f"cannot be reached{detail}", advice)
+        case HttpOutcome.NO_ROUTE:
+            found = "not asked: this machine has no network of that kind"
+            return _Words(State.NOT_CHECKED, found, "")
+        case HttpOutcome.TIMEOUT:
+            advice = "open the port in the firewall; verify again later"
+            return _Words(State.TIMEOUT, f"no answer in time{detail}", advice)
+        case HttpOutcome.RESET:
+            found = f"the connection is cut{detail}"
+            return _Words(State.CONNECTION_RESET, found, "see the front end's log")
+        case HttpOutcome.TLS:
+            if facts.detail in _NO_CERTIFICATE_YET:
+                found = f"no certificate for {name} yet (TLS alert: {facts.detail})"
+                return _Words(State.CERT_PENDING, found, f"wait for it, or set it up: {front}")
+            advice = f"TLS 1.2 or 1.3 is wanted: {front}"
+            return _Words(State.TLS_FAILED, f"no agreement on TLS{detail}", advice)
+        case HttpOutcome.NOT_HTTP:
+            found = f"what answers does not speak HTTP{detail}"
+            return _Words(State.NOT_OUR_SERVER, found, f"pass this host on to us: {front}")
+        case _ as never:  # pragma: no cover
+            assert_never(never)
 
 
 def _judge_answer(facts: HttpFacts, name: str) -> _Words:
@@ -136,37 +166,6 @@ def _judge_certificate(facts: HttpFacts, name: str) -> _Words:
         case _:
             found = f"the certificate does not hold: {facts.detail}"
             return _Words(State.CERT_INVALID, found, renew)
-
-
-def _judge_connection(facts: HttpFacts, name: str) -> _Words:
-    outcome, detail = facts.outcome, f" ({facts.detail})" if facts.detail else ""
-    front = f"sestrack domain accelerate {name} --for caddy"
-    match outcome:
-        case HttpOutcome.REFUSED:
-            found = "the connection is refused: nobody listens there"
-            advice = f"start the front end ({front}), or take this address out of DNS"
-            return _Words(State.CONNECT_REFUSED, found, advice)
-        case HttpOutcome.UNREACHABLE:
-            advice = "take this address out of DNS, or mend the way to it"
-            return _Words(State.UNREACHABLE, f"cannot be reached{detail}", advice)
-        case HttpOutcome.NO_ROUTE:
-            found = "not asked: this machine has no network of that kind"
-            return _Words(State.NOT_CHECKED, found, "")
-        case HttpOutcome.TIMEOUT:
-            advice = "open the port in the firewall; verify again later"
-            return _Words(State.TIMEOUT, f"no answer in time{detail}", advice)
-        case HttpOutcome.RESET:
-            found = f"the connection is cut{detail}"
-            return _Words(State.CONNECTION_RESET, found, "see the front end's log")
-        case HttpOutcome.TLS:
-            if facts.detail in _NO_CERTIFICATE_YET:
-                found = f"no certificate for {name} yet (TLS alert: {facts.detail})"
-                return _Words(State.CERT_PENDING, found, f"wait for it, or set it up: {front}")
-            advice = f"TLS 1.2 or 1.3 is wanted: {front}"
-            return _Words(State.TLS_FAILED, f"no agreement on TLS{detail}", advice)
-        case _:
-            found = f"what answers does not speak HTTP{detail}"
-            return _Words(State.NOT_OUR_SERVER, found, f"pass this host on to us: {front}")
 
 
 _FRONT_END_ALONE = {502, 503, 504, 521, 522, 523, 524}
