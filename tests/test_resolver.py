@@ -224,7 +224,7 @@ def ask_each(recursive: str, records: Mapping[str, str], *, authoritative: bool 
         pytest.param("", {"11": RIGHT, "12": RIGHT, "13": RIGHT}, State.PROPAGATING, "3 of 3", Conclusion.LATER, id="all have it, resolvers not yet"),
         pytest.param(WRONG, {"11": RIGHT, "12": WRONG, "13": WRONG}, State.PROPAGATING, "old.example.org", Conclusion.LATER, id="a change on its way"),
         pytest.param("", {"11": "", "12": "", "13": ""}, State.ALL_WITHOUT, "0 of 3", Conclusion.NO, id="nobody has it"),
-        pytest.param("", {}, State.NOT_CHECKED, "not one of the 3", Conclusion.NO, id="nobody answers"),
+        pytest.param("", {}, State.NOT_CHECKED, "no name server answers: ns1.example.com", Conclusion.NO, id="nobody answers"),
         pytest.param(RIGHT, {"11": RIGHT, "12": RIGHT, "13": RIGHT}, State.OK, "3 of 3", Conclusion.YES, id="all agree"),
         pytest.param(RIGHT, {"11": RIGHT, "12": WRONG, "13": RIGHT}, State.SOME_WITHOUT, "ns2.example.com (old.example.org)", Conclusion.YES, id="answers flip"),
     ],

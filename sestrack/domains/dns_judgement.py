@@ -115,7 +115,8 @@ def judge_servers(
     lacking = [f"{server.server} ({_says(server)})" for server in servers if not has(server)]
     count = f"{len(having)} of {len(servers)} name servers have the record"
     if not servers or all(is_trouble(server.outcome) for server in servers):
-        found = f"not one of the {len(servers)} name servers answers" if servers else "none found"
+        asked = ", ".join(server.server for server in servers)
+        found = f"no name server answers: {asked}" if asked else "no name server is found"
         advice = "asked directly, on port 53; a firewall may be between"
         return Finding(Check.SERVERS, State.NOT_CHECKED, found, expected, advice)
     if not having and cname.level is not Level.OK:
@@ -159,7 +160,10 @@ def judge_caa(facts: CaaFacts, name: str, *, wanting: bool) -> Finding:
     expected = "an authority may issue a certificate"
     if facts.outcome not in {Outcome.ANSWER, Outcome.NO_SUCH_NAME}:
         found = f"the CAA records cannot be told: {facts.outcome}{_behind(facts.detail)}"
-        advice = "an authority that meets this refuses (RFC 8659 §3): look at the zone's servers"
+        advice = (
+            "look at the zone's servers: an authority that cannot read CAA records issues no "
+            "certificate (RFC 8659 §3)"
+        )
         return Finding(Check.CAA, State.CAA_UNKNOWN, found, expected, advice)
     if not facts.restricts:
         return Finding(Check.CAA, State.OK, "any authority may issue", expected)
