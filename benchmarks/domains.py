@@ -88,36 +88,24 @@ def serial_resolver() -> dns.resolver.Resolver:
 def fill(path: str, domains: int) -> None:
     """Make a store with the domains."""
     initialise(path, EDGE, 1)
+    senders = [
+        Sender(
+            name[6:], name[6:], "proof", SenderStatus.VERIFIED, assumed=True, created_at=1,
+            verified_at=1,
+        )
+        for name in names(domains)
+    ]  # fmt: skip
+    traces = [
+        TraceDomain(
+            name, "trace", name[6:], DomainStatus.PENDING, plain_http=False, port=0, created_at=1,
+            verified_at=0, checked_at=0, last_ok_at=0, last_state="", target=EDGE,
+        )
+        for name in names(domains)
+    ]  # fmt: skip
     with Store(path) as store, store.change() as db:
-        db.table("sender").insert_all(
-            Sender(
-                name[6:],
-                name[6:],
-                "proof",
-                SenderStatus.VERIFIED,
-                assumed=True,
-                created_at=1,
-                verified_at=1,
-            )._asdict()
-            for name in names(domains)
-        )
-        db.table("trace_domain").insert_all(
-            TraceDomain(
-                name,
-                "trace",
-                name[6:],
-                DomainStatus.PENDING,
-                plain_http=False,
-                port=0,
-                created_at=1,
-                verified_at=0,
-                checked_at=0,
-                last_ok_at=0,
-                last_state="",
-                target=EDGE,
-            )._asdict()
-            for name in names(domains)
-        )
+        # quoted, for `primary` is a word of SQL
+        db.insert("sender", [f'"{name}"' for name in Sender._fields], senders)
+        db.insert("trace_domain", [f'"{name}"' for name in TraceDomain._fields], traces)
 
 
 def ours(path: str, domains: int) -> None:

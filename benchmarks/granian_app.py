@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from sestrack import output
 from sestrack.store import Store, open_for_recording
 from sestrack.tracker.answers import Answers
-from sestrack.tracker.writer import Batch, Worker, Writer
+from sestrack.tracker.collector import Batch, Worker
+from sestrack.tracker.writer import Writer
 
 if TYPE_CHECKING:
     import asyncio

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+from typer._click import Context
 
 from sestrack import errors
-from sestrack.cli import COMMANDS
 from sestrack.domains.findings import State
 from sestrack.rewrite import REASON_WORDS
 from sestrack.root import app
 from sestrack.settings import ENTRY_KEYS, TOP_KEYS
+from sestrack.terminal import manual
+from sestrack.terminal.helping import example_of
 from sestrack.tracker.visitors import REASON_WORDS as VISITOR_WORDS
 
 if TYPE_CHECKING:
@@ -42,27 +44,20 @@ def table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 def _tree() -> Iterator[tuple[str, Any]]:
     """Go through the commands and their subcommands, by the words that call them."""
     root = typer.main.get_command(app)
-    context = root.make_context("sestrack", [], resilient_parsing=True)
-    for name in COMMANDS:
-        command: Any = root.get_command(context, name)  # type: ignore[attr-defined]
-        inner = getattr(command, "commands", None)
-        if inner:
-            for word, one in inner.items():
-                yield f"{name} {word}", one
-        else:
-            yield name, command
+    for context, command in manual.commands(root, Context(root, info_name="")):
+        yield context.command_path.strip(), command
 
 
-def _first(text: str | None) -> str:
-    """Return the first sentence of a help text."""
-    words = " ".join((text or "").partition("\n\n")[0].split())
-    return words.rstrip(".")
+def _paragraph(command: Any) -> str:
+    """Return the first paragraph of a help text: a sentence or two."""
+    return " ".join((command.help or "").partition("\n\n")[0].split()).rstrip(".")
 
 
 def commands() -> str:
     """Every command with what it does."""
     return table(
-        ("command", "what it does"), ((f"`{name}`", _first(one.help)) for name, one in _tree())
+        ("command", "what it does"),
+        ((f"`{name}`", _paragraph(one)) for name, one in _tree()),
     )
 
 
@@ -76,10 +71,9 @@ def options() -> str:
             if parameter.param_type_name == "argument"
         )
         parts.append(f"### `sestrack {name}{' ' + usage if usage else ''}`\n")
-        parts.append(f"{_first(one.help)}.\n")
-        example = re.search(r"Example: (.+?)(?:\n\n|\Z)", one.help or "", re.DOTALL)
-        if example:
-            parts.append(f"```sh\n{' '.join(example[1].split())}\n```\n")
+        parts.append(f"{_paragraph(one)}.\n")
+        if example := example_of(one):
+            parts.append(f"```sh\n{example}\n```\n")
         rows = [
             (
                 ", ".join(f"`{text}`" for text in (*one_option.opts, *one_option.secondary_opts))
@@ -97,18 +91,10 @@ def options() -> str:
 
 def exit_codes() -> str:
     """Every exit code, by the errors that have it."""
-    codes: dict[int, list[str]] = {0: ["done; the answer is yes; nothing to do"]}
-    kinds = [
-        kind
-        for kind in vars(errors).values()
-        if isinstance(kind, type) and issubclass(kind, errors.SestrackError)
-    ]
-    for kind in sorted(kinds, key=lambda kind: kind.code):
-        if kind.code in codes and kind.__bases__[0] is not errors.SestrackError:
-            continue  # a special case of one that is there
-        words = "a bug of ours" if kind is errors.SestrackError else _first(kind.__doc__)
-        codes.setdefault(kind.code, []).append(words)
-    rows = ((str(code), "; ".join(words)) for code, words in codes.items())
+    rows = (
+        (str(code), "; ".join(sentence.rstrip(".") for sentence in sentences))
+        for code, sentences in errors.meanings().items()
+    )
     return table(("exit", "meaning"), rows)
 
 

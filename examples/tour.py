@@ -45,6 +45,8 @@ sestrack settings disable
 python visit.py tracked.html --server $SERVER
 sestrack events tail | cut -f 2-4,6,10
 """
+SHELL = ("bash", "-o", "pipefail", "-c")
+"""A step has failed too if what is left of a `|` did."""
 
 
 def run(folder: Path) -> str:
@@ -52,7 +54,8 @@ def run(folder: Path) -> str:
     (folder / "letter.html").write_text(LETTER, encoding="utf-8")
     shutil.copy(visit.__file__, folder)
     transcript = []
-    with NameServer({".": "edge.example.net. 3600 IN A 192.0.2.1"}) as server:
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(NameServer({".": "edge.example.net. 3600 IN A 192.0.2.1"}))
         environment = {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -60,17 +63,18 @@ def run(folder: Path) -> str:
             "DNS": server.address,
             "SERVER": f"127.0.0.1:{_free_port()}",
         }
-        served = None
         for line in STEPS.splitlines():
             if line.endswith(" &"):
-                served = subprocess.Popen(  # noqa: S602 - as below
-                    f"exec {line.removesuffix(' &')}", shell=True, cwd=folder, env=environment
+                served = subprocess.Popen(  # noqa: S603 - as below
+                    [*SHELL, f"exec {line.removesuffix(' &')}"], cwd=folder, env=environment
                 )
+                stack.callback(served.wait)
+                stack.callback(served.terminate)
                 transcript.append(f"$ {line}\n")
                 _wait_for(environment["SERVER"])
                 continue
-            done = subprocess.run(  # noqa: S602 - these lines are what the tour shows
-                line, shell=True, cwd=folder, env=environment, check=True, text=True,
+            done = subprocess.run(  # noqa: S603 - these lines are what the tour shows
+                [*SHELL, line], cwd=folder, env=environment, check=True, text=True,
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             )  # fmt: skip
             transcript.append(f"$ {line}\n{done.stdout}")
@@ -79,9 +83,6 @@ def run(folder: Path) -> str:
             # what an administrator does by hand: the zone lines go into the zone
             for zone in folder.glob("*.zone"):
                 server.add(zone.read_text(encoding="utf-8"))
-        if served is not None:
-            served.terminate()
-            served.wait()
     return "".join(transcript)
 
 

@@ -21,7 +21,6 @@ An error is raised where it is noticed and becomes words in one place only,
 `cli.boundary`.
 """
 
-EXIT_OK = 0
 EXIT_NO = 1
 EXIT_USAGE = 2
 EXIT_BUG = 70
@@ -104,3 +103,19 @@ class NotSetUp(SestrackError):
     """No store, no key, no edge; or the configuration of the store is wrong."""
 
     code = 78
+
+
+def meanings() -> dict[int, list[str]]:
+    """Return each exit code, the least first, with the sentences that say what it means."""
+    kinds = [
+        kind
+        for kind in globals().values()
+        if isinstance(kind, type)
+        and issubclass(kind, SestrackError)
+        # what is below another error is a special case of it, and has its code
+        and kind.__base__ is SestrackError
+    ]
+    codes = {0: ["done; the answer is yes; nothing to do."], EXIT_BUG: ["a bug of ours."]}
+    for kind in kinds:
+        codes.setdefault(kind.code, []).append((kind.__doc__ or "").partition("\n")[0])
+    return dict(sorted(codes.items()))

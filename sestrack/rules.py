@@ -118,7 +118,8 @@ def check_prefix(prefix: str, primary: str) -> str:
     if not cleaned.isascii() or cleaned.startswith("xn--"):
         reason = "is not plain ASCII, which blockers and mail programs need"
     elif not MIN_PREFIX <= len(cleaned) <= MAX_LABEL:
-        reason = f"has {len(cleaned)} characters; a prefix has 3 to 63"
+        characters = "1 character" if len(cleaned) == 1 else f"{len(cleaned)} characters"
+        reason = f"has {characters}; a prefix has 3 to 63"
     elif cleaned.startswith("-") or cleaned.endswith("-"):
         reason = "begins or ends with a hyphen"
     elif not _PREFIX.fullmatch(cleaned):
@@ -154,7 +155,8 @@ def choose_primary(primary: str | None, senders: Collection[Sender]) -> str:
             msg = f"--primary is missing, and there are {len(verified)} primary domains"
             raise UsageError(msg, "--primary " + "|".join(verified))
         msg = "there is no verified sender domain to take the primary domain of"
-        raise Refused(msg, "sestrack sender add news.example.com")
+        first = next((f"verify {sender.domain}" for sender in senders), "add news.example.com")
+        raise Refused(msg, f"sestrack sender {first}")
     if primary in verified:
         return primary
     own = next((sender for sender in senders if sender.domain == primary), None)
@@ -198,12 +200,16 @@ def after_check(
 
     Passing trouble never demotes at once: only the third failure in a row does, an hour or
     more after the first; a definite no does the second time.  Nothing makes pending worse, and
-    what is retired stays so.
+    what is retired stays so.  With `dns_only` nobody asked over HTTPS: a yes then leaves a
+    domain that was verified over HTTPS before as it is, be it verified or failing.
     """
+    over_https = bool(domain.verified_at) and not domain.dns_only
     retired = domain.status is DomainStatus.RETIRED
     domain = domain._replace(checked_at=now)
     if dns is Conclusion.YES:
         domain = domain._replace(dns_verified=True)
+    if check is Conclusion.YES and dns_only and over_https:
+        return domain  # DNS cannot say whether what HTTPS showed, good or bad, is still so
     if check is Conclusion.YES:
         return domain._replace(
             status=domain.status if retired else DomainStatus.VERIFIED,

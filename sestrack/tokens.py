@@ -239,11 +239,6 @@ def open_link(keys: Iterable[Key], trace_domain: str, copy: Copy, token: bytes) 
     return Link(head // 4, url.decode("utf-8", "surrogatepass"))
 
 
-def key_of(keys: Iterable[Key], token: bytes, trace_domain: str) -> Key:
-    """Return the key that sealed an `R`.  Raises `ForgedToken` if none did."""
-    return _open(keys, token, _copy_data(trace_domain))[1]
-
-
 def check_text(name: str, text: str) -> bytes:
     """Encode a text for sealing.
 

@@ -17,6 +17,7 @@ from conftest import Program
 
 from sestrack.cli import COMMANDS
 from sestrack.commands.rewrite import OPTIONS, light
+from sestrack.demo.nameserver import NameServer
 
 LETTER = b'<html><body><a href="https://example.com/?a=1&amp;b=2">x</a></body></html>\n'
 SEND = ("rewrite", "--sender", "news.example.com")
@@ -89,6 +90,33 @@ def test_a_file_that_is_no_store(program: Program) -> None:
     done = program("sender", "list")
     assert done.returncode == 65
     assert b"not a store" in done.stderr
+
+
+def test_a_sender_domain_from_its_record_to_its_loss(program: Program) -> None:
+    """One record in text and JSON; what is verified stays so without it, and that is said."""
+    program.ok("init")
+    added = json.loads(program.ok("sender", "add", "news.example.com", "--json"))
+    assert (added["domain"], added["status"], added["verified_at"]) == (
+        "news.example.com", "pending", None,
+    )  # fmt: skip
+    record = f'_sestrack.news.example.com. 3600 IN TXT "{added["proof"]}"'
+    assert added["record"] == record
+    assert f"record\t{record}\n" in program.ok("sender", "show", "news.example.com")
+    assumed = program.ok("sender", "add", "shop.example.com", "--assume-verified", "--json")
+    assert json.loads(assumed)["status"] == "verified"
+    verify = ("sender", "verify", "news.example.com", "--resolver")
+    with NameServer({".": "example.com. 60 IN A 192.0.2.1"}) as dns:
+        done = program(*verify, dns.address)
+        assert done.returncode == 75
+        assert b"stays" not in done.stderr
+        dns.add(record)
+        program.ok(*verify, dns.address)
+        del dns.records[next(key for key in dns.records if "_sestrack" in str(key[0]))]
+        done = program(*verify, dns.address)
+    assert done.returncode == 1
+    assert b"does not exist; it stays verified\n" in done.stderr
+    shown = json.loads(program.ok("sender", "show", "news.example.com", "--json"))
+    assert shown["status"] == "verified"
 
 
 def test_a_mail_is_rewritten_and_inspected(tracking: Program) -> None:

@@ -22,7 +22,9 @@ from pathlib import Path
 
 import pytest
 
+from sestrack.demo.stage import stage
 from sestrack.demo.visit import tracking_urls, visit
+from sestrack.errors import SestrackError
 
 COMMAND = [sys.executable, "-m", "sestrack", "demo"]
 TYPED = (
@@ -150,7 +152,16 @@ def test_leaves_nothing_when_nobody_reads(demo: Demo) -> None:
         env=demo.environment, capture_output=True, check=False, timeout=120,
     )  # fmt: skip
     assert done.returncode not in {0, 70}, done.stderr
+    assert b"ended with" not in done.stderr
     assert demo.left() == []
+
+
+def test_a_full_disk_is_no_closed_pipe() -> None:
+    """74 is said of both: while our own stdout is read, the command has failed."""
+    with pytest.raises(SestrackError) as caught, stage() as here:
+        here.run("bash -c 'exit 74'")
+    assert type(caught.value) is SestrackError
+    assert "ended with 74" in caught.value.message
 
 
 def test_keep_serves_a_page(demo: Demo) -> None:

@@ -40,8 +40,11 @@ HTML = b'<p><a href="https://example.com/">x</a></p></body>'
 class Site:
     """A trace domain over https, with its server and its DNS."""
 
-    def __init__(self, program: Program, server: Server, dns: NameServer) -> None:
+    def __init__(
+        self, program: Program, server: Server, dns: NameServer, certificate: tuple[Path, Path]
+    ) -> None:
         self.program, self.server, self.dns = program, server, dns
+        self.certificate = certificate
 
     def verify(self, *options: str) -> int:
         """Verify; return the exit code."""
@@ -67,7 +70,7 @@ def site(program: Program, tmp_path: Path) -> Iterator[Site]:
     server = Server(program, "--tls-cert", str(chain), "--tls-key", str(key))
     program.ok("domain", "create", "trace", "--port", str(server.port))
     with NameServer({".": f"{EDGE}\n{RIGHT}"}) as dns:
-        yield Site(program, server, dns)
+        yield Site(program, server, dns, (chain, key))
     if server.process.poll() is None:
         server.stop()
 
@@ -97,6 +100,37 @@ def test_dns_alone_is_shown_as_such(site: Site) -> None:
     assert "verified (DNS only)" in site.program.ok("domain", "list")
     assert site.verify() == 0
     assert "DNS only" not in site.program.ok("domain", "list")
+
+
+def test_dns_alone_changes_nothing_that_https_showed(site: Site) -> None:
+    """--no-http makes no less of a verified domain, and nothing of one that fails over HTTPS."""
+    assert site.verify() == 0
+    assert site.verify("--no-http") == 0
+    assert "DNS only" not in site.program.ok("domain", "list")
+    site.server.stop()
+    with Web(says(200, b"?"), site.certificate, port=site.server.port):
+        assert [site.verify(), site.verify()] == [1, 1]
+    assert site.status() == "failing"
+    done = site.program(
+        "domain", "verify", NAME, "--no-http", "--resolver", site.dns.address, "--json"
+    )
+    assert done.returncode == 75
+    found = json.loads(done.stdout)
+    assert (found["status"], found["usable"], found["conclusion"]) == ("failing", False, "usable")
+    assert b"DNS alone cannot tell" in done.stderr
+    assert b"next: " not in done.stderr
+
+
+def test_what_is_next_until_it_is_done(site: Site) -> None:
+    """A trace domain that is tracked with is nothing to enable."""
+    verify = ("domain", "verify", NAME, "--no-http", "--resolver", site.dns.address)
+    enable = ("settings", "enable", "--dimension", "account", "--domain", NAME, "--click", "--open")
+    said = f"next: sestrack {' '.join(enable)}\n"
+    assert site.program(*verify).stderr.decode() == said
+    site.program.ok(*enable)
+    assert site.program(*verify).stderr == b""
+    site.program.ok("settings", "disable")
+    assert site.program(*verify).stderr.decode() == said
 
 
 def test_a_failing_domain_stops_new_mail_and_no_old_link(site: Site) -> None:
@@ -273,7 +307,11 @@ def test_addresses_behind_a_cdn(ready: Program) -> None:
     behind = ready.ok("domain", "accelerate", NAME, "--for", "nginx")
     assert "X-Forwarded-For $remote_addr;" in direct
     assert "X-Forwarded-For $proxy_add_x_forwarded_for;" in behind
-    assert "--trust-proxy each network of the CDN" in behind
+    command = "sestrack serve --bind 127.0.0.1:8025 --trust-proxy 127.0.0.1"
+    assert f"{command}\n" in direct
+    assert f"{command} --trust-proxy CIDR\n# (one --trust-proxy CIDR for each network" in behind
+    ready.ok("domain", "accelerate", NAME, "--off")
+    assert ready.ok("domain", "accelerate", NAME, "--for", "nginx") == direct
 
 
 # -- certificates on demand --------------------------------------------------------------

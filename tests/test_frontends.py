@@ -82,26 +82,39 @@ def replaced(text: str, *pairs: tuple[str, str]) -> str:
     return text
 
 
-@contextmanager
-def nginx(text: str, front: Front, folder: Path, certificate: tuple[Path, Path]) -> Iterator[None]:
-    """Run nginx with a printed configuration."""
-    text = replaced(
-        text,
-        ("    listen [::]:80;\n", ""), ("    listen [::]:443 ssl;\n", ""),
-        ("    listen [::]:443 ssl default_server;\n", ""),
-        ("listen 80;", f"listen 127.0.0.1:{front.http};"),
-        ("listen 443 ", f"listen 127.0.0.1:{front.https} "),
-        (f"/etc/letsencrypt/live/{NAME}/fullchain.pem", str(certificate[0])),
-        (f"/etc/letsencrypt/live/{NAME}/privkey.pem", str(certificate[1])),
-    )  # fmt: skip
-    (folder / "sestrack.conf").write_text(text)
+def nginx_here(
+    text: str, front: Front, folder: Path, certificate: tuple[Path, Path] | None = None,
+    name: str = NAME,
+) -> list[str]:  # fmt: skip
+    """Put a printed configuration into a folder; return the command that runs all that are there."""
+    text = re.sub(r"(?m)^ *#?    listen \[::\].*\n", "", text)
+    text = replaced(text, ("listen 80;", f"listen 127.0.0.1:{front.http};"))
+    if certificate:
+        text = replaced(
+            text,
+            ("listen 443 ", f"listen 127.0.0.1:{front.https} "),
+            (f"/etc/letsencrypt/live/{name}/fullchain.pem", str(certificate[0])),
+            (f"/etc/letsencrypt/live/{name}/privkey.pem", str(certificate[1])),
+        )
+    (folder / f"sestrack-{name}.conf").write_text(text)
     (folder / "nginx.conf").write_text(
         f"daemon off; pid {folder}/nginx.pid; error_log stderr; events {{}}\n"
         f"http {{ access_log off; client_body_temp_path {folder}/body; proxy_temp_path "
         f"{folder}/proxy; fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path "
-        f"{folder}/s; include {folder}/sestrack.conf; }}\n"
+        f"{folder}/s; include {folder}/sestrack-*.conf; }}\n"
     )
-    command = [installed("nginx"), "-c", str(folder / "nginx.conf"), "-e", "stderr"]
+    return [installed("nginx"), "-c", str(folder / "nginx.conf"), "-e", "stderr"]
+
+
+def with_default_server(text: str) -> str:
+    """Take the # away, as the comment over it says."""
+    return re.sub(r"(?m)^#(server \{|    .*|\})$", r"\1", text)
+
+
+@contextmanager
+def nginx(text: str, front: Front, folder: Path, certificate: tuple[Path, Path]) -> Iterator[None]:
+    """Run nginx with a printed configuration."""
+    command = nginx_here(with_default_server(text), front, folder, certificate)
     subprocess.run([*command, "-t"], check=True, capture_output=True)
     with running(command, front.https, folder):
         yield
@@ -148,6 +161,46 @@ def test_with_certificates_of_ones_own(
     monkeypatch.setitem(program.environment, "SSL_CERT_FILE", str(root.file))
     with run(text, front, folder, root.issue(NAME)), NameServer({".": ZONE}) as dns:
         end_to_end(program, front, dns)
+
+
+@pytest.mark.sqlite
+def test_nginx_for_two_domains(ready: Program, tmp_path: Path) -> None:
+    """Two configurations are loaded together; without a certificate the part before https is."""
+    folder = tmp_path / "front"
+    folder.mkdir()
+    front = Front(free_port(), free_port(), tmp_path)
+    root = Authority(folder, "Root")
+    names = [NAME, "links.example.com"]
+    ready.ok("domain", "create", "links")
+    texts = [ready.ok("domain", "accelerate", name, "--for", "nginx") for name in names]
+    for name, text in zip(names, texts, strict=True):
+        assert "sed '/^# https/,$d' sestrack.conf" in text
+        bare = subprocess.run(
+            ["sed", "/^# https/,$d"], input=text, capture_output=True, check=True, text=True
+        ).stdout
+        subprocess.run(
+            [*nginx_here(bare, front, folder, name=name), "-t"], check=True, capture_output=True
+        )
+    for name, text in zip(names, [with_default_server(texts[0]), texts[1]], strict=True):
+        command = nginx_here(text, front, folder, root.issue(name), name)
+    done = subprocess.run([*command, "-t"], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "[warn]" not in done.stderr.replace('[warn] the "user" directive', "")
+
+
+@pytest.mark.sqlite
+def test_haproxy_before_the_first_certificate(ready: Program, tmp_path: Path) -> None:
+    """An empty folder of certificates is enough for a start, and so for getting the first."""
+    (tmp_path / "certificates").mkdir()
+    text = replaced(
+        ready.ok("domain", "accelerate", NAME, "--for", "haproxy"),
+        ("/etc/haproxy/sestrack/ ", f"{tmp_path}/certificates/ "),
+    )
+    (tmp_path / "haproxy.cfg").write_text(text)
+    subprocess.run(
+        [installed("haproxy"), "-c", "-f", str(tmp_path / "haproxy.cfg")],
+        check=True, capture_output=True,
+    )  # fmt: skip
 
 
 def end_to_end(program: Program, front: Front, dns: NameServer) -> None:

@@ -29,7 +29,7 @@ FLOORS = [
     },
     {
         "store", "copying", "settings", "output", "domains.resolver", "domains.probe",
-        "domains.https_judgement", "domains.frontends", "tracker.answers", "tracker.judge",
+        "domains.dns_judgement", "domains.https_judgement", "domains.frontends", "tracker.answers", "tracker.judge",
         "mail.message", "mail.mailbox", "mail.recipients",
     },
     {"domains.judgement", "terminal.mistyped", "terminal.offers", "demo.nameserver", "demo.visit", "demo.stage"},

@@ -19,8 +19,10 @@ from web import Respond, Web, says
 
 from sestrack.demo.nameserver import NameServer
 from sestrack.domains import challenge
-from sestrack.domains.findings import Check, Finding, State
-from sestrack.domains.judgement import Report
+from sestrack.domains.dns_judgement import Target
+from sestrack.domains.facts import DomainFacts, HttpFacts, HttpOutcome, NameFacts, Outcome
+from sestrack.domains.findings import Check, Finding, Level, State
+from sestrack.domains.judgement import Report, judge
 from sestrack.domains.probe import Prober
 from sestrack.domains.survey import How, survey
 from sestrack.model import Conclusion, DomainStatus
@@ -74,7 +76,11 @@ def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
         pytest.param(says(404, challenge.NOT_OURS.encode() + b"\n"), State.REACHED_BUT_404, "not with this URL", id="path changed"),
         pytest.param(says(301, Location="https://www.example.com/"), State.REDIRECTED, "https://www.example.com/", id="a redirect"),
         pytest.param(says(200, b"<h1>It works!</h1>"), State.NOT_OUR_SERVER, "200", id="another server"),
-        pytest.param(says(502, b"x" * 1_000_000), State.NOT_OUR_SERVER, "502", id="a megabyte of something"),
+        pytest.param(says(500, b"x" * 1_000_000), State.NOT_OUR_SERVER, "500", id="a megabyte of something"),
+        pytest.param(says(502), State.FRONT_END_ERROR, "502", id="a front end that does not reach us"),
+        pytest.param(says(503), State.FRONT_END_ERROR, "503", id="a front end whose servers are down"),
+        pytest.param(says(504), State.FRONT_END_ERROR, "504", id="a front end that waited for us"),
+        pytest.param(says(522), State.FRONT_END_ERROR, "522", id="Cloudflare that waited for us"),
     ],
 )  # fmt: skip
 def test_every_answer(authority: Authority, respond: Respond, state: State, found: str) -> None:
@@ -82,11 +88,17 @@ def test_every_answer(authority: Authority, respond: Respond, state: State, foun
     with Web(respond, authority.issue(NAME)) as web:
         finding = of(look(web.port), Check.HTTPS)
     assert finding.state is state
+    assert finding.expected == f"https://{NAME}:{web.port}/ answers as us"
     assert finding.found.startswith("127.0.0.1: ")
     assert found in finding.found
     with Web(respond) as web:
         plain = of(look(web.port, plain=True), Check.HTTP)
     assert plain.state is state
+    assert plain.expected == f"http://{NAME}:{web.port}/ answers as us"
+    if state is State.FRONT_END_ERROR:
+        assert f"the front end answers {found} (BaseHTTP" in finding.found
+        assert "sestrack serve" in finding.advice
+        assert finding.level is Level.LATER
     if state is State.OK:
         assert "in 60 days" in finding.found
         assert "days" not in plain.found
@@ -211,6 +223,7 @@ def raw(answer: bytes | None, *, listen: bool = True) -> Iterator[int]:
         pytest.param(b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", True, True, {State.NOT_OUR_SERVER}, id="another protocol"),
         pytest.param(b"220 mail ESMTP\r\n", True, True, {State.NOT_OUR_SERVER}, id="no http"),
         pytest.param(b"", True, True, {State.CONNECTION_RESET}, id="an end before the answer"),
+        pytest.param(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n", True, True, {State.CONNECTION_RESET}, id="an end after hints"),
     ],
 )  # fmt: skip
 def test_every_failing_connection(
@@ -222,6 +235,29 @@ def test_every_failing_connection(
         report = look(port, plain=plain)
     assert report.decisive.state in states
     assert report.decisive.advice
+
+
+@pytest.mark.parametrize("hint", ["100 Continue", "103 Early Hints"])
+def test_what_comes_before_the_answer_is_skipped(authority: Authority, hint: str) -> None:
+    """Neither status nor headers of a 1xx are the answer's (RFC 9110 §15.2)."""
+
+    def respond(handler) -> None:  # noqa: ANN001 - as in `web`
+        handler.wfile.write(f"HTTP/1.1 {hint}\r\nLocation: /x\r\n\r\n".encode() * 2)
+        handler.wfile.flush()
+        time.sleep(0.1)
+        says(500)(handler)
+
+    def ours(handler) -> None:  # noqa: ANN001 - as in `web`
+        handler.wfile.write(f"HTTP/1.1 {hint}\r\nLink: </x>\r\n\r\n".encode())
+        answers()(handler)
+
+    certificate = authority.issue(NAME)
+    with Web(ours, certificate) as web:
+        assert of(look(web.port), Check.HTTPS).state is State.OK
+    with Web(respond, certificate) as web:
+        finding = of(look(web.port), Check.HTTPS)
+    assert finding.state is State.NOT_OUR_SERVER
+    assert "(500, says" in finding.found
 
 
 def test_silence(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,6 +301,39 @@ def test_a_proxy_is_good_when_https_is(authority: Authority) -> None:
     with Web(says(200, b"?"), certificate) as web:
         bad = look(web.port, zone)
     assert (bad.state, bad.conclusion) == (State.NOT_OUR_SERVER, Conclusion.NO)
+
+
+EDGE_FACTS = NameFacts("edge.example.net", Outcome.ANSWER, (), ("192.0.2.1",))
+RIGHT = NameFacts(NAME, Outcome.ANSWER, ("edge.example.net",), ("192.0.2.1",))
+FLAT = NameFacts(NAME, Outcome.ANSWER, (), ("192.0.2.1",))
+PROXY = NameFacts(NAME, Outcome.ANSWER, (), ("2001:db8::7", "192.0.2.7"))
+NO_ROUTE = HttpFacts("2001:db8::7", HttpOutcome.NO_ROUTE)
+OURS = HttpFacts("192.0.2.7", HttpOutcome.ANSWER, answered=challenge.Answered.OURS)
+
+
+@pytest.mark.parametrize(
+    ("name", "https", "conclusion"),
+    [
+        pytest.param(RIGHT, (OURS,), Conclusion.YES, id="a CNAME, and we answer"),
+        pytest.param(RIGHT, (NO_ROUTE,), Conclusion.LATER, id="a CNAME, and no address can be asked"),
+        pytest.param(FLAT, (NO_ROUTE,), Conclusion.LATER, id="flattened, and no address can be asked"),
+        pytest.param(PROXY, (NO_ROUTE, OURS), Conclusion.YES, id="proxied, and we answer at one address, the other cannot be asked"),
+        pytest.param(PROXY, (NO_ROUTE,), Conclusion.LATER, id="proxied, and no address can be asked"),
+        pytest.param(PROXY, None, Conclusion.LATER, id="proxied, and HTTPS is left out"),
+    ],
+)  # fmt: skip
+def test_nobody_is_verified_whom_nobody_asked(
+    name: NameFacts, https: tuple[HttpFacts, ...] | None, conclusion: Conclusion
+) -> None:
+    """An address of a network that this machine lacks says nothing: neither yes nor no."""
+    facts = DomainFacts(name, EDGE_FACTS, https=https)
+    report = judge(facts, Target("edge.example.net"), f"https://{NAME}/", NOW)
+    assert report.conclusion is conclusion
+    assert conclusion is Conclusion.YES or report.decisive.advice
+    # DNS alone would not do for a proxy
+    assert ("--no-http" in of(report, Check.HTTPS).advice) == (
+        conclusion is Conclusion.LATER and name is not PROXY
+    )
 
 
 def test_every_advice_can_be_followed(authority: Authority) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import socket
+import subprocess
 from pathlib import Path
 
+import pytest
 import tour
+from postgresql import free_port
 
 from sestrack import errors
 from sestrack.cli import COMMANDS
@@ -23,6 +27,21 @@ def test_the_tour_is_what_the_readme_shows(tmp_path: Path) -> None:
     """The transcript in the README is what the program prints."""
     shown = README.partition("```console\n")[2].partition("```\n")[0]
     assert steady(tour.run(tmp_path)) == shown
+
+
+@pytest.mark.parametrize("step", ["false", "false | cat"])
+def test_the_tour_leaves_nothing_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """A step that fails, on either side of a pipe, ends it, and the server with it."""
+    port = free_port()
+    monkeypatch.setattr(tour, "_free_port", lambda: port)
+    steps = [line for line in tour.STEPS.splitlines() if " init " in line or " serve " in line]
+    monkeypatch.setattr(tour, "STEPS", "\n".join([*steps, step]))
+    with pytest.raises(subprocess.CalledProcessError):
+        tour.run(tmp_path)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
 
 
 def test_every_command_is_in_the_readme() -> None:

@@ -6,12 +6,15 @@ import asyncio
 import socket
 from collections.abc import Mapping
 
+import dns.message
+import dns.rcode
 import pytest
 from test_rules import a_domain
 
 from sestrack.demo.nameserver import NameServer
+from sestrack.domains.dns_judgement import judge_txt
 from sestrack.domains.findings import Check, Finding, Level, State
-from sestrack.domains.judgement import Report, judge_txt
+from sestrack.domains.judgement import Report
 from sestrack.domains.resolver import Resolver
 from sestrack.domains.survey import How, survey
 from sestrack.errors import UsageError
@@ -163,6 +166,14 @@ def test_no_server_at_all() -> None:
     assert report.conclusion is Conclusion.LATER
 
 
+def test_a_server_that_knows_nothing() -> None:
+    """The small name server says of every name, the root's too, that it does not exist."""
+    with NameServer({}) as server:
+        assert of(look(server, "right.example.com"), Check.CNAME).state is State.NO_SUCH_NAME
+        answer = server.answer(dns.message.make_query(".", "A").to_wire(), "udp")
+    assert dns.message.from_wire(answer or b"").rcode() is dns.rcode.NXDOMAIN
+
+
 def test_a_server_that_knows_the_cname_alone() -> None:
     """What is not known of the end of the chain is not held against it."""
     with NameServer({".": ZONE}, {EDGE: "refused"}, chase=False) as server:
@@ -213,7 +224,7 @@ def ask_each(recursive: str, records: Mapping[str, str], *, authoritative: bool 
         pytest.param("", {"11": RIGHT, "12": RIGHT, "13": RIGHT}, State.PROPAGATING, "3 of 3", Conclusion.LATER, id="all have it, resolvers not yet"),
         pytest.param(WRONG, {"11": RIGHT, "12": WRONG, "13": WRONG}, State.PROPAGATING, "old.example.org", Conclusion.LATER, id="a change on its way"),
         pytest.param("", {"11": "", "12": "", "13": ""}, State.ALL_WITHOUT, "0 of 3", Conclusion.NO, id="nobody has it"),
-        pytest.param("", {}, State.NOT_CHECKED, "not one of the 3", Conclusion.NO, id="nobody answers"),
+        pytest.param("", {}, State.NOT_CHECKED, "no name server answers: ns1.example.com", Conclusion.NO, id="nobody answers"),
         pytest.param(RIGHT, {"11": RIGHT, "12": RIGHT, "13": RIGHT}, State.OK, "3 of 3", Conclusion.YES, id="all agree"),
         pytest.param(RIGHT, {"11": RIGHT, "12": WRONG, "13": RIGHT}, State.SOME_WITHOUT, "ns2.example.com (old.example.org)", Conclusion.YES, id="answers flip"),
     ],

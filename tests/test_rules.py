@@ -111,6 +111,25 @@ def test_prefixes(prefix: str, reason: str) -> None:
         assert check_prefix(prefix, "example.com") == prefix.lower()
 
 
+def test_characters_are_counted_as_people_do() -> None:
+    """One character, two characters."""
+    with pytest.raises(Refused, match="has 1 character; a prefix"):
+        check_prefix("a", "example.com")
+    with pytest.raises(Refused, match="has 2 characters; a prefix"):
+        check_prefix("ab", "example.com")
+
+
+def test_without_a_verified_sender_the_pending_one_is_named() -> None:
+    """What is there already is to be verified; only where there is none is one to be added."""
+    pending = a_sender("shop.example.org", "example.org", SenderStatus.PENDING)
+    with pytest.raises(Refused) as caught:
+        choose_primary(None, [pending])
+    assert caught.value.hint == "sestrack sender verify shop.example.org"
+    with pytest.raises(Refused) as caught:
+        choose_primary(None, [])
+    assert caught.value.hint == "sestrack sender add news.example.com"
+
+
 def test_a_prefix_that_makes_too_long_a_name() -> None:
     """The whole name is at most 253 octets."""
     with pytest.raises(Refused, match="253"):
@@ -337,6 +356,7 @@ def test_a_trace_domain_by_its_prefix(name: str, wanted: str | type[Exception]) 
 
 YES, LATER, NO = Conclusion.YES, Conclusion.LATER, Conclusion.NO
 PENDING, VERIFIED, FAILING = DomainStatus.PENDING, DomainStatus.VERIFIED, DomainStatus.FAILING
+RETIRED = DomainStatus.RETIRED
 
 
 @pytest.mark.parametrize(
@@ -367,6 +387,32 @@ def test_states_over_time(
     assert domain.checked_at == 1000 + checks[-1][0]
     good = [1000 + at for at, conclusion in checks if conclusion is YES]
     assert domain.last_ok_at == (good[-1] if good else 5)
+
+
+@pytest.mark.parametrize(
+    ("before", "was_dns_only", "status", "dns_only", "failures"),
+    [
+        pytest.param(PENDING, False, VERIFIED, True, 0, id="a first yes verifies, on DNS alone"),
+        pytest.param(VERIFIED, True, VERIFIED, True, 0, id="verified on DNS alone stays so"),
+        pytest.param(FAILING, True, VERIFIED, True, 0, id="so does what failed since"),
+        pytest.param(VERIFIED, False, VERIFIED, False, 2, id="verified over HTTPS stays so, its failures too"),
+        pytest.param(FAILING, False, FAILING, False, 2, id="failing over HTTPS is not made well"),
+        pytest.param(RETIRED, False, RETIRED, False, 2, id="retired stays so"),
+    ],
+)  # fmt: skip
+def test_a_yes_of_dns_alone(
+    before: DomainStatus, was_dns_only: bool, status: DomainStatus, dns_only: bool, failures: int
+) -> None:
+    """What HTTPS has shown, good or bad, is for HTTPS to change."""
+    domain = a_domain("trace.example.com", before)._replace(
+        dns_only=was_dns_only, failures=2, verified_at=0 if before is PENDING else 1
+    )
+    after = after_check(domain, YES, YES, 1000, dns_only=True)
+    assert (after.status, after.dns_only, after.failures) == (status, dns_only, failures)
+    assert (after.checked_at, after.dns_verified) == (1000, True)
+    whole = after_check(after, YES, YES, 1001, dns_only=False)
+    assert whole.status is (RETIRED if before is RETIRED else VERIFIED)
+    assert (whole.dns_only, whole.failures) == (False, 0)
 
 
 @pytest.mark.parametrize(

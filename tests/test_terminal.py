@@ -237,8 +237,15 @@ def test_real_shells_complete(shell: Shell) -> None:
         ("stats --by mesage", 2, "sestrack stats --by message"),
         ("stats --by=mesage", 2, "sestrack stats --by=message"),
         ("zzz", 2, "sestrack --help"),
+        ("--json stats", 2, "sestrack stats --json"),
+        ("--by=link stats --json", 2, "sestrack stats --json --by=link"),
+        ("domain --primary example.com create trace", 2, "sestrack domain create trace --primary example.com"),
+        ("--no-click settings enable", 2, "sestrack settings enable --no-click"),
+        ("domain --json", 2, "sestrack domain --help"),
+        ("rewrite --bogus", 2, "sestrack rewrite --help"),
         ("sender show new.example.com", 66, "sestrack sender show news.example.com"),
         ("sender remove news.exmaple.com", 66, "sestrack sender remove news.example.com"),
+        ("sender remove shop.example.com", 66, "sestrack sender list"),
         ("sender verify shop.example.com", 66, "sestrack sender add shop.example.com"),
         ("domain show trcae.example.com", 66, "sestrack domain show trace.example.com"),
         ("domain verify trcae.example.com", 66, "sestrack domain verify trace.example.com"),
@@ -275,6 +282,28 @@ def test_only_what_is_near_is_guessed() -> None:
     """Two words that are both right are not taken for one another."""
     assert nearest("shop.example.com", ["news.example.com"], 0.85) == ""
     assert nearest("settngs", ["sender", "settings"]) == "settings"
+    assert nearest("ls", ["list", "show"]) == "list"
+    assert nearest("--bogus", ["--jobs", "--json"]) == ""
+    assert nearest("--json", ["--version", "--store"]) == ""
+    assert nearest("--jsn", ["--version", "--json"]) == "--json"
+
+
+@pytest.mark.parametrize(
+    ("line", "whole"),
+    [
+        ("--trust-proxy 127.0.0.1 --trust-proxy 10.0.0.1/8", "--trust-proxy 127.0.0.1 --trust-proxy 10.0.0.0/8"),
+        ("--trust-proxy=127.0.0.1 --trust-proxy=10.0.0.1/8", "--trust-proxy=127.0.0.1 --trust-proxy 10.0.0.0/8"),
+        ("--trust-proxy 10.0.0.1/8 --trust-proxy 10.0.0.1", "--trust-proxy 10.0.0.0/8 --trust-proxy 10.0.0.1"),
+        ("--trust-proxy 192.0.2.1 --trust-proxy 192.0.2.2", ""),
+    ],
+)  # fmt: skip
+def test_of_several_values_the_bad_one_is_replaced(line: str, whole: str) -> None:
+    """The message quotes it; where none of them is quoted, the option alone is said."""
+    hint = "--trust-proxy 10.0.0.0/8"
+    message = "--trust-proxy '10.0.0.1/8': 10.0.0.1/8 has host bits set"
+    found = with_option(hint, ["serve", *line.split()], message)
+    assert found == (f"sestrack serve {whole}" if whole else hint)
+    assert with_option(hint, ["serve", *line.split()]) == hint
 
 
 @pytest.mark.parametrize(

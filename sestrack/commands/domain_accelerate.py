@@ -52,8 +52,7 @@ def accelerate(  # noqa: PLR0913 - one for each choice
         with mistyped.trace_domain(name, domains):
             domain = opened.trace_domain(named_domain(name, domains))
         if kind is not None:
-            through_cdn = bool({domain.target, domain.former_target} - {edge, ""})
-            place = Place(domain.name, upstream, ask, through_cdn)
+            place = Place(domain.name, upstream, ask, through_cdn=domain.target != edge)
             output.product(configuration(kind, place))
             return
         target = edge if off else check_name("--via", via)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sestrack.domains.findings import Finding
     from sestrack.domains.judgement import Report
     from sestrack.domains.survey import How
+    from sestrack.model import Settings
 
 Checked = tuple[TraceDomain, "Report"]
 
@@ -65,6 +66,7 @@ def verify(  # noqa: PLR0913 - one for each choice
     with store.Store(ctx.obj or store.default_address()) as opened:
         checked = _look(opened, _wanted(opened, names or [], every=every), how, deadline)
         note(opened, checked)
+        in_use = _in_use(opened.settings())
     if json:
         rows = [as_json(domain, report) for domain, report in checked]
         if every or len(rows) > 1:
@@ -73,9 +75,9 @@ def verify(  # noqa: PLR0913 - one for each choice
             output.json_object(rows[0])
     else:
         _tell(checked)
-    _complain([one for one in checked if one[1].conclusion is not Conclusion.YES])
+    _complain([one for one in checked if not _usable(*one)])
     worst = _worst(checked)
-    if not worst and checked:
+    if checked and not worst and in_use.isdisjoint(domain.name for domain, _ in checked):
         output.note(
             "next: sestrack settings enable --dimension account "
             f"--domain {checked[0][0].name} --click --open"
@@ -83,11 +85,28 @@ def verify(  # noqa: PLR0913 - one for each choice
     return worst
 
 
+def _in_use(settings: Settings) -> set[str]:
+    """Name the trace domains of settings that are enabled."""
+    entries = [settings.account, *settings.senders.values()] if settings.enabled else []
+    return {entry.domain for entry in entries if entry is not None}
+
+
+def _usable(domain: TraceDomain, report: Report) -> bool:
+    """Is it usable?  One that fails over HTTPS is not by a yes of DNS alone."""
+    return report.conclusion is Conclusion.YES and domain.status is not DomainStatus.FAILING
+
+
 def _complain(wanting: list[Checked]) -> None:
     """Say what is wrong, and what to do; of very many domains that of the first."""
     for domain, report in wanting[:MAX_COMPLAINTS]:
         finding = report.decisive
-        output.error(f"{domain.name}: {finding.check}: {finding.found}", finding.advice)
+        if report.conclusion is Conclusion.YES:
+            output.error(
+                f"{domain.name} was verified over HTTPS and fails since: DNS alone cannot tell "
+                "whether it is well again", f"sestrack domain verify {domain.name}",
+            )  # fmt: skip
+        else:
+            output.error(f"{domain.name}: {finding.check}: {finding.found}", finding.advice)
     if len(wanting) > MAX_COMPLAINTS:
         output.error(
             f"{len(wanting) - MAX_COMPLAINTS} more trace domains are not usable",
@@ -156,7 +175,7 @@ def _worst(checked: list[Checked]) -> int:
     """Return the exit code of the worst of them: a definite no, then what may come yet."""
     worst = 0
     for domain, report in checked:
-        if report.conclusion is Conclusion.YES:
+        if _usable(domain, report):
             continue
         pending = domain.status is DomainStatus.PENDING
         coming = all(f.absent for f in report.findings if f.level == "no") and pending
@@ -217,7 +236,7 @@ def as_json(domain: TraceDomain, report: Report) -> dict[str, Any]:
         "name": domain.name,
         "status": domain.status,
         "dns_only": domain.dns_only,
-        "usable": report.conclusion is Conclusion.YES,
+        "usable": _usable(domain, report),
         "conclusion": report.conclusion,
         "state": report.state,
         "found": report.decisive.found,

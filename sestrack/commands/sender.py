@@ -38,6 +38,7 @@ def add(
     assume_verified: Annotated[
         bool, typer.Option("--assume-verified", help="Take it on trust; shown as such for ever.")
     ] = False,
+    json: Json = False,
 ) -> None:
     """Add a sender domain and print the TXT record that proves it.
 
@@ -60,11 +61,14 @@ def add(
                 status=SenderStatus.VERIFIED, assumed=True, verified_at=sender.created_at
             )
         opened.add_sender(sender)
+    if json:
+        output.json_object(_as_json(sender))
+    elif not assume_verified:
+        output.product(f"; sestrack: proves that {name} is ours\n{_record(sender)}\n")
     if assume_verified:
         output.note(f"{name} is taken on trust; its primary domain is {primary}")
         output.note(f"next: sestrack domain create trace --primary {primary}")
         return
-    output.product(_zone_lines(sender))
     output.note(f"next: publish this record, then: sestrack sender verify {name}")
 
 
@@ -76,7 +80,7 @@ def verify(ctx: typer.Context, domain: Known, resolver: Server = None, json: Jso
     """
     import asyncio
 
-    from sestrack.domains.judgement import judge_txt
+    from sestrack.domains.dns_judgement import judge_txt
     from sestrack.domains.resolver import Resolver
 
     name = check_name("sender domain", domain)
@@ -105,9 +109,11 @@ def verify(ctx: typer.Context, domain: Known, resolver: Server = None, json: Jso
             f"{name} is verified; next: sestrack domain create trace --primary {sender.primary}"
         )
         return
-    if finding.level == "later" or (finding.absent and sender.status is SenderStatus.PENDING):
-        raise TryAgain(f"{name}: {finding.found}", finding.advice)  # noqa: EM102, TRY003
-    raise Refused(f"{name}: {finding.found}", finding.advice)  # noqa: EM102, TRY003
+    pending = sender.status is SenderStatus.PENDING
+    msg = f"{name}: {finding.found}" + ("" if pending else "; it stays verified")
+    if finding.level == "later" or (finding.absent and pending):
+        raise TryAgain(msg, finding.advice)
+    raise Refused(msg, finding.advice)
 
 
 @app.command("list")
@@ -147,7 +153,7 @@ def show(ctx: typer.Context, domain: Known, json: Json = False) -> None:
         ("sender domain", sender.domain), ("primary domain", sender.primary),
         ("status", _status(sender)), ("added", utc(sender.created_at)),
         ("verified", utc(sender.verified_at)),
-        ("record", f'_sestrack.{sender.domain}. IN TXT "{sender.proof}"'),
+        ("record", _record(sender)),
     ])  # fmt: skip
 
 
@@ -160,17 +166,14 @@ def remove(ctx: typer.Context, domain: Known) -> None:
     name = check_name("sender domain", domain)
     with (
         store.Store(ctx.obj or store.default_address()) as opened,
-        mistyped.sender_domain(opened, name),
+        mistyped.sender_domain(opened, name, "sestrack sender list"),
     ):
         opened.remove_sender(name)
     output.note(f"{name} is removed; its mail goes out untracked from now on")
 
 
-def _zone_lines(sender: Sender) -> str:
-    return (
-        f"; sestrack: proves that {sender.domain} is ours\n"
-        f'_sestrack.{sender.domain}. 3600 IN TXT "{sender.proof}"\n'
-    )
+def _record(sender: Sender) -> str:
+    return f'_sestrack.{sender.domain}. 3600 IN TXT "{sender.proof}"'
 
 
 def _status(sender: Sender) -> str:
@@ -181,5 +184,5 @@ def _as_json(sender: Sender) -> dict[str, Any]:
     return sender._asdict() | {
         "created_at": utc(sender.created_at) or None,
         "verified_at": utc(sender.verified_at) or None,
-        "record": f'_sestrack.{sender.domain}. 3600 IN TXT "{sender.proof}"',
+        "record": _record(sender),
     }

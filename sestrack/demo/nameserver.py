@@ -151,8 +151,10 @@ class NameServer:
         """Return the wildcard that stands for a name that nobody has made (RFC 4592 §3.3.1)."""
         if any(known.is_subdomain(name) for known, _ in self.records):
             return name
-        closest = name.parent()
-        while not any(known.is_subdomain(closest) for known, _ in self.records):
+        closest = name
+        while closest != dns.name.root and not any(
+            known.is_subdomain(closest) for known, _ in self.records
+        ):
             closest = closest.parent()
         return dns.name.Name((b"*", *closest.labels))
 

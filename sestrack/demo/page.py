@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 LATEST = 10
-_EVER = 2**31
 _SHOP = "quill.localhost"
 _ARRIVED = """<!DOCTYPE html>
 <html lang="en"><meta charset="utf-8"><title>Quince &amp; Quill</title>
@@ -109,8 +108,8 @@ class Page:
         """Return what has been counted, for the page."""
         with store.Store(self._address) as opened, store.errors_of(self._address):
             look = Look(opened.connection, self._places)
-            whole = next(iter(report(look, _by("message"))), None)
-            links = report(look, _by("link"))
+            whole = next(iter(report(look, Question(by="message"))), None)
+            links = report(look, Question(by="link"))
         with store.Store(self._address) as opened, store.errors_of(self._address):
             after = marks_back(opened.connection, LATEST)
             latest = list(events(opened.connection, self._places, after))
@@ -140,10 +139,6 @@ class Page:
                 for event in reversed(latest[-LATEST:])
             ],
         }
-
-
-def _by(what: str) -> Question:
-    return Question(by=what, message="", sender="", limit=0, since_day=0, until_day=_EVER)
 
 
 def _read(path: str) -> bytes:

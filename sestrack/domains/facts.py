@@ -1,7 +1,8 @@
 """What is found out about a domain: values without any judgement.
 
-`resolver.py` and `probe.py` gather them, `judgement.py` judges them.  Names are in lower
-case, without a trailing dot; addresses as text; times are seconds since 1970, UTC.
+`resolver.py` and `probe.py` gather them, `dns_judgement.py` and `https_judgement.py` judge
+them.  Names are in lower case, without a trailing dot; addresses as text; times are seconds
+since 1970, UTC.
 """
 
 from __future__ import annotations

@@ -65,6 +65,7 @@ class State(StrEnum):
     CONNECT_REFUSED = "connect-refused"
     UNREACHABLE = "unreachable"
     CONNECTION_RESET = "connection-reset"
+    FRONT_END_ERROR = "front-end-error"
     CERT_PENDING = "cert-pending"
     TLS_FAILED = "tls-handshake-failed"
     CERT_NAME_MISMATCH = "cert-name-mismatch"
@@ -99,7 +100,8 @@ _LEVELS = {
     **dict.fromkeys(
         (
             State.PROXIED, State.PROPAGATING, State.SERVFAIL, State.REFUSED, State.TIMEOUT,
-            State.CONNECT_REFUSED, State.UNREACHABLE, State.CONNECTION_RESET, State.CERT_PENDING,
+            State.CONNECT_REFUSED, State.UNREACHABLE, State.CONNECTION_RESET,
+            State.FRONT_END_ERROR, State.CERT_PENDING,
         ),
         Level.LATER,
     ),

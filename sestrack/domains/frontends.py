@@ -44,18 +44,19 @@ def configuration(kind: FrontEnd, place: Place) -> str:
 
 def _trust(place: Place) -> str:
     own = "--trust-proxy 127.0.0.1"
-    return f"{own} --trust-proxy each network of the CDN" if place.through_cdn else own
+    if not place.through_cdn:
+        return own
+    return f"{own} --trust-proxy CIDR\n# (one --trust-proxy CIDR for each network of the CDN)"
 
 
 _NGINX = """\
 # sestrack behind nginx (1.19.4 or newer): /etc/nginx/conf.d/sestrack-@name@.conf
 # in front of: sestrack serve --bind @upstream@ @trust@
-# certificate: certbot certonly --webroot -w /var/www/acme -d @name@
-
-upstream sestrack {
-    server @upstream@;
-    keepalive 256;    # open connections kept: at least as many as are used at once
-}
+# First certificate: nginx does not start while one is missing, so http comes first.
+#   mkdir -p /var/www/acme
+#   sed '/^# https/,$d' sestrack.conf > /etc/nginx/conf.d/sestrack-@name@.conf; nginx -s reload
+#   certbot certonly --webroot -w /var/www/acme -d @name@ --deploy-hook 'nginx -s reload'
+#   cp sestrack.conf /etc/nginx/conf.d/sestrack-@name@.conf; nginx -s reload
 
 server {
     listen 80;
@@ -69,13 +70,10 @@ server {
     }
 }
 
-# A name without a certificate gets no handshake.  Leave this block out if another
-# default_server listens on 443 already.
-server {
-    listen 443 ssl default_server;
-    listen [::]:443 ssl default_server;
-    ssl_protocols TLSv1.2 TLSv1.3;
-    ssl_reject_handshake on;
+# https, and with it all that needs the certificate
+upstream sestrack-@name@ {
+    server @upstream@;
+    keepalive 256;    # open connections kept: at least as many as are used at once
 }
 
 server {
@@ -88,7 +86,7 @@ server {
     access_log off;    # the events are sestrack's to keep, and to forget
 
     location / {
-        proxy_pass http://sestrack;
+        proxy_pass http://sestrack-@name@;
         proxy_http_version 1.1;
         proxy_set_header Connection "";
         proxy_set_header Host $host;    # without it no token opens: reached-but-404
@@ -99,13 +97,22 @@ server {
         proxy_read_timeout 10s;
     }
 }
+
+# A name without a certificate should get no handshake, rather than another's certificate.  nginx
+# takes one default_server: take the # away in one file only, and if there is none elsewhere.
+#server {
+#    listen 443 ssl default_server;
+#    listen [::]:443 ssl default_server;
+#    ssl_protocols TLSv1.2 TLSv1.3;
+#    ssl_reject_handshake on;
+#}
 """
 
 _CADDY = """\
 # sestrack behind Caddy (2.6 or newer): /etc/caddy/Caddyfile
-# in front of: sestrack serve --bind @upstream@ @trust@ --ask @ask@
-# Certificates come by themselves, for every trace domain whose DNS is verified, not for
-# @name@ alone; `sestrack domain verify` makes Caddy fetch the first.
+# in front of: sestrack serve --bind @upstream@ --ask @ask@ @trust@
+# One file for all trace domains: certificates come by themselves, for each whose DNS is
+# verified, not for @name@ alone; `sestrack domain verify` makes Caddy fetch the first.
 {
     on_demand_tls {
         # Caddy 2.8 and newer calls it: permission http { endpoint http://@ask@/ask }
@@ -129,8 +136,11 @@ https:// {
 _HAPROXY = """\
 # sestrack behind HAProxy (2.2 or newer): /etc/haproxy/haproxy.cfg
 # in front of: sestrack serve --bind @upstream@ @trust@
-# certificate: certbot certonly --standalone --http-01-port 8402 -d @name@
-#              cat fullchain.pem privkey.pem > /etc/haproxy/sestrack/@name@.pem
+# One file for all trace domains: each needs a certificate in the folder, and no more.
+#   mkdir -p /etc/haproxy/sestrack; systemctl reload haproxy    # empty at first
+#   certbot certonly --standalone --http-01-port 8402 -d @name@ --deploy-hook \\
+#     'cd "$RENEWED_LINEAGE" && cat fullchain.pem privkey.pem > /etc/haproxy/sestrack/@name@.pem &&
+#      systemctl reload haproxy'
 
 global
     ssl-default-bind-options ssl-min-ver TLSv1.2

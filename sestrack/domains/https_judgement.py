@@ -45,25 +45,54 @@ def is_about_certificate(state: State) -> bool:
     return state.value.startswith("cert-")
 
 
-def judge_http(facts: HttpFacts, name: str, now: int) -> Finding:
-    """Judge one address of the trace domain `name`."""
+def judge_http(facts: HttpFacts, name: str, expected: str, now: int) -> Finding:
+    """Judge one address of the trace domain `name`; `expected` are the words for what should be."""
     check = Check.HTTP if facts.plain else Check.HTTPS
-    expected = f"{check}://{name}/ answers as us"
-    match facts.outcome:
-        case HttpOutcome.ANSWER:
-            words = _judge_answer(facts, name)
-        case HttpOutcome.CERTIFICATE:
-            words = _judge_certificate(facts, name)
-        case _:
-            words = _judge_connection(facts, name)
+    state, found, advice = _judge_outcome(facts, name)
     ends = facts.certificate.not_after if facts.certificate else 0
-    state, found, advice = words
     if state is State.OK and ends:
         days = (ends - now) // _DAY
         found += f"; the certificate ends {utc(ends)[:10]}, in {days} days"
         if days < EXPIRING_DAYS:
             state, advice = State.CERT_EXPIRING, "see why it was not renewed: the front end's log"
     return Finding(check, state, f"{facts.address}: {found}", expected, advice, ends)
+
+
+def _judge_outcome(facts: HttpFacts, name: str) -> _Words:
+    outcome, detail = facts.outcome, f" ({facts.detail})" if facts.detail else ""
+    front = f"sestrack domain accelerate {name} --for caddy"
+    match outcome:
+        case HttpOutcome.ANSWER:
+            return _judge_answer(facts, name)
+        case HttpOutcome.CERTIFICATE:
+            return _judge_certificate(facts, name)
+        case HttpOutcome.REFUSED:
+            found = "the connection is refused: nobody listens there"
+            advice = f"start the front end ({front}), or take this address out of DNS"
+            return _Words(State.CONNECT_REFUSED, found, advice)
+        case HttpOutcome.UNREACHABLE:
+            advice = "take this address out of DNS, or mend the way to it"
+            return _Words(State.UNREACHABLE, f"cannot be reached{detail}", advice)
+        case HttpOutcome.NO_ROUTE:
+            found = "not asked: this machine has no network of that kind"
+            return _Words(State.NOT_CHECKED, found, "")
+        case HttpOutcome.TIMEOUT:
+            advice = "open the port in the firewall; verify again later"
+            return _Words(State.TIMEOUT, f"no answer in time{detail}", advice)
+        case HttpOutcome.RESET:
+            found = f"the connection is cut{detail}"
+            return _Words(State.CONNECTION_RESET, found, "see the front end's log")
+        case HttpOutcome.TLS:
+            if facts.detail in _NO_CERTIFICATE_YET:
+                found = f"no certificate for {name} yet (TLS alert: {facts.detail})"
+                return _Words(State.CERT_PENDING, found, f"wait for it, or set it up: {front}")
+            advice = f"TLS 1.2 or 1.3 is wanted: {front}"
+            return _Words(State.TLS_FAILED, f"no agreement on TLS{detail}", advice)
+        case HttpOutcome.NOT_HTTP:
+            found = f"what answers does not speak HTTP{detail}"
+            return _Words(State.NOT_OUR_SERVER, found, f"pass this host on to us: {front}")
+        case _ as never:  # pragma: no cover
+            assert_never(never)
 
 
 def _judge_answer(facts: HttpFacts, name: str) -> _Words:
@@ -95,6 +124,11 @@ def _judge_answer(facts: HttpFacts, name: str) -> _Words:
         advice = "answer here without a redirect: readers' links would lead astray"
         found = f"redirects ({facts.status}) to {facts.location}"
         return _Words(State.REDIRECTED, found, advice)
+    if facts.status in _FRONT_END_ALONE:
+        who = f" ({facts.server})" if facts.server else ""
+        found = f"the front end answers {facts.status}{who}: it does not reach sestrack serve"
+        advice = "start sestrack serve, or see the front end's log"
+        return _Words(State.FRONT_END_ERROR, found, advice)
     who = f", says {facts.server}" if facts.server else ""
     found = f"another server answers ({facts.status}{who})"
     advice = f"pass this host on to sestrack serve: sestrack domain accelerate {name} --for nginx"
@@ -134,37 +168,9 @@ def _judge_certificate(facts: HttpFacts, name: str) -> _Words:
             return _Words(State.CERT_INVALID, found, renew)
 
 
-def _judge_connection(facts: HttpFacts, name: str) -> _Words:
-    outcome, detail = facts.outcome, f" ({facts.detail})" if facts.detail else ""
-    front = f"sestrack domain accelerate {name} --for caddy"
-    match outcome:
-        case HttpOutcome.REFUSED:
-            found = "the connection is refused: nobody listens there"
-            advice = f"start the front end ({front}), or take this address out of DNS"
-            return _Words(State.CONNECT_REFUSED, found, advice)
-        case HttpOutcome.UNREACHABLE:
-            advice = "take this address out of DNS, or mend the way to it"
-            return _Words(State.UNREACHABLE, f"cannot be reached{detail}", advice)
-        case HttpOutcome.NO_ROUTE:
-            found = "not asked: this machine has no network of that kind"
-            return _Words(State.NOT_CHECKED, found, "")
-        case HttpOutcome.TIMEOUT:
-            advice = "open the port in the firewall; verify again later"
-            return _Words(State.TIMEOUT, f"no answer in time{detail}", advice)
-        case HttpOutcome.RESET:
-            found = f"the connection is cut{detail}"
-            return _Words(State.CONNECTION_RESET, found, "see the front end's log")
-        case HttpOutcome.TLS:
-            if facts.detail in _NO_CERTIFICATE_YET:
-                found = f"no certificate for {name} yet (TLS alert: {facts.detail})"
-                return _Words(State.CERT_PENDING, found, f"wait for it, or set it up: {front}")
-            advice = f"TLS 1.2 or 1.3 is wanted: {front}"
-            return _Words(State.TLS_FAILED, f"no agreement on TLS{detail}", advice)
-        case _:
-            found = f"what answers does not speak HTTP{detail}"
-            return _Words(State.NOT_OUR_SERVER, found, f"pass this host on to us: {front}")
-
-
+_FRONT_END_ALONE = {502, 503, 504, 521, 522, 523, 524}
+"""What is said by a front end that gets no answer from the server behind it (RFC 9110 §15.6.3
+to §15.6.5); above 520 by Cloudflare.  A restart of ours looks so, and passes."""
 _NO_CERTIFICATE_YET = {"unrecognized name", "internal error", "handshake failure"}
 """What servers say that choose a certificate by name and have none: nginx, Caddy, HAProxy
 (RFC 8446 §6.2, RFC 6066 §3)."""

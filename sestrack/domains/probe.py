@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import ssl
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import httptools
@@ -131,36 +132,45 @@ class _Response:
     """Collects what the parser finds."""
 
     def __init__(self) -> None:
+        self.parser = httptools.HttpResponseParser(self)
+        self.complete = False
+        self._begin()
+
+    def _begin(self) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.body = b""
-        self.complete = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header."""
         self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")[:MAX_WORDS]
+
+    def on_headers_complete(self) -> None:
+        """Keep the status."""
+        self.status = self.parser.get_status_code()
 
     def on_body(self, octets: bytes) -> None:
         """Keep a piece of the body."""
         self.body += octets
 
     def on_message_complete(self) -> None:
-        """Note the end."""
-        self.complete = True
+        """Note the end; what is 1xx, like 103 Early Hints, comes before it (RFC 9110 §15.2)."""
+        if self.status < HTTPStatus.OK:
+            self._begin()
+        else:
+            self.complete = True
 
 
 async def _read(reader: asyncio.StreamReader) -> _Response:
     """Read a response (RFC 9112), its end or what comes before 64 kB."""
     response = _Response()
-    parser = httptools.HttpResponseParser(response)
     octets = 0
     while not response.complete and octets < MAX_OCTETS:
         data = await reader.read(MAX_OCTETS)
         if not data:
             break
         octets += len(data)
-        parser.feed_data(data)
-    response.status = parser.get_status_code()
+        response.parser.feed_data(data)
     if not response.status:
         msg = "it ends before a response"
         raise ConnectionResetError(msg)

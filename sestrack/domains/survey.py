@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import uvloop
 
+from sestrack.domains.dns_judgement import Target, judge_cname
 from sestrack.domains.facts import DomainFacts, Outcome
 from sestrack.domains.findings import Level
-from sestrack.domains.judgement import Report, Target, judge, judge_cname
+from sestrack.domains.judgement import Report, judge
 from sestrack.domains.probe import Prober
 from sestrack.domains.resolver import Resolver
 from sestrack.model import Conclusion
@@ -97,7 +98,7 @@ async def survey(
             target = Target(domain.target, domain.former_target)
             facts = await _gather(domain, target, resolver, how, prober)
         step()
-        return judge(facts, target, now)
+        return judge(facts, target, domain.base, now)
 
     return list(await asyncio.gather(*map(look, domains)))
 

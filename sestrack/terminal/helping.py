@@ -18,10 +18,10 @@ from typer._click.exceptions import (
 from typer.core import TyperGroup
 
 from sestrack.errors import UsageError
-from sestrack.terminal.mistyped import corrected, nearest
+from sestrack.terminal.mistyped import corrected, moved_behind, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from typer._click import Command
 
@@ -121,6 +121,9 @@ def wrong_line(wrong: ClickException, root: Command, arguments: Sequence[str]) -
     if context is None:
         return UsageError(message[:1].lower() + message[1:], hint)
     word, words = _mistyped(wrong)
+    if isinstance(wrong, NoSuchOption) and (flag := _option_below(root, word, arguments)):
+        message = f"{word} is an option of `{_path(root, arguments)}`, and goes behind it"
+        return UsageError(message, moved_behind(word, arguments, flag=flag == "flag"))
     meant = nearest(word, words) if word else ""
     if isinstance(wrong, NoSuchOption):
         message = f"there is no option {word}"
@@ -130,19 +133,37 @@ def wrong_line(wrong: ClickException, root: Command, arguments: Sequence[str]) -
         hint = example_of(context.command) or hint
     message = message[:1].lower() + message[1:]
     if meant:
-        return UsageError(f"{message}; did you mean {meant}?", corrected(word, meant, hint))
+        return UsageError(
+            f"{message}; did you mean {meant}?", corrected(word, meant, arguments, hint)
+        )
     return UsageError(message, hint)
 
 
-def _path(command: Command, arguments: Sequence[str]) -> str:
+def _path(root: Command, arguments: Sequence[str]) -> str:
     """Return the command of a line, as far as there is one."""
-    path = "sestrack"
+    return " ".join(["sestrack", *(name for name, _ in _called(root, arguments))])
+
+
+def _called(command: Command, arguments: Sequence[str]) -> Iterator[tuple[str, Command]]:
+    """Give the command of a line, as far as there is one, and before it those it belongs to."""
     for word in arguments:
         if isinstance(command, TyperGroup) and (
             inner := command.get_command(Context(command), word)
         ):
-            path, command = f"{path} {word}", inner
-    return path
+            yield word, inner
+            command = inner
+
+
+def _option_below(root: Command, name: str, arguments: Sequence[str]) -> str:
+    """Say of an option that the command of a line has: "flag" or "value"; "" if it has none."""
+    for _, command in _called(root, arguments):
+        for option in command.get_params(Context(command)):
+            if option.param_type_name == "option" and name in (
+                *option.opts,
+                *option.secondary_opts,
+            ):
+                return "flag" if getattr(option, "is_flag", False) else "value"
+    return ""
 
 
 def _mistyped(wrong: ClickException) -> tuple[str, list[str]]:

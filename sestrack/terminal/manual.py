@@ -67,25 +67,27 @@ def page() -> str:
         *_parameters(root, context),
         ".SH COMMANDS",
     ]
-    for path, command in _commands(root, context):
-        lines += _command(path, command)
+    for inner, command in commands(root, context):
+        lines += _command(inner, command)
     lines += [".SH ENVIRONMENT"]
     for name, words in _ENVIRONMENT.items():
         lines += [".TP", rf"\fB{_text(name)}\fR", *_prose(words)]
-    lines += [".SH EXIT STATUS", ".TP", r"\fB0\fR", "Done; the answer is yes; nothing to do."]
-    for code, meanings in sorted(_codes().items()):
-        lines += [".TP", rf"\fB{code}\fR", *_prose(" ".join(meanings))]
+    lines += [".SH EXIT STATUS"]
+    for code, sentences in errors.meanings().items():
+        words = " ".join(sentences)
+        lines += [".TP", rf"\fB{code}\fR", *_prose(words[:1].upper() + words[1:])]
     return "\n".join(lines) + "\n"
 
 
-def _commands(group: Command, context: Context) -> Iterator[tuple[Context, Command]]:
+def commands(group: Command, context: Context) -> Iterator[tuple[Context, Command]]:
+    """Give the commands that do something, each in its context, whose path calls it."""
     assert isinstance(group, TyperGroup)
     for name in group.list_commands(context):
         command = group.get_command(context, name)
         assert command is not None
         inner = Context(command, info_name=name, parent=context)
         if isinstance(command, TyperGroup):
-            yield from _commands(command, inner)
+            yield from commands(command, inner)
         else:
             yield inner, command
 
@@ -134,17 +136,6 @@ def _text(text: str) -> str:
     text = text.replace("\\", r"\e").replace("-", r"\-").replace("`", "")
     text = "".join(c if c.isascii() else f"\\[u{ord(c):04X}]" for c in text)
     return rf"\&{text}" if text.startswith((".", "'")) else text
-
-
-def _codes() -> dict[int, list[str]]:
-    """Say for each exit code what it means, from the error tree."""
-    codes: dict[int, list[str]] = {errors.EXIT_BUG: ["A bug of ours."]}
-    for kind in vars(errors).values():
-        if isinstance(kind, type) and issubclass(kind, errors.SestrackError):
-            if kind.code == errors.EXIT_BUG or kind.__base__ is not errors.SestrackError:
-                continue
-            codes.setdefault(kind.code, []).append((kind.__doc__ or "").partition("\n")[0])
-    return codes
 
 
 if __name__ == "__main__":

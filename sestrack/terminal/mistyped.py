@@ -21,21 +21,23 @@ if TYPE_CHECKING:
     from sestrack.model import TraceDomain
     from sestrack.store import Store
 
-NEAR_WORD = 0.6
-"""For commands and options, which are few; as Typer has it."""
+NEAR_WORD = 0.65
+"""For commands and options, which are few: `ls` is still `list`, and `bogus` not `jobs`."""
 NEAR_NAME = 0.85
 """For names: `shop.example.com` and `news.example.com` are two, not one mistyped."""
 
 
 def nearest(word: str, words: Collection[str], near: float = NEAR_WORD) -> str:
     """Return the word that was meant, "" if none is near."""
-    found = difflib.get_close_matches(word, words, 1, near)
-    return found[0] if found else ""
+    # the hyphens that all options begin with make none of them nearer
+    plain = {each.lstrip("-"): each for each in words}
+    found = difflib.get_close_matches(word.lstrip("-"), plain, 1, near)
+    return plain[found[0]] if found else ""
 
 
-def corrected(wrong: str, right: str, otherwise: str = "") -> str:
+def corrected(wrong: str, right: str, arguments: Sequence[str], otherwise: str = "") -> str:
     """Return the command line as it was meant, to be typed; `otherwise` if it is not plain."""
-    words = sys.argv[1:]
+    words = list(arguments)
     for position, word in enumerate(words):
         if word == wrong:
             words[position] = right
@@ -49,6 +51,14 @@ def corrected(wrong: str, right: str, otherwise: str = "") -> str:
     return otherwise
 
 
+def moved_behind(option: str, arguments: Sequence[str], *, flag: bool) -> str:
+    """Return the command line with an option, and its value unless it is a flag, at its end."""
+    words = list(arguments)
+    begin = next(n for n, word in enumerate(words) if word.partition("=")[0] == option)
+    end = begin + 1 + (not flag and words[begin] == option)
+    return _line([*words[:begin], *words[end:], *words[begin:end]])
+
+
 def _line(words: Sequence[str]) -> str:
     """Write a command line to be typed; a password that stood in it does not."""
     return shlex.join(["sestrack", *map(_without_password, words)])
@@ -59,10 +69,11 @@ def _without_password(word: str) -> str:
     return name + equals + (shown(value) if "://" in value else value)
 
 
-def with_option(hint: str, arguments: Sequence[str]) -> str:
+def with_option(hint: str, arguments: Sequence[str], message: str = "") -> str:
     """Put the option that a hint is, or begins with, into the command line.
 
-    What is not one option, and alternatives to it, is returned as it is.
+    Of one that was given several times, the value that the message quotes is replaced.  What is
+    not one option, and alternatives to it, is returned as it is.
     """
     try:
         name, *values = shlex.split(hint.partition(", or ")[0])
@@ -71,12 +82,21 @@ def with_option(hint: str, arguments: Sequence[str]) -> str:
     words = list(arguments)
     if name == "--store" or len(values) > 1 or "--" in words or "|" in hint or name.endswith(","):
         return hint
-    if name in words:
-        position = words.index(name)
-        words[position : position + 1 + len(values)] = [name, *values]
-    else:
-        words = [word for word in words if not word.startswith(f"{name}=")] + [name, *values]
+    places = [n for n, word in enumerate(words) if word.partition("=")[0] == name]
+    if len(places) > 1:
+        places = [n for n in places if repr(_value(words, n)) in message]
+        if len(places) != 1:
+            return hint
+    begin = places[0] if places else len(words)
+    end = begin + 1 + (len(values) if name in words[begin : begin + 1] else 0)
+    words[begin:end] = [name, *values]
     return _line(words)
+
+
+def _value(words: Sequence[str], place: int) -> str:
+    """Return the value of the option at a place, "" for none."""
+    _, equals, value = words[place].partition("=")
+    return value if equals else "".join(words[place + 1 : place + 2])
 
 
 def guess(name: str, words: Collection[str], failure: NotFound) -> NotFound:
@@ -84,17 +104,18 @@ def guess(name: str, words: Collection[str], failure: NotFound) -> NotFound:
     found = nearest(name, words, NEAR_NAME)
     if not found:
         return failure
-    return NotFound(
-        f"{failure.message}; did you mean {found}?", corrected(name, found, failure.hint)
-    )
+    # a command is not told how it was typed
+    hint = corrected(name, found, sys.argv[1:], failure.hint)
+    return NotFound(f"{failure.message}; did you mean {found}?", hint)
 
 
 @contextmanager
-def sender_domain(opened: Store, name: str) -> Iterator[None]:
-    """Guess which sender domain was meant, if it is not found."""
+def sender_domain(opened: Store, name: str, hint: str = "") -> Iterator[None]:
+    """Guess which sender domain was meant, if it is not found; else say `hint`, if there is one."""
     try:
         yield
     except NotFound as failure:
+        failure.hint = hint or failure.hint
         raise guess(name, [s.domain for s in opened.senders()], failure) from None
 
 
