@@ -79,7 +79,7 @@ def boundary(action: Callable[[], int | None], arguments: Sequence[str] | None =
         if arguments is not None and hint.startswith("--"):
             from sestrack.terminal.mistyped import with_option
 
-            hint = with_option(hint, arguments)
+            hint = with_option(hint, arguments, error.message)
         output.error(error.message, hint)
         return error.code
     except KeyboardInterrupt:
