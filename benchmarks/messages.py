@@ -21,9 +21,10 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sestrack.links import Wrapping
 from sestrack.mail import message as messages
-from sestrack.mail import mime
-from sestrack.rewrite import Wrapping, compile_html
+from sestrack.mail import mime, transfer
+from sestrack.rewrite import compile_html
 from sestrack.tokens import Copy, Key, LinkSealer, seal_copy
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def library(data: bytes) -> bytes:
 def outside(data: bytes) -> bytes:
     """Take the bodies of the HTML parts out."""
     parts = [part for part in mime.read(data).parts if part.kind == "text/html"]
-    return mime.join(data, [mime.Edit(part.start, part.end, b"") for part in parts])
+    return transfer.join(data, [transfer.Edit(part.start, part.end, b"") for part in parts])
 
 
 def made(page: bytes, encoding: str) -> bytes:

@@ -21,7 +21,8 @@ import pytracking
 import pytracking.html
 from cryptography.fernet import Fernet
 
-from sestrack.rewrite import Reason, Wrapping, _reason_to_leave, compile_html
+from sestrack.links import Reason, Wrapping, reason_to_leave
+from sestrack.rewrite import compile_html
 from sestrack.tokens import Copy, Key, LinkSealer, seal_copy
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def wanted(url: str | None) -> bool:
     """Decide on a link, for the peers: the same rule as ours."""
     return (
         url is not None
-        and _reason_to_leave(url.strip()) is Reason.WRAPPED
+        and reason_to_leave(url.strip()) is Reason.WRAPPED
         and "unsubscribe" not in url.lower()
     )
 

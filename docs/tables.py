@@ -17,7 +17,7 @@ from typer._click import Context
 
 from sestrack import errors
 from sestrack.domains.findings import State
-from sestrack.rewrite import REASON_WORDS
+from sestrack.links import REASON_WORDS
 from sestrack.root import app
 from sestrack.settings import ENTRY_KEYS, TOP_KEYS
 from sestrack.terminal import manual

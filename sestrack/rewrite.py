@@ -7,7 +7,7 @@ making a copy is one join: `token.join(chunks)`.
 What is wrapped: the `href` of `a`, `area` and `v:*` whose value is an absolute http or
 https URL as the standard reads it (WHATWG HTML §13.2.5.36 to §13.2.5.40, §13.2.5.72; URL
 §4.4: outer control characters and spaces, and every tab and line end, do not count).
-What is left, and why, is `Reason`.  Every byte outside the spliced values and the pixel is
+What is left, and why, is `links.Reason`.  Every byte outside the spliced values and the pixel is
 the input's.
 
 Encodings.  The scanner compares bytes with ASCII.  Two families of encodings need help:
@@ -19,88 +19,27 @@ scanning.
 from __future__ import annotations
 
 import re
-from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from sestrack.errors import BadInput
 from sestrack.html import charset as charsets
 from sestrack.html.charrefs import decode as decode_references
 from sestrack.html.scanner import Href, after_body_start, attributes, scan
+from sestrack.links import (
+    MAX_URL,
+    Reason,
+    Wrapping,
+    closer_look,
+    reason_to_leave,
+    tracked_size,
+    unsubscribes,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sestrack.html.scanner import Scan
-
-MAX_URL = 2000
-"""Longest tracking URL, in characters; mail programs and proxies cut longer ones."""
-
-
-class Reason(StrEnum):
-    """Why a link was wrapped or left.  The values stand in reports."""
-
-    WRAPPED = "wrapped"
-    CLICKS_OFF = "clicks-off"
-    OURS = "already-ours"
-    OPT_OUT = "opt-out"
-    UNSUBSCRIBE = "unsubscribe"
-    PLACEHOLDER = "placeholder"
-    EMPTY = "empty"
-    FRAGMENT = "fragment"
-    RELATIVE = "relative"
-    OTHER_SCHEME = "other-scheme"
-    NO_HOST = "no-host"
-    TOO_LONG = "too-long"
-    LONG_LINE = "long-line"
-    UNCLEAR_END = "unclear-end"
-
 
 # a member is looked up slowly on its class in CPython 3.11
 _WRAPPED = Reason.WRAPPED
-
-REASON_WORDS = {
-    Reason.WRAPPED: "http or https link",
-    Reason.CLICKS_OFF: "click tracking is off",
-    Reason.OURS: "already a tracking URL of ours",
-    Reason.OPT_OUT: "the tag asks not to be tracked",
-    Reason.UNSUBSCRIBE: "unsubscribe link",
-    Reason.PLACEHOLDER: "has a placeholder to be filled in later",
-    Reason.EMPTY: "no URL",
-    Reason.FRAGMENT: "points into the mail itself",
-    Reason.RELATIVE: "not an absolute URL",
-    Reason.OTHER_SCHEME: "neither http nor https",
-    Reason.NO_HOST: "the URL has no host",
-    Reason.TOO_LONG: f"the tracking URL would pass {MAX_URL} characters",
-    Reason.LONG_LINE: "its line would grow too long for mail",
-    Reason.UNCLEAR_END: "where it ends cannot be told",
-}
-
-
-class Wrapping(NamedTuple):
-    """What to do with a document."""
-
-    base: bytes
-    """What a tracking URL begins with: `https://trace.example.com/`."""
-    seal: Callable[[int, str], bytes] | None
-    """Seals link number n with its URL; `None` while click tracking is off."""
-    pixel: str
-    """Where the pixel goes: "bottom", "top", or "" for none."""
-    copy_size: int
-    """Characters of the recipient token, for the limit on URLs."""
-    is_ours: Callable[[str], bool]
-    """Was this URL (one that looks like it) sealed by us?"""
-    wrap_unsubscribe: bool = False
-    first: int = 0
-    """The number of the first link: those of a message are numbered through its parts."""
-    quote: bool = False
-    """Put quotes around a value that had none: what stands for the recipient token is a
-    merge field that is not safe without."""
-    unsubscribe: frozenset[str] = frozenset()
-    """URLs of the List-Unsubscribe header (RFC 2369 §3.2)."""
-    max_line: int = 0
-    """Longest line in octets, for what goes into a mail as it is (RFC 5322 §2.1.1: 998);
-    0 for no limit.  Lines that were longer before are left as they are."""
-    line_end: bytes = b"\n"
 
 
 class Hole(NamedTuple):
@@ -181,17 +120,17 @@ def compile_text(data: bytes, wrapping: Wrapping) -> Template:
         raw = _without_punctuation(found[0])
         start, end = found.start(), found.start() + len(raw)
         url = raw.decode("ascii")
-        reason = _reason_to_leave(url)
+        reason = reason_to_leave(url)
         if reason is _WRAPPED:
             after = data[found.end() : found.end() + 1]
             if after >= b"\x80" or after == b"\x1b":  # ISO-2022 goes on with other letters
                 reason = Reason.UNCLEAR_END
             elif wrapping.seal is None:
                 reason = Reason.CLICKS_OFF
-            elif _unsubscribes(url, wrapping):
+            elif unsubscribes(url, wrapping):
                 reason = Reason.UNSUBSCRIBE
             else:
-                reason = _closer_look(url, wrapping)
+                reason = closer_look(url, wrapping)
         href = Href(start, end, start, end, conditional=False)
         decisions.append(reader.within_line(Decision(href, url, reason), wrapping))
     holes = _holes(data, decisions, -1, wrapping)
@@ -395,7 +334,7 @@ class _Reader:
             url = raw.decode("ascii")
         else:
             url = self.url(raw)
-            reason = _reason_to_leave(url)
+            reason = reason_to_leave(url)
             if reason is not _WRAPPED:
                 return Decision(href, url, reason)
         if wrapping.seal is None:
@@ -405,10 +344,10 @@ class _Reader:
         if ("trac" in tag or "data-skip" in tag) and _opts_out(data, tag_start):
             return Decision(href, url, Reason.OPT_OUT)
         # a URL that had to be decoded may have the word where the tag shows none
-        if ("unsub" in tag or wrapping.unsubscribe or not plain) and _unsubscribes(url, wrapping):
+        if ("unsub" in tag or wrapping.unsubscribe or not plain) and unsubscribes(url, wrapping):
             return Decision(href, url, Reason.UNSUBSCRIBE)
         if end - start > _SHORT or raw.startswith(wrapping.base):
-            return Decision(href, url, _closer_look(url, wrapping))
+            return Decision(href, url, closer_look(url, wrapping))
         return Decision(href, url, _WRAPPED)
 
     def within_line(self, decision: Decision, wrapping: Wrapping) -> Decision:
@@ -423,7 +362,7 @@ class _Reader:
         start, end = self.line
         if href.end > end:
             start, end = self._next_line(href)
-        size = end - start + self.grown + _tracked_size(url, wrapping) - (href.end - href.start)
+        size = end - start + self.grown + tracked_size(url, wrapping) - (href.end - href.start)
         if size > limit >= self.longest:
             return decision._replace(reason=Reason.LONG_LINE)
         self.grown = size - (end - start)
@@ -461,48 +400,6 @@ class _Reader:
         return raw.decode("latin-1")
 
 
-def _reason_to_leave(url: str) -> Reason:
-    """Say why a decoded value cannot be wrapped, or `Reason.WRAPPED`."""
-    if not url:
-        return Reason.EMPTY
-    if re.search(_PLACEHOLDER, url):
-        return Reason.PLACEHOLDER
-    if url.startswith("#"):
-        return Reason.FRAGMENT
-    scheme = re.match(_SCHEME, url)
-    if scheme is None:
-        return Reason.RELATIVE
-    if scheme[1].lower() not in {"http", "https"}:
-        return Reason.OTHER_SCHEME
-    if not url.startswith("//", scheme.end()):
-        return Reason.RELATIVE  # `https:path` is, to the standard's parser
-    if not url[scheme.end() :].strip("/\\"):
-        return Reason.NO_HOST
-    return _WRAPPED
-
-
-def _unsubscribes(url: str, wrapping: Wrapping) -> bool:
-    return not wrapping.wrap_unsubscribe and (
-        "unsubscribe" in url.lower() or url in wrapping.unsubscribe
-    )
-
-
-def _tracked_size(url: str, wrapping: Wrapping) -> int:
-    """Return how long a tracking URL is, at most."""
-    sealed = 4 * (len(url.encode("utf-8", "surrogatepass")) + _SEAL_OCTETS) // 3
-    return len(wrapping.base) + wrapping.copy_size + 1 + sealed
-
-
-def _closer_look(url: str, wrapping: Wrapping) -> Reason:
-    if url.startswith(wrapping.base.decode()) or (
-        re.match(_LIKE_OURS, url) is not None and wrapping.is_ours(url)
-    ):
-        return Reason.OURS
-    if _tracked_size(url, wrapping) > MAX_URL:
-        return Reason.TOO_LONG
-    return _WRAPPED
-
-
 def _opts_out(data: bytes, tag_start: int) -> bool:
     for name, value in attributes(data, tag_start):
         refusals = _OPT_OUTS.get(name)
@@ -536,20 +433,12 @@ _OPT_OUTS = {
 # The everyday case needs no decoding at all: ASCII, no reference, no white space, and
 # nothing that a placeholder is made of.
 _is_plain_url = re.compile(rb"[hH][tT][tT][pP][sS]?://[a-zA-Z0-9][!#$'()+-;=?-Z_a-z~]*+\Z").match
-_SCHEME = r"([A-Za-z][A-Za-z0-9+.-]*+):"
-# {{x}} {%x%} {x} ${x} #{x} <%= x %> <?x?> *|X|* |*X*| %%x%% %recipient.x% [X] [[x]]
-_PLACEHOLDER = (
-    r"\{\{|\{%|[$#]\{|\{[A-Za-z_$][^{}<>\"]*\}|<[%?]|\*\||\|\*|%%[A-Za-z_]|"
-    r"%(?![0-9A-Fa-f]{2})[A-Za-z_][\w.-]*+%|\[\[|\[%|\[[A-Z][A-Z0-9_ -]*+\]"
-)
 _URL_IN_TEXT = rb"(?<![A-Za-z0-9+.-])[hH][tT][tT][pP][sS]?://[!#-;=?-~]+"
 # what ends a sentence, and the brackets that a URL may hold in pairs
 _OPENING = dict.fromkeys((bytes((c,)) for c in b".,;:!?'*_`|"), b"") | {b")": b"(", b"]": b"["}
 _C0_AND_SPACE = "".join(map(chr, range(0x21)))
 _NO_TAB_OR_LINE_END = dict.fromkeys(b"\t\n\r")
-_LIKE_OURS = r"[hH][tT][tT][pP][sS]?://[^/]++/[A-Za-z0-9_~]{40}"
 _TOKEN_ALONE = rb"""[A-Za-z0-9_~]{40,}+(?:["'\s>]|$)"""
-_SEAL_OCTETS = 22  # one in clear, 16 of SIV, at most 5 of index
 _SHORT = 40  # shorter than any tracking URL of ours, and far from the limit
 _ESCAPE = 0x1B
 _ISO_2022_RUN = rb"\x1b\$(?:[@B]|\([@BCD]|\)[CAG])[^\x1b]*+"

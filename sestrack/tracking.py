@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sestrack.errors import BadInput, ForgedToken, NotSetUp
 from sestrack.html import charset as charsets
-from sestrack.rewrite import Decision, Template, Wrapping, compile_html, refuse_other_input
+from sestrack.links import Wrapping
+from sestrack.rewrite import Decision, Template, compile_html, refuse_other_input
 from sestrack.rules import sender_domain_of, tracked
 from sestrack.store import Store, default_address, now, shown
 from sestrack.tokens import (

@@ -17,7 +17,7 @@ import atheris  # type: ignore[import-not-found,unused-ignore]
 with atheris.instrument_imports(include=["sestrack"]):
     from test_messages import COPY, check_only_parts_changed, rewritten
 
-    from sestrack.mail import mime
+    from sestrack.mail import mime, transfer
 
 
 def one(data: bytes) -> None:
@@ -37,8 +37,11 @@ def one(data: bytes) -> None:
                 at, kept = at + len(piece), hole.end
             assert result[at:] == content[kept:]
         new = after[part.number]
-        if new.encoding not in {"base64", "quoted-printable"} and longest(content) <= mime.MAX_LINE:
-            assert longest(done.data[new.start : new.end]) <= mime.MAX_LINE + 1
+        if (
+            new.encoding not in {"base64", "quoted-printable"}
+            and longest(content) <= transfer.MAX_LINE
+        ):
+            assert longest(done.data[new.start : new.end]) <= transfer.MAX_LINE + 1
 
 
 def longest(data: bytes) -> int:

@@ -8,8 +8,9 @@ import pytest
 from conftest import Program
 
 from sestrack.errors import BadInput
+from sestrack.links import Wrapping
 from sestrack.mail.audit import GMAIL_OCTETS, check_unharmed
-from sestrack.rewrite import Hole, Wrapping, compile_html
+from sestrack.rewrite import Hole, compile_html
 
 WRAPPING = Wrapping(
     base=b"https://trace.example.com/",

@@ -11,7 +11,8 @@ from sestrack.errors import BadInput
 from sestrack.html import charrefs
 from sestrack.html.charset import declared
 from sestrack.html.scanner import after_body_start, scan
-from sestrack.rewrite import Reason, Wrapping, compile_html
+from sestrack.links import Reason, Wrapping
+from sestrack.rewrite import compile_html
 
 WRAPPING = Wrapping(
     base=b"https://t.example.com/",

@@ -22,8 +22,8 @@ import lxml.html
 import pytest
 from golden.cases import HERE, Case, Link, folders
 
+from sestrack.links import Reason
 from sestrack.mail import mime
-from sestrack.rewrite import Reason
 from sestrack.tokens import LinkSealer
 
 FOLDERS = folders()

@@ -18,13 +18,13 @@ PACKAGE = Path(sestrack.__file__).parent
 FLOORS = [
     {"sestrack", "errors", "mail"},
     {
-        "model", "html.charrefs", "html.charset", "html.scanner", "times", "html", "tracker", "tracker.events",
+        "model", "html.charrefs", "html.charset", "links", "html.scanner", "times", "html", "tracker", "tracker.events",
         "tracker.checkpoint", "tracker.counts", "tracker.interning", "domains", "domains.challenge", "engines.interface", "engines.sqlite", "engines.versions", "terminal",
         "engines.postgresql_schema", "engines.addresses", "engines.postgresql_errors", "terminal.characters", "terminal.layout", "terminal.completion",
     },
     {
         "engines", "engines.tables", "engines.sqlite_schema", "engines.partitions", "engines.postgresql_connection", "tracker.collector", "tracker.streams",
-        "rules", "tokens", "rewrite", "files", "mail.mime", "domains.facts", "domains.findings", "tracker.visitors",
+        "rules", "tokens", "rewrite", "files", "mail.mime", "mail.transfer", "domains.facts", "domains.findings", "tracker.visitors",
         "tracker.clients", "tracker.places", "tracker.recorder", "terminal.drawing", "tracker.listening", "demo",
     },
     {

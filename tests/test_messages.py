@@ -19,9 +19,10 @@ from conftest import Program
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sestrack.links import Reason, Wrapping
 from sestrack.mail import message as messages
-from sestrack.mail import mime
-from sestrack.rewrite import Reason, Wrapping, compile_text
+from sestrack.mail import mime, transfer
+from sestrack.rewrite import compile_text
 from sestrack.tokens import Copy, Key, LinkSealer, seal_copy
 
 KEY = Key.from_secret(1, bytes(range(64)))
@@ -56,7 +57,7 @@ def check_only_parts_changed(before: bytes, done: messages.Rewritten) -> None:
         raw = done.data[b.start : b.end]
         if a.number in changed:
             data, template = changed[a.number]
-            assert mime.decode(raw, b.encoding) == template.render(COPY)
+            assert transfer.decode(raw, b.encoding) == template.render(COPY)
             rest = 0
             for hole in template.holes:
                 kept = data[rest : hole.start]

@@ -8,9 +8,10 @@ import typer
 
 from sestrack import files, output
 from sestrack.errors import EXIT_NO
+from sestrack.links import REASON_WORDS, Reason, Wrapping
 from sestrack.mail.audit import COPY_TOKEN, Audit, Severity, audit_html, audit_message
 from sestrack.mail.mime import read
-from sestrack.rewrite import REASON_WORDS, Reason, Wrapping, looks_like_message
+from sestrack.rewrite import looks_like_message
 from sestrack.terminal import offers
 from sestrack.tracking import How, Tracking
 

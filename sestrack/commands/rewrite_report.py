@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sestrack import output
 from sestrack.errors import CannotCreate, UsageError
-from sestrack.rewrite import REASON_WORDS, Reason
+from sestrack.links import REASON_WORDS, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -16,14 +16,16 @@ from lxml import etree
 
 from sestrack.errors import BadInput
 from sestrack.html import charset as charsets
+from sestrack.links import Reason
 from sestrack.mail.message import contents
 from sestrack.mail.mime import LEFT_WORDS, Left, Message
-from sestrack.rewrite import Reason, Template, compile_html
+from sestrack.rewrite import Template, compile_html
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from sestrack.rewrite import Decision, Wrapping
+    from sestrack.links import Wrapping
+    from sestrack.rewrite import Decision
 
 GMAIL_OCTETS = 102_400
 """Octets of HTML that Gmail shows; the rest is cut off."""

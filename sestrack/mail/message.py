@@ -14,19 +14,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from sestrack.errors import BadInput, UsageError
-from sestrack.mail.mime import (
-    LEFT_WORDS,
-    MAX_LINE,
-    Edit,
-    Left,
-    Message,
-    Part,
-    decode,
-    join,
-    read,
-    splice,
-)
-from sestrack.rewrite import Template, Wrapping, compile_html, compile_text, has_pixel
+from sestrack.links import Wrapping
+from sestrack.mail.mime import LEFT_WORDS, Left, Message, Part, read
+from sestrack.mail.transfer import MAX_LINE, Edit, decode, join, splice
+from sestrack.rewrite import Template, compile_html, compile_text, has_pixel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

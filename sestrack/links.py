@@ -1,0 +1,131 @@
+"""A URL and what is to become of it: pure, text in, a reason out."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAX_URL = 2000
+"""Longest tracking URL, in characters; mail programs and proxies cut longer ones."""
+
+
+class Reason(StrEnum):
+    """Why a link was wrapped or left.  The values stand in reports."""
+
+    WRAPPED = "wrapped"
+    CLICKS_OFF = "clicks-off"
+    OURS = "already-ours"
+    OPT_OUT = "opt-out"
+    UNSUBSCRIBE = "unsubscribe"
+    PLACEHOLDER = "placeholder"
+    EMPTY = "empty"
+    FRAGMENT = "fragment"
+    RELATIVE = "relative"
+    OTHER_SCHEME = "other-scheme"
+    NO_HOST = "no-host"
+    TOO_LONG = "too-long"
+    LONG_LINE = "long-line"
+    UNCLEAR_END = "unclear-end"
+
+
+REASON_WORDS = {
+    Reason.WRAPPED: "http or https link",
+    Reason.CLICKS_OFF: "click tracking is off",
+    Reason.OURS: "already a tracking URL of ours",
+    Reason.OPT_OUT: "the tag asks not to be tracked",
+    Reason.UNSUBSCRIBE: "unsubscribe link",
+    Reason.PLACEHOLDER: "has a placeholder to be filled in later",
+    Reason.EMPTY: "no URL",
+    Reason.FRAGMENT: "points into the mail itself",
+    Reason.RELATIVE: "not an absolute URL",
+    Reason.OTHER_SCHEME: "neither http nor https",
+    Reason.NO_HOST: "the URL has no host",
+    Reason.TOO_LONG: f"the tracking URL would pass {MAX_URL} characters",
+    Reason.LONG_LINE: "its line would grow too long for mail",
+    Reason.UNCLEAR_END: "where it ends cannot be told",
+}
+
+
+class Wrapping(NamedTuple):
+    """What to do with a document."""
+
+    base: bytes
+    """What a tracking URL begins with: `https://trace.example.com/`."""
+    seal: Callable[[int, str], bytes] | None
+    """Seals link number n with its URL; `None` while click tracking is off."""
+    pixel: str
+    """Where the pixel goes: "bottom", "top", or "" for none."""
+    copy_size: int
+    """Characters of the recipient token, for the limit on URLs."""
+    is_ours: Callable[[str], bool]
+    """Was this URL (one that looks like it) sealed by us?"""
+    wrap_unsubscribe: bool = False
+    first: int = 0
+    """The number of the first link: those of a message are numbered through its parts."""
+    quote: bool = False
+    """Put quotes around a value that had none: what stands for the recipient token is a
+    merge field that is not safe without."""
+    unsubscribe: frozenset[str] = frozenset()
+    """URLs of the List-Unsubscribe header (RFC 2369 §3.2)."""
+    max_line: int = 0
+    """Longest line in octets, for what goes into a mail as it is (RFC 5322 §2.1.1: 998);
+    0 for no limit.  Lines that were longer before are left as they are."""
+    line_end: bytes = b"\n"
+
+
+def reason_to_leave(url: str) -> Reason:
+    """Say why a decoded value cannot be wrapped, or `Reason.WRAPPED`."""
+    if not url:
+        return Reason.EMPTY
+    if re.search(_PLACEHOLDER, url):
+        return Reason.PLACEHOLDER
+    if url.startswith("#"):
+        return Reason.FRAGMENT
+    scheme = re.match(_SCHEME, url)
+    if scheme is None:
+        return Reason.RELATIVE
+    if scheme[1].lower() not in {"http", "https"}:
+        return Reason.OTHER_SCHEME
+    if not url.startswith("//", scheme.end()):
+        return Reason.RELATIVE  # `https:path` is, to the standard's parser
+    if not url[scheme.end() :].strip("/\\"):
+        return Reason.NO_HOST
+    return Reason.WRAPPED
+
+
+def unsubscribes(url: str, wrapping: Wrapping) -> bool:
+    """Is it a link that unsubscribes, and so is not to be wrapped?"""
+    return not wrapping.wrap_unsubscribe and (
+        "unsubscribe" in url.lower() or url in wrapping.unsubscribe
+    )
+
+
+def tracked_size(url: str, wrapping: Wrapping) -> int:
+    """Return how long a tracking URL is, at most."""
+    sealed = 4 * (len(url.encode("utf-8", "surrogatepass")) + _SEAL_OCTETS) // 3
+    return len(wrapping.base) + wrapping.copy_size + 1 + sealed
+
+
+def closer_look(url: str, wrapping: Wrapping) -> Reason:
+    """Say what only long URLs, or those of our own host, have to be asked."""
+    if url.startswith(wrapping.base.decode()) or (
+        re.match(_LIKE_OURS, url) is not None and wrapping.is_ours(url)
+    ):
+        return Reason.OURS
+    if tracked_size(url, wrapping) > MAX_URL:
+        return Reason.TOO_LONG
+    return Reason.WRAPPED
+
+
+_SCHEME = r"([A-Za-z][A-Za-z0-9+.-]*+):"
+# {{x}} {%x%} {x} ${x} #{x} <%= x %> <?x?> *|X|* |*X*| %%x%% %recipient.x% [X] [[x]]
+_PLACEHOLDER = (
+    r"\{\{|\{%|[$#]\{|\{[A-Za-z_$][^{}<>\"]*\}|<[%?]|\*\||\|\*|%%[A-Za-z_]|"
+    r"%(?![0-9A-Fa-f]{2})[A-Za-z_][\w.-]*+%|\[\[|\[%|\[[A-Z][A-Z0-9_ -]*+\]"
+)
+_LIKE_OURS = r"[hH][tT][tT][pP][sS]?://[^/]++/[A-Za-z0-9_~]{40}"
+_SEAL_OCTETS = 22  # one in clear, 16 of SIV, at most 5 of index
