@@ -26,10 +26,10 @@ from sestrack.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
-    from sestrack.engines.interface import Connection, Watch
+    from sestrack.engines.interface import Connection, Left, Note, Watch
     from sestrack.settings import Text
 
 BUSY_SECONDS = 5.0
@@ -169,8 +169,11 @@ def count_copies(
             connection.close()
 
 
-def serving(address: str) -> AbstractContextManager[Callable[[str], None]]:
-    """Hold what a server must hold; yield what notes its URL.  Raises `TryAgain`."""
+def serving(address: str) -> AbstractContextManager[Note]:
+    """Hold what a server must hold; yield what notes its URL.
+
+    Raises `TryAgain` while another server has it, `NoPermission`, `CannotCreate`.
+    """
     return engine_of(address).serving(address)
 
 
@@ -182,6 +185,11 @@ def keeping(address: str) -> AbstractContextManager[None]:
 def served_at(address: str) -> list[str]:
     """Return the URLs of the servers that record into the store now; "" for one not told."""
     return engine_of(address).served_at(address)
+
+
+def left(address: str) -> Left:
+    """Return what servers of the store left behind."""
+    return engine_of(address).left(address)
 
 
 def watch(address: str) -> Watch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import http.client
 import json
 import os
@@ -16,10 +17,14 @@ from pathlib import Path
 
 import pytest
 from conftest import Program, Server
+from postgresql import until
 
 from sestrack.domains import challenge
+from sestrack.engines.sqlite import served_at, serving
+from sestrack.errors import NoPermission, TryAgain
 from sestrack.store import Store
 from sestrack.tracker.answers import GIF
+from sestrack.tracker.server import count_lost
 
 LETTER = (
     '<body><a href="https://www.example.com/a?x=1&amp;y=2#part">a</a>'
@@ -477,6 +482,116 @@ def test_two_servers_on_one_store(tracking: Program, serve: Serve) -> None:
     serve()
     done = tracking("serve", "--bind", "127.0.0.1:0")
     assert done.returncode == 75
+
+
+def test_looking_for_a_server_makes_nothing(tmp_path: Path) -> None:
+    """Whoever looks leaves no file that is theirs, and keeps no server from beginning."""
+    path = tmp_path / "store.db"
+    assert served_at(str(path)) == []
+    assert not list(tmp_path.iterdir())
+    with serving(str(path)) as note:
+        note("http://127.0.0.1:1/")
+        assert served_at(str(path)) == ["http://127.0.0.1:1/"]
+        with pytest.raises(TryAgain), serving(str(path)):
+            pass
+    looking = os.open(f"{path}-serve", os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    threading.Timer(0.1, os.close, [looking]).start()
+    with serving(str(path)):
+        assert served_at(str(path)) == [""]
+
+
+def test_a_lock_that_cannot_be_had(tmp_path: Path) -> None:
+    """Nobody records without it, where a store could be written."""
+    path = tmp_path / "store db"
+    lock = tmp_path / "store db-serve"
+    lock.touch(0o000)
+    was = os.geteuid()
+    if was == 0:
+        os.seteuid(65534)
+    try:
+        with pytest.raises(NoPermission) as caught, serving(str(path)):
+            pass
+        with pytest.raises(NoPermission):
+            served_at(str(path))
+    finally:
+        os.seteuid(was)
+    assert caught.value.hint == f"ls -l '{lock}'"
+    with serving(str(tmp_path / "none" / "store.db")) as note:
+        note("http://127.0.0.1:1/")  # there is no folder, and nothing to be kept
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files to others")
+def test_the_lock_is_the_owners(tmp_path: Path) -> None:
+    """What root makes beside a store the store's owner can open."""
+    path = tmp_path / "store.db"
+    path.touch()
+    os.chown(path, 65534, 65534)
+    with serving(str(path)):
+        assert (tmp_path / "store.db-serve").stat().st_uid == 65534
+
+
+def server_checks(program: Program) -> list[tuple[bool, str]]:
+    """Return what doctor says of servers."""
+    checks = json.loads(program("doctor", "--offline", "--json").stdout)
+    return [(check["well"], check["found"]) for check in checks if check["name"] == "server"]
+
+
+@pytest.mark.sqlite
+def test_a_killed_server_is_missed(tracking: Program, serve: Serve) -> None:
+    """Doctor says so until another one begins; one that ends well is not missed."""
+    none = [(True, "no server records into this store now")]
+    server = serve()
+    assert server_checks(tracking) == [(True, f"running http://127.0.0.1:{server.port}/")]
+    server.stop(signal.SIGKILL)
+    url = f"http://127.0.0.1:{server.port}/"
+    assert until(lambda: not served_at(tracking.address))
+    assert server_checks(tracking) == [(False, f"the server at {url} ended without saying so")]
+    tracking.ok("events", "reclassify")
+    assert server_checks(tracking)[0][0] is False
+    assert serve().stop() == 0
+    assert server_checks(tracking) == none
+    # what an earlier sestrack left at a clean end, too
+    (tracking.folder / "store.db-serve").write_text(url)
+    assert server_checks(tracking) == none
+
+
+def lost_of(program: Program) -> str:
+    """Return what doctor says of events lost."""
+    checks = json.loads(program("doctor", "--offline", "--json").stdout)
+    return next(str(check["found"]) for check in checks if check["name"] == "events lost")
+
+
+@pytest.mark.sqlite
+def test_what_a_store_was_not_told(tracking: Program, serve: Serve) -> None:
+    """Losses are shown by doctor at once, and counted in the store when it can be written."""
+    pixel = tracking.paths(LETTER)[-1]
+    hurry = "import sestrack.tracker.server as server; server.GIVE_UP_SECONDS = 0.5"
+    for lost, in_all in ((3, 3), (2, 5)):
+        server = serve(before=hurry)
+        with tracking.blocked():
+            for _ in range(lost):
+                assert server.ask(pixel).status == 200
+            assert server.stop() == 74
+        assert f"{lost} events could not be written" in server.log.read_text()
+        assert lost_of(tracking).startswith(f"{in_all}, the last at ")
+    assert serve().stop() == 0
+    with tracking.connection() as store:
+        assert store.execute("SELECT lost FROM progress").fetchone() == (5,)
+    assert lost_of(tracking).startswith("5, ")
+
+
+@pytest.mark.sqlite
+def test_a_store_that_still_cannot_be_told(tracking: Program) -> None:
+    """A server that begins on a disk that is still full hands the losses on to the next."""
+    with serving(tracking.address) as note:
+        note("http://127.0.0.1:1/", 3)
+    with tracking.blocked(), tracking.connection() as connection:
+        connection.execute("PRAGMA busy_timeout = 10")
+        assert count_lost(connection, tracking.address) == 3
+    with tracking.connection() as connection:
+        assert count_lost(connection, tracking.address) == 0
+        assert connection.execute("SELECT lost FROM progress").fetchone() == (3,)
 
 
 @pytest.mark.parametrize(

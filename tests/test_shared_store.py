@@ -24,7 +24,7 @@ from conftest import PERSON, Program, Server, make_tracking
 from postgresql import Cluster, QuickServer, binaries, cluster, until
 from services import missing
 from test_figures import all_reports, check, fill, settle_all, writing
-from test_server import LETTER
+from test_server import LETTER, server_checks
 
 from sestrack.store import Store
 from sestrack.tracker.answers import GIF
@@ -574,6 +574,26 @@ def test_one_of_the_servers_keeps_the_figures(address: str, start: Start) -> Non
     assert until(lambda: all_judged(address), 30)
     assert sum(stored(address).values()) == 360
     check(address)
+
+
+def test_a_killed_server_is_missed(address: str, start: Start, tmp_path: Path) -> None:
+    """Doctor says so, until another one begins in its place; one that ends well is not missed."""
+    program = Program(tmp_path, address)
+    none = [(True, "no server records into this store now")]
+    server = start(address, "a")
+    place = f"127.0.0.1:{server.port}"
+    assert until(lambda: server_checks(program) == [(True, f"running http://{place}/")])
+    keeper = keeper_of(server)
+    server.stop(signal.SIGKILL)
+    assert until(lambda: not Path(f"/proc/{keeper}").exists())
+    with writing(address) as connection:
+        connection.execute("UPDATE server SET seen_at = seen_at - 60")
+    words = f"the server at http://{place}/ on {socket.gethostname()} ended without saying so"
+    assert server_checks(program) == [(False, words)]
+    server = start(address, "a", "--bind", place)
+    assert until(lambda: server_checks(program) == [(True, f"running http://{place}/")])
+    assert server.stop() == 0
+    assert server_checks(program) == none
 
 
 def test_the_same_request_to_two_servers(address: str, start: Start, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
@@ -17,6 +17,24 @@ class WriterMark(NamedTuple):
     """The last event that is in the figures."""
     stored: int
     """The last event that is there."""
+
+
+class Left(NamedTuple):
+    """What servers left behind that ended."""
+
+    killed: Sequence[str] = ()
+    """The URLs of those that ended without saying so."""
+    lost: int = 0
+    """Events they lost that the store knows nothing of."""
+    lost_at: int = 0
+    """When, in seconds since 1970, UTC."""
+
+
+class Note(Protocol):
+    """Notes beside a store what a server says of itself."""
+
+    def __call__(self, url: str, lost: int | None = None, /) -> None:
+        """Note its URL, and how many events were lost that the store knows nothing of."""
 
 
 class Rows(Protocol):
@@ -132,6 +150,9 @@ class SharedConnection(Connection, Protocol):
     def announce(self, name: str, url: str) -> None:
         """Say that a server records into the store now."""
 
+    def replace(self, name: str, url: str) -> None:
+        """Forget the servers that ended without saying so and in whose place this one begins."""
+
     def withdraw(self, name: str) -> None:
         """Say that it does no longer."""
 
@@ -184,14 +205,20 @@ class Engine(Protocol):
     def for_recording(self, address: str) -> Connection:
         """Connect to write events."""
 
-    def serving(self, address: str) -> AbstractContextManager[Callable[[str], None]]:
-        """Hold what a server must hold; yield what notes its URL.  Raises `TryAgain`."""
+    def serving(self, address: str) -> AbstractContextManager[Note]:
+        """Hold what a server must hold; yield what notes its URL.
+
+        Raises `TryAgain` while another server has it, `NoPermission`, `CannotCreate`.
+        """
 
     def keeping(self, address: str) -> AbstractContextManager[None]:
         """Be the one that keeps the figures.  Raises `TryAgain` while another one is."""
 
     def served_at(self, address: str) -> list[str]:
-        """Return the URLs of the servers that record into the store now."""
+        """Return the URLs of the servers that record into the store now.  Changes nothing."""
+
+    def left(self, address: str) -> Left:
+        """Return what servers left behind.  Changes nothing."""
 
     def watch(self, address: str) -> Watch:
         """Look out for changes."""

@@ -27,9 +27,10 @@ from sestrack.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
-    from sestrack.engines.interface import Row, WriterMark
+    from sestrack.engines.interface import Left, Note, Row, WriterMark
 
 KIND = "sqlite"
 APPLICATION_ID = 0x73657374  # "sest": tells our files from other SQLite files
@@ -247,31 +248,11 @@ def migrate(connection: Connection) -> bool:
         raise TryAgain(msg, "systemctl stop sestrack; sestrack init; then start it again") from None
 
 
-@contextmanager
-def serving(path: str) -> Iterator[Callable[[str], None]]:
+def serving(path: str) -> AbstractContextManager[Note]:
     """Hold the lock of the one server that writes to a file; yield what notes its URL there."""
-    import fcntl
+    from sestrack.engines import sqlite_lock
 
-    try:
-        handle = os.open(f"{path}-serve", os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError:
-        yield lambda _: None  # there is no store here, or none that can be written
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        msg = f"another sestrack serve records into {path}"
-        raise TryAgain(msg, "sestrack serve --workers 2 uses more cores") from None
-
-    def note_url(url: str) -> None:
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, url.encode(), 0)
-
-    try:
-        yield note_url
-    finally:
-        os.close(handle)
+    return sqlite_lock.serving(path)
 
 
 @contextmanager
@@ -283,12 +264,16 @@ def keeping(path: str) -> Iterator[None]:
 
 def served_at(path: str) -> list[str]:
     """Return the URL of the server, if one runs; "" where it is not told."""
-    try:
-        with serving(path):
-            return []
-    except TryAgain:
-        with open(f"{path}-serve", encoding="utf-8") as file:
-            return [file.read()]
+    from sestrack.engines import sqlite_lock
+
+    return sqlite_lock.served_at(path)
+
+
+def left(path: str) -> Left:
+    """Return what servers left behind."""
+    from sestrack.engines import sqlite_lock
+
+    return sqlite_lock.left(path)
 
 
 def free_space(path: str) -> int:

@@ -86,6 +86,8 @@ class Collector:
         """When to stop trying to write (`time.monotonic`)."""
         self.given_up = 0
         """Events that could not be written."""
+        self.owed = 0
+        """Events that an earlier server lost, and that the store could not be told of."""
         self.tally: Tally | None = None
         """What counts, where somebody wants to know."""
         self.spool_file = ""

@@ -22,11 +22,13 @@ from typing import TYPE_CHECKING
 
 from sestrack import output
 from sestrack.errors import (
+    CannotCreate,
     InputOutputError,
+    NoPermission,
     NotSetUp,
     SestrackError,
 )
-from sestrack.store import kind_of, open_for_recording, serving, shown
+from sestrack.store import errors_of, kind_of, left, open_for_recording, serving, shown
 from sestrack.tracker import metrics
 from sestrack.tracker.certificate import tls_context
 from sestrack.tracker.collector import Collector, Worker
@@ -41,7 +43,9 @@ from sestrack.tracker.worker import Plan, all_keys, look
 from sestrack.tracker.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
+
+    from sestrack.engines.interface import Connection, Note
 
 KEEPER_SECONDS = 5.0
 """How long the keeper may take to end."""
@@ -66,7 +70,13 @@ def serve(plan: Plan) -> int:
     tls_context(plan.tls_cert, plan.tls_key)
     raise_file_limit()
     with contextlib.ExitStack() as stack:
-        note_url = stack.enter_context(serving(plan.store))
+        note: Note | None = None
+        try:
+            note = stack.enter_context(serving(plan.store))
+        except (NoPermission, CannotCreate) as error:
+            if not plan.secrets:
+                raise
+            output.warn(f"nothing is recorded: {error.message}")
         listeners = [
             stack.enter_context(listener)
             for listener in listen(plan.host, plan.port, plan.workers, "--bind 127.0.0.1:8025")
@@ -79,12 +89,13 @@ def serve(plan: Plan) -> int:
             page = stack.enter_context(listen(*plan.metrics, 1, "--metrics 127.0.0.1:9125")[0])
         collector = None
         try:
-            collector = COLLECTORS[kind_of(plan.store)](plan, stack)
+            if note is not None:
+                collector = COLLECTORS[kind_of(plan.store)](plan, stack)
         except SestrackError as error:
             if not plan.secrets:
                 raise
             output.warn(f"nothing is recorded: {error.message}")
-        server = Server(plan, listeners, ask, collector, note_url)
+        server = Server(plan, listeners, ask, collector, note)
         if page is not None:
             metrics.listen(page, partial(metrics.write, server.source()))
         stack.callback(server.close)
@@ -94,7 +105,25 @@ def serve(plan: Plan) -> int:
 def _into_sqlite(plan: Plan, stack: contextlib.ExitStack) -> Collector:
     connection = stack.enter_context(contextlib.closing(open_for_recording(plan.store)))
     upkeep = Upkeep(connection, Places(plan.mmdb), plan.keep_days)
-    return Writer(connection, upkeep.work, output.note)
+    writer = Writer(connection, upkeep.work, output.note)
+    writer.owed = count_lost(connection, plan.store)
+    return writer
+
+
+def count_lost(connection: Connection, address: str) -> int:
+    """Count in the store what an earlier server lost; return what it cannot be told yet.
+
+    Killed before the note of it is taken back, it is counted twice: rather so than never.
+    """
+    lost = left(address)
+    if lost.lost:
+        try:
+            with errors_of(address), connection.transaction():
+                add = "UPDATE progress SET lost = lost + ?, lost_at = ?"
+                connection.execute(add, (lost.lost, lost.lost_at))
+        except SestrackError:
+            return lost.lost
+    return 0
 
 
 def _into_postgresql(plan: Plan, _: contextlib.ExitStack) -> Collector:
@@ -117,10 +146,10 @@ class Server:
         listeners: list[socket.socket],
         ask: socket.socket | None,
         collector: Collector | None,
-        note_url: Callable[[str], None],
+        note: Note | None,
     ) -> None:
         """Take what was opened, and what tells others where; no worker runs yet."""
-        self._note_url = note_url
+        self._note = note
         self._plan = plan
         self._listeners = listeners
         self._ask = ask
@@ -159,7 +188,7 @@ class Server:
         signal.signal(signal.SIGCHLD, self._note_death)
         for index in range(len(self._listeners)):
             self._start(index)
-        self._note_url(self._url())
+        self._note_down(self._writer.owed if self._writer else None)
         output.note(
             f"serving on {self._url()}; SIGTERM drains and ends", event="serving", url=self._url()
         )
@@ -173,6 +202,7 @@ class Server:
             self._writer.run(self._going_on)
             self._end_keeper()
             if self._writer.given_up:
+                self._note_down(self._writer.owed + self._writer.given_up)
                 msg = f"{self._writer.given_up} events could not be written and are lost"
                 raise InputOutputError(msg, "df -h shows the space left")
         return 0
@@ -258,6 +288,14 @@ class Server:
                 time.sleep(0.1)
                 self._start(index)
         return bool(self._workers) or bool(self._writer and self._writer.workers)
+
+    def _note_down(self, lost: int | None) -> None:
+        """Note for doctor and the next server where we are, and what the store is not told of."""
+        if self._note is not None:
+            try:
+                self._note(self._url(), lost)
+            except OSError as error:
+                output.warn(f"doctor cannot be told of this server: {error.strerror}")
 
     def _url(self) -> str:
         host, port = self._listeners[0].getsockname()[:2]
