@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -477,6 +478,24 @@ def test_a_worker_that_dies_is_replaced(tracking: Program, serve: Serve) -> None
 
 
 @pytest.mark.sqlite
+def test_a_worker_replaced_while_the_store_is_away(tracking: Program, serve: Serve) -> None:
+    """It has the keys and the settings that the server read when it began."""
+    server = serve("--no-recipient")
+    link = tracking.paths(LETTER)[0]
+    assert server.ask(link).status == 302
+    tracking.store.rename(tracking.folder / "away.db")
+    (worker,) = server.children()
+    os.kill(worker, signal.SIGKILL)
+    assert until(lambda: server.children() not in ([], [worker]))
+    assert server.ask(link).status == 302
+    (tracking.folder / "away.db").rename(tracking.store)
+    assert server.stop() == 0
+    events = tracking.events()
+    assert len(events) == 2
+    assert len({event["recipient"] for event in events}) == 1
+
+
+@pytest.mark.sqlite
 def test_two_servers_on_one_store(tracking: Program, serve: Serve) -> None:
     """A second server on the same store is told to wait."""
     serve()
@@ -617,14 +636,47 @@ def test_what_serve_refuses(tracking: Program, options: tuple[str, ...], code: i
     assert b"Traceback" not in done.stderr
 
 
-def test_tls(tracking: Program, serve: Serve) -> None:
-    """The server speaks TLS by itself."""
+def make_certificate(folder: Path) -> None:
+    """Make cert.pem and key.pem."""
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
          "-keyout", "key.pem", "-out", "cert.pem", "-days", "2", "-subj", "/CN=trace.example.com",
          "-addext", "subjectAltName=DNS:trace.example.com"],
-        cwd=tracking.folder, check=True, capture_output=True,
+        cwd=folder, check=True, capture_output=True,
     )  # fmt: skip
+
+
+def served_certificate(server: Server) -> bytes:
+    """Return the certificate that a server shows."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with (
+        socket.create_connection(("127.0.0.1", server.port), timeout=5) as plain,
+        context.wrap_socket(plain) as connection,
+    ):
+        return connection.getpeercert(binary_form=True) or b""
+
+
+@pytest.mark.sqlite
+def test_a_certificate_is_renewed_in_two_steps(tracking: Program, serve: Serve) -> None:
+    """While its key is not written yet, or neither is there, the old one is served."""
+    make_certificate(tracking.folder)
+    server = serve("--tls-cert", "cert.pem", "--tls-key", "key.pem")
+    old = served_certificate(server)
+    new = tracking.folder / "new"
+    new.mkdir()
+    make_certificate(new)
+    (new / "cert.pem").replace(tracking.folder / "cert.pem")
+    assert until(lambda: "stays as it was" in server.log.read_text(), 20)
+    assert served_certificate(server) == old
+    (new / "key.pem").replace(tracking.folder / "key.pem")
+    assert until(lambda: "was read again" in server.log.read_text(), 20)
+    assert served_certificate(server) not in {old, b""}
+
+
+def test_tls(tracking: Program, serve: Serve) -> None:
+    """The server speaks TLS by itself."""
+    make_certificate(tracking.folder)
     server = serve("--tls-cert", "cert.pem", "--tls-key", "key.pem")
     link = tracking.paths(LETTER)[0]
     done = subprocess.run(

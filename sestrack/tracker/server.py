@@ -67,6 +67,7 @@ def serve(plan: Plan) -> int:
     known, trouble = look(plan.store)
     if not all_keys(known, plan):
         raise trouble or NotSetUp(f"the store {shown(plan.store)} has no key", "sestrack init")
+    plan = plan._replace(known=known)
     tls_context(plan.tls_cert, plan.tls_key)
     raise_file_limit()
     with contextlib.ExitStack() as stack:

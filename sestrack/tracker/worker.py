@@ -74,6 +74,8 @@ class Plan(NamedTuple):
     metrics: tuple[str, int] | None = None
     """Where Prometheus asks."""
     log_json: bool = False
+    known: Known | None = None
+    """What the store said when the server began, for a worker that cannot read it."""
 
 
 class Known(NamedTuple):
@@ -122,7 +124,7 @@ async def _work(
         _, recorder = await loop.create_connection(
             lambda: Recorder(loop, lambda: os._exit(EXIT_ORPHAN), output.warn), sock=link
         )
-    known, _ = look(plan.store)
+    known = look(plan.store)[0] or plan.known
     site = Site(
         recorder,
         Answers(all_keys(known, plan), known.settings if known else None),
