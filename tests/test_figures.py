@@ -232,6 +232,42 @@ def test_nothing_is_settled_before_its_time(path: str) -> None:
         assert upkeep.settle(int(time.time() * 1000)) == 100
 
 
+def misdate(connection: Connection, event: int) -> None:
+    """Have an event from a clock that is a year ahead."""
+    at = int(time.time() * 1000) + 365 * DAY
+    connection.make_room("event", ["at"], [(at,)])
+    connection.execute("UPDATE event SET at = ? WHERE id = ?", (at, event))
+
+
+def ids_of(connection: Connection) -> list[int]:
+    """Return the ids of all events."""
+    return [event for (event,) in connection.execute("SELECT id FROM event ORDER BY id")]
+
+
+@pytest.mark.parametrize("writers", [1, 3])
+def test_a_wrong_clock_holds_up_nothing(path: str, writers: int) -> None:
+    """An event of next year is counted, as are those behind it, in the order they came."""
+    with writing(path) as connection:
+        fill(connection, 49, 12, writers)
+        misdate(connection, ids_of(connection)[24])
+        now = int(time.time() * 1000)
+        upkeep = Upkeep(connection, Places())
+        while upkeep.settle(now):
+            pass
+        assert connection.execute("SELECT count(*) FROM visit").fetchone() == (49,)
+        check(path)
+        # the last one that there is: as if it came now
+        fill(connection, 49, 13, writers)
+        misdate(connection, ids_of(connection)[-1])
+        while upkeep.settle(now):
+            pass
+        assert connection.execute("SELECT count(*) FROM visit").fetchone() == (97,)
+        assert upkeep.settle(now + 60_000) == 1
+        check(path)
+        assert reclassify(connection, Places(), lambda: None) == (98, 0)
+        check(path)
+
+
 def test_figures_of_purged_days_stay(path: str) -> None:
     """Purging takes events and leaves every figure but those by recipient."""
     with writing(path) as connection:
