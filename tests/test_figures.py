@@ -7,9 +7,10 @@ import os
 import random
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlite_utils
@@ -285,6 +286,45 @@ def test_figures_of_purged_days_stay(path: str) -> None:
             pass
         assert [m[2] - m[1] for m in connection.writers()] == [0]
         assert [m[2] - first_id(m[0]) for m in connection.writers()] == [1200]
+
+
+def test_a_wrong_clock_keeps_nothing_from_being_purged(path: str) -> None:
+    """What is old goes from behind an event of next year, which stays."""
+    with writing(path) as connection:
+        fill(connection, 700, 3)
+        for place in (0, 300):
+            misdate(connection, ids_of(connection)[place])
+        settle_all(Upkeep(connection, Places()))
+        while purge_piece(connection, START // DAY + 30):
+            pass
+        assert connection.execute("SELECT count(*) FROM event").fetchone() == (2,)
+        assert connection.execute("SELECT count(*) FROM visit").fetchone() == (2,)
+
+
+def test_what_was_purged_is_known(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed while old events go, it is noted that they do: their firsts stand."""
+    day = START // DAY + 30
+
+    with writing(path) as connection:
+        fill(connection, 100, 3)
+        settle_all(Upkeep(connection, Places()))
+        assert purge_piece(connection, 1) == 0
+        assert connection.execute("SELECT purged_day FROM progress").fetchone() == (0,)
+        execute = connection.execute
+
+        def killed(sql: str, values: Sequence[Any] = ()) -> Any:
+            if sql.startswith(("ALTER", "DROP", "DELETE FROM event")):
+                raise KeyboardInterrupt
+            return execute(sql, values)
+
+        monkeypatch.setattr(type(connection), "execute", lambda _, *given: killed(*given))
+        with pytest.raises(KeyboardInterrupt):
+            purge_piece(connection, day)
+        monkeypatch.undo()
+        ((noted,),) = connection.execute("SELECT purged_day FROM progress").fetchall()
+        ((left,),) = connection.execute("SELECT count(*) FROM visit").fetchall()
+        assert (noted, left) in {(day, 100), (0, 100)}
+        assert (noted == day) is ("postgresql" in path)  # in SQLite it is one transaction
 
 
 def test_forgetting_leaves_no_trace(path: str) -> None:

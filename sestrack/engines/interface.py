@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
@@ -107,10 +107,11 @@ class Connection(Protocol):
     def put_writers(self, marks: Sequence[WriterMark]) -> None:
         """Have these writers in place of those that are there."""
 
-    def drop_days(self, before_day: int) -> int:
+    def drop_days(self, before_day: int, first: Callable[[], None]) -> int:
         """Drop the events of whole days (since 1970, UTC) at once, where the engine can.
 
-        Only what is in the figures goes.  Returns how many events went.
+        Only what is in the figures goes, and `first` is called before anything does.  Returns
+        how many events went.
         """
 
     def number_on(self) -> None:

@@ -27,7 +27,7 @@ from sestrack.engines.postgresql_schema import NUMBERED, PARTITIONED
 from sestrack.errors import TryAgain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from psycopg.pq.abc import PGresult
 
@@ -232,10 +232,10 @@ class Connection:
             partitions.ensure(self, days - self._days)
             self._days |= days
 
-    def drop_days(self, before_day: int) -> int:
+    def drop_days(self, before_day: int, first: Callable[[], None]) -> int:
         """Drop the events of whole days at once; return how many went."""
         self._days.clear()
-        return partitions.drop(self, before_day, self.writers())
+        return partitions.drop(self, before_day, self.writers(), first)
 
     def number_on(self) -> None:
         """Have new ids come behind those that were copied in with their rows."""

@@ -27,7 +27,7 @@ from sestrack.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from sestrack.engines.interface import Left, Note, Row, WriterMark
@@ -118,7 +118,7 @@ class Connection(sqlite3.Connection):
         """Return the text: it is kept as it is."""
         return text
 
-    def drop_days(self, before_day: int) -> int:  # noqa: ARG002
+    def drop_days(self, before_day: int, first: Callable[[], None]) -> int:  # noqa: ARG002
         """Drop nothing: rows are deleted one by one."""
         return 0
 
