@@ -175,6 +175,19 @@ def test_new_keys_are_read_at_once(tracking: Program, serve: Serve) -> None:
 
 
 @pytest.mark.sqlite
+def test_changes_are_seen_after_any_error(tracking: Program, serve: Serve) -> None:
+    """What goes wrong while settings are read is said, and they are read again."""
+    server = serve()
+    with tracking.connection() as store:
+        store.execute("ALTER TABLE config RENAME TO elsewhere")
+        assert until(lambda: "no such table" in server.log.read_text(), 20)
+        store.execute("ALTER TABLE elsewhere RENAME TO config")
+    tracking.ok("keys", "rotate")
+    link = tracking.paths(LETTER)[0]
+    assert until(lambda: server.ask(link).status == 302, 20)
+
+
+@pytest.mark.sqlite
 def test_key_file_outlives_the_store(tracking: Program, serve: Serve) -> None:
     """With the store gone, a key file still redirects; nothing is recorded, and that is said."""
     link, _, pixel = tracking.paths(LETTER)

@@ -31,6 +31,7 @@ from sestrack.tracker.answers import GIF
 from sestrack.tracker.figures import DAY_MS
 from sestrack.tracker.places import Places
 from sestrack.tracker.recorder import PATIENCE
+from sestrack.tracker.shipper import Shipper
 from sestrack.tracker.spool import Parcel, Spool
 from sestrack.tracker.upkeep import Upkeep
 from sestrack.tracking import Tracking
@@ -436,6 +437,27 @@ def test_a_disk_that_is_full_from_the_start(address: str, start: Start, tmp_path
         reader.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     assert until(lambda: stored(address) == {"ada@example.org": 3})
     assert server.stop() == 0
+
+
+def test_a_connection_that_hangs_at_once(address: str, tmp_path: Path) -> None:
+    """It can be ended while it takes the number of its writer, and the next one stores."""
+    spool = Spool(str(tmp_path / "spool-1.db"))
+    ended = threading.Event()
+    shipper = Shipper(address, spool, ended.set)
+    row = (MINTED * 1000, 0, "ada@example.org", MINTED, "", b"agent", 0)
+    parcel = Parcel(spool.number(1), [row], [OPEN], 0)
+    with psycopg.connect(address) as blocker:
+        blocker.execute("LOCK TABLE progress IN ACCESS EXCLUSIVE MODE")
+        shipper.send([parcel])
+        assert until(shipper.hang_up, 20)
+        assert ended.wait(20)
+        assert shipper.end()[1] is not None
+    ended.clear()
+    shipper.send([parcel])
+    assert ended.wait(20)
+    assert shipper.end() == (True, None)
+    shipper.close()
+    assert stored(address) == {"ada@example.org": 1}
 
 
 def test_spools_of_one_machine(

@@ -106,8 +106,7 @@ class Forwarder(Collector):
         landed, self._landed = self._landed, []
         self._answer(landed)
         if self._flying is not None and now - self._since > HANG_SECONDS and not self._hung_up:
-            self._hung_up = True
-            self._shipper.hang_up()
+            self._hung_up = self._shipper.hang_up()
 
     def _number(self) -> _Lot | None:
         batches = self._gathered

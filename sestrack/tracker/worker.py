@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -246,9 +247,9 @@ class Lookout:
             if self._store is None:
                 self._store = Store(self._address)
             return read(self._store, known), None
-        except SestrackError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next look may be better
             self._close_store()
-            return known, error
+            return known, _trouble(error)
         finally:
             if not self._watch.is_told:  # a file may be another one next time
                 self._close_store()
@@ -256,7 +257,8 @@ class Lookout:
     def _close_store(self) -> None:
         if self._store is not None:
             store, self._store = self._store, None
-            store.close()
+            with suppress(Exception):  # it may be what went wrong
+                store.close()
 
     def close(self) -> None:
         """Hang up, when what the thread is at has ended; the interpreter's end waits for it."""
@@ -273,8 +275,14 @@ def look(address: str) -> tuple[Known | None, SestrackError | None]:
     try:
         with Store(address) as store:
             return read(store, None), None
-    except SestrackError as error:
-        return None, error
+    except Exception as error:  # noqa: BLE001 - whatever it is, readers may be answered without
+        return None, _trouble(error)
+
+
+def _trouble(error: Exception) -> SestrackError:
+    if isinstance(error, SestrackError):
+        return error
+    return SestrackError(f"{type(error).__name__}: {error}")
 
 
 def read(store: Store, known: Known | None) -> Known:
