@@ -491,6 +491,26 @@ def test_a_worker_that_dies_is_replaced(tracking: Program, serve: Serve) -> None
 
 
 @pytest.mark.sqlite
+def test_workers_that_die_again_and_again(tracking: Program, serve: Serve) -> None:
+    """The server ends, and with everything written that they had handed over."""
+    server = serve()
+    pixel = tracking.paths(LETTER)[-1]
+    for _ in range(4):
+        (worker,) = server.children()
+        os.kill(worker, signal.SIGKILL)
+        assert until(lambda old=worker: server.children() not in ([], [old]))
+    with tracking.blocked():
+        for _ in range(3):
+            assert server.ask(pixel).status == 200
+        (worker,) = server.children()
+        os.kill(worker, signal.SIGKILL)
+    assert server.process.wait(timeout=60) == 70
+    assert "5 workers ended within 10 seconds" in server.log.read_text()
+    assert len(tracking.events()) == 3
+    assert server_checks(tracking) == [(True, "no server records into this store now")]
+
+
+@pytest.mark.sqlite
 def test_a_worker_replaced_while_the_store_is_away(tracking: Program, serve: Serve) -> None:
     """It has the keys and the settings that the server read when it began."""
     server = serve("--no-recipient")

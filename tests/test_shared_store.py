@@ -149,14 +149,19 @@ def waiting(folder: Path) -> int:
     return count
 
 
-def keeper_of(server: Server) -> int:
-    """Name the process that keeps the figures for a server."""
+def keepers_of(server: Server) -> list[int]:
+    """Name the processes that keep the figures for a server: one, or none for a moment."""
     tasks = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
-    [keeper] = [
+    return [
         int(child)
         for child in tasks.read_text().split()
         if b"tracker.keeper" in Path(f"/proc/{child}/cmdline").read_bytes()
     ]
+
+
+def keeper_of(server: Server) -> int:
+    """Name the process that keeps the figures for a server."""
+    [keeper] = keepers_of(server)
     return keeper
 
 
@@ -596,6 +601,20 @@ def test_one_of_the_servers_keeps_the_figures(address: str, start: Start) -> Non
     assert until(lambda: all_judged(address), 30)
     assert sum(stored(address).values()) == 360
     check(address)
+
+
+def test_a_keeper_that_dies_again_and_again(address: str, start: Start) -> None:
+    """It is started again, after twice the time each time, and readers are served meanwhile."""
+    server = start(address, "a")
+    pixel = paths(address, "ada@example.org")[-1]
+    for pause in ("0.1", "0.2", "0.4"):
+        os.kill(keeper_of(server), signal.SIGKILL)
+        words = f"the keeper ended with -9; a new one starts in {pause} seconds"
+        assert until(lambda words=words: words in server.log.read_text())
+        assert server.ask(pixel).status == 200
+        assert until(lambda: keepers_of(server))
+    assert until(lambda: stored(address) == {"ada@example.org": 3})
+    assert server.stop() == 0
 
 
 def test_a_killed_server_is_missed(address: str, start: Start, tmp_path: Path) -> None:

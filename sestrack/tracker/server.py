@@ -51,6 +51,10 @@ KEEPER_SECONDS = 5.0
 """How long the keeper may take to end."""
 GIVE_UP_SECONDS = 30.0
 """How long the writer goes on trying after SIGTERM."""
+PAUSE_SECONDS = 0.1
+"""How long after its end a program is started again; a keeper after twice the time each time,"""
+LONGEST_PAUSE_SECONDS = 60.0
+"""up to this one, and from the beginning when it has lived so long."""
 SPATE = 5
 SPATE_SECONDS = 10.0
 """Workers that end so fast are not started again."""
@@ -156,7 +160,13 @@ class Server:
         self._ask = ask
         self._writer = collector
         self._keeper: subprocess.Popen[bytes] | None = None
+        self._keeper_since = 0.0
+        self._keeper_pause = 0.0
         self._workers: dict[subprocess.Popen[bytes], int] = {}
+        self._due: dict[int | None, float] = {}
+        """When workers are started again, by their index, and the keeper, None."""
+        self._trouble: SestrackError | None = None
+        """What ends the server."""
         self._deaths: deque[float] = deque(maxlen=SPATE)
         self._stopping = False
         self._some_ended = False
@@ -205,7 +215,11 @@ class Server:
             if self._writer.given_up:
                 self._note_down(self._writer.owed + self._writer.given_up)
                 msg = f"{self._writer.given_up} events could not be written and are lost"
-                raise InputOutputError(msg, "df -h shows the space left")
+                if self._trouble is not None:
+                    output.warn(self._trouble.message)
+                self._trouble = InputOutputError(msg, "df -h shows the space left")
+        if self._trouble is not None:
+            raise self._trouble
         return 0
 
     def close(self) -> None:
@@ -239,6 +253,7 @@ class Server:
         plan = self._plan
         charge = Charge(plan.store, self._url(), plan.mmdb, plan.keep_days, plan.log_json)
         self._keeper = _start_program("sestrack.tracker.keeper", charge)
+        self._keeper_since = time.monotonic()
 
     def _end_keeper(self) -> None:
         if self._keeper is not None:
@@ -260,35 +275,54 @@ class Server:
         self._some_ended = True
 
     def _going_on(self) -> bool:
-        """See whether workers have ended; start them again unless they should have."""
-        ended: list[subprocess.Popen[bytes]] = []
+        """See whether workers have ended; start them again unless they should have.
+
+        Events are written between two calls: nothing is waited for here.
+        """
         if self._some_ended:
             self._some_ended = False  # before looking: whoever ends from here on is noted again
-            ended = [process for process in self._workers if process.poll() is not None]
             if self._keeper and self._keeper.poll() is not None and not self._stopping:
-                output.warn(f"the keeper ended with {self._keeper.returncode}; a new one starts")
-                time.sleep(0.1)
-                self._start_keeper()
-        for process in ended:
-            index = self._workers[process]
-            del self._workers[process]
-            if not self._stopping:
-                self._restarts += 1
-                output.warn(
-                    f"worker {process.pid} ended with {process.returncode}; a new one starts",
-                    event="worker-ended", worker=process.pid, status=process.returncode,
-                )  # fmt: skip
-                self._deaths.append(time.monotonic())
-                if (
-                    self._deaths[-1] - self._deaths[0] < SPATE_SECONDS
-                    and len(self._deaths) == SPATE
-                ):
-                    self._stop()
-                    msg = f"{SPATE} workers ended within {SPATE_SECONDS:.0f} seconds"
-                    raise SestrackError(msg, "the lines before this one say why")
-                time.sleep(0.1)
-                self._start(index)
-        return bool(self._workers) or bool(self._writer and self._writer.workers)
+                self._note_end_of_keeper(self._keeper.returncode)
+            for process in [process for process in self._workers if process.poll() is not None]:
+                index = self._workers.pop(process)
+                if not self._stopping:
+                    self._note_end_of_worker(process, index)
+        if self._stopping:
+            self._due.clear()
+        elif self._due:
+            now = time.monotonic()
+            for who in [who for who, at in self._due.items() if at <= now]:
+                del self._due[who]
+                if who is None:
+                    self._start_keeper()
+                else:
+                    self._start(who)
+        return bool(self._workers or self._due or (self._writer and self._writer.workers))
+
+    def _note_end_of_keeper(self, status: int) -> None:
+        now = time.monotonic()
+        lived_long = now - self._keeper_since > LONGEST_PAUSE_SECONDS
+        pause = PAUSE_SECONDS if lived_long else max(PAUSE_SECONDS, 2 * self._keeper_pause)
+        self._keeper_pause = min(pause, LONGEST_PAUSE_SECONDS)
+        self._keeper, self._due[None] = None, now + self._keeper_pause
+        output.warn(
+            f"the keeper ended with {status}; a new one starts in {self._keeper_pause:g} seconds"
+        )
+
+    def _note_end_of_worker(self, process: subprocess.Popen[bytes], index: int) -> None:
+        self._restarts += 1
+        output.warn(
+            f"worker {process.pid} ended with {process.returncode}; a new one starts",
+            event="worker-ended", worker=process.pid, status=process.returncode,
+        )  # fmt: skip
+        now = time.monotonic()
+        self._due[index] = now + PAUSE_SECONDS
+        self._deaths.append(now)
+        if now - self._deaths[0] < SPATE_SECONDS and len(self._deaths) == SPATE:
+            msg = f"{SPATE} workers ended within {SPATE_SECONDS:.0f} seconds"
+            # raised when what was handed over is written
+            self._trouble = SestrackError(msg, "the lines before this one say why")
+            self._stop()
 
     def _note_down(self, lost: int | None) -> None:
         """Note for doctor and the next server where we are, and what the store is not told of."""
