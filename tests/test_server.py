@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import http.client
 import json
@@ -15,16 +16,21 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from conftest import Program, Server
 from postgresql import until
 
+from sestrack import output
 from sestrack.domains import challenge
 from sestrack.engines.sqlite import served_at, serving
 from sestrack.errors import NoPermission, TryAgain
 from sestrack.store import Store
-from sestrack.tracker.answers import GIF
+from sestrack.tracker.answers import GIF, Found
+from sestrack.tracker.clients import Clients
+from sestrack.tracker.protocol import Connection, Site
+from sestrack.tracker.recorder import Nowhere
 from sestrack.tracker.server import count_lost
 
 LETTER = (
@@ -306,6 +312,56 @@ def test_headers_that_came_before(tracking: Program, serve: Serve) -> None:
     assert {event["agent"] for event in events} == {"x"}
 
 
+def test_a_client_that_sends_its_last(tracking: Program, serve: Serve) -> None:
+    """One that closes its side behind the request is answered, then the connection ends."""
+    server = serve()
+    pixel = tracking.paths(LETTER)[-1]
+    one = f"GET {pixel} HTTP/1.1\r\nHost: trace.example.com\r\n\r\n".encode()
+    for asked in (one, one, one * 3, one + b"GET / HT"):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+            connection.sendall(asked)
+            connection.shutdown(socket.SHUT_WR)
+            answer = b""
+            while chunk := connection.recv(65536):
+                answer += chunk
+        assert answer.count(b"HTTP/1.1 200 OK") == asked.count(one)
+    assert server.stop() == 0
+    assert len(tracking.events()) == 6
+
+
+def test_a_bug_of_ours_is_said(capfd: pytest.CaptureFixture[str]) -> None:
+    """It is no mistake of the client's, and it is in the log, though not each time."""
+
+    class Answers:
+        """Fails at every request."""
+
+        def find(self, *_: object) -> Found:
+            """Fail."""
+            raise NotImplementedError
+
+    async def ask() -> list[bytes]:
+        site = Site(Nowhere(output.warn), cast(Any, Answers()), Clients(()))
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: Connection(site), "127.0.0.1", 0)
+        answers = []
+        for _ in range(3):
+            port = server.sockets[0].getsockname()[1]
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /x HTTP/1.1\r\nHost: trace.example.com\r\n\r\n")
+            answers.append(await reader.read())
+            writer.close()
+            await writer.wait_closed()
+        server.close()
+        await server.wait_closed()
+        return answers
+
+    for answer in asyncio.run(ask()):
+        assert answer.startswith(b"HTTP/1.1 500 ")
+    said = capfd.readouterr().err
+    assert said.count("a bug of ours: NotImplementedError: ") == 2
+    assert "1 requests could not be answered" in said
+
+
 def test_broken_requests_harm_nobody(tracking: Program, serve: Serve) -> None:
     """Nonsense, giants and slow ones are turned away; others are served meanwhile."""
     server = serve()
@@ -324,6 +380,11 @@ def test_broken_requests_harm_nobody(tracking: Program, serve: Serve) -> None:
     )
     body = b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n" + b"z" * 300_000
     assert talk(server, body, wait=2).startswith((b"HTTP/1.1 431", b"HTTP/1.1 404"))
+    assert talk(server, b"\r\n" * 200_000).startswith(b"HTTP/1.1 431")
+    idle = socket.create_connection(("127.0.0.1", server.port), timeout=5)
+    for _ in range(2):  # empty lines before a request are none of it
+        idle.sendall(b"\r\n" + good.replace(b"close", b"keep-alive") + b"\r\n")
+        assert idle.recv(65536).startswith(b"HTTP/1.1 200")
     hanging = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(50)]
     for connection in hanging[:25]:
         connection.sendall(b"GET / HT")
@@ -335,6 +396,9 @@ def test_broken_requests_harm_nobody(tracking: Program, serve: Serve) -> None:
         connection.settimeout(25)
         assert connection.recv(100).startswith(b"HTTP/1.1 408")
         connection.close()
+    idle.sendall(good)
+    assert idle.recv(65536).startswith(b"HTTP/1.1 200")
+    idle.close()
     assert "Traceback" not in server.log.read_text()
     assert server.stop() == 0
 

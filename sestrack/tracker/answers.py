@@ -110,6 +110,7 @@ BAD_REQUEST = _answer(b"400 Bad Request", b"", _TEXT)
 TOO_SLOW = _answer(b"408 Request Timeout", b"", _TEXT)
 NOT_ALLOWED = _answer(b"405 Method Not Allowed", b"", _TEXT, b"Allow: GET, HEAD\r\n")
 TOO_LARGE = _answer(b"431 Request Header Fields Too Large", b"", _TEXT)
+BROKEN = _answer(b"500 Internal Server Error", b"", _TEXT)
 
 
 class Answers:
