@@ -353,6 +353,12 @@ def test_metrics_while_the_store_is_away(tracking: Program, serve: Serve) -> Non
     assert ("events_behind",) not in found
     (tracking.folder / "away.db").rename(tracking.store)
     assert scrape(port)["store_up",] == 1
+    with tracking.connection() as store:  # an error that is not ours
+        store.execute("ALTER TABLE trace_domain RENAME TO elsewhere")
+        found = scrape(port)
+        assert (found["store_up",], found["workers",]) == (0, 1)
+        store.execute("ALTER TABLE elsewhere RENAME TO trace_domain")
+    assert scrape(port)["store_up",] == 1
     assert server.stop() == 0
 
 

@@ -21,9 +21,10 @@ from typing import Any, Self
 import psycopg
 import pytest
 from conftest import PERSON, Program, Server, make_tracking
-from postgresql import Cluster, QuickServer, binaries, cluster, until
+from postgresql import Cluster, QuickServer, binaries, cluster, free_port, until
 from services import missing
 from test_figures import all_reports, check, fill, settle_all, writing
+from test_operations import scrape
 from test_server import LETTER, server_checks
 
 from sestrack.store import Store
@@ -369,7 +370,11 @@ def test_readers_are_served_while_the_store_is_away(
 ) -> None:
     """Events wait on disk, a killed server's too; past the limit they are lost, and counted."""
     link, _, pixel = paths(address, "ada@example.org")
-    options = ("--keys", str(tmp_path / "sestrack.keys"), "--spool-limit", "1")
+    port = free_port()
+    options = (
+        "--keys", str(tmp_path / "sestrack.keys"), "--spool-limit", "1",
+        "--metrics", f"127.0.0.1:{port}",
+    )  # fmt: skip
     program = Program(tmp_path, address)
     program.ok("keys", "export", options[1])
     server = start(address, "a", *options)
@@ -395,6 +400,9 @@ def test_readers_are_served_while_the_store_is_away(
     assert longest < BOUND
     ((lost,),) = rows(address, "SELECT lost FROM progress")
     assert lost > 1000
+    counted = scrape(port)
+    assert counted["events_lost_total",] == lost
+    assert counted["events_total", "open"] == 4000 - lost
     assert stored(address) == {"ada@example.org": 1 + 40 + 4000 - lost}
     assert "the spool: over" in server.log.read_text()
     (found,) = (

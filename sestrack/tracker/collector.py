@@ -137,15 +137,21 @@ class Collector:
         if self.tally is not None:
             self.tally.bury(worker.report)
 
-    def _answer(self, batches: list[tuple[Worker, Batch]]) -> None:
-        """Say that these batches are kept."""
+    def give_up(self, batches: list[tuple[Worker, Batch]]) -> None:
+        """Count batches that could not be written, and what their workers had lost."""
+        self.given_up += sum(len(batch.rows) + batch.lost for _, batch in batches)
+        self._answer(batches, kept=False)
+
+    def _answer(self, batches: list[tuple[Worker, Batch]], *, kept: bool = True) -> None:
+        """Say that these batches are kept; or are not, and nobody need wait for them."""
         for worker, _ in batches:
             # one that has gone is not told; what it handed over is kept
             with suppress(OSError):
                 worker.link.send(b"\0")
         if self.tally is not None:
+            count = self.tally.keep if kept else self.tally.lose
             for _, batch in batches:
-                self.tally.keep(batch.rows, batch.targets)
+                count(batch.rows, batch.targets)
 
     def _say(self, what: str, trouble: str) -> None:
         """Log trouble once, and its end."""
