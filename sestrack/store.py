@@ -13,7 +13,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from sestrack.engines import engine_of
+from sestrack.engines import default, engine_of
 from sestrack.errors import NotFound, Refused, TryAgain
 from sestrack.model import (
     Dimension,
@@ -64,26 +64,19 @@ class KeyRow(NamedTuple):
 
 def default_address() -> str:
     """Return where the store is, unless told otherwise: `$SESTRACK_STORE`, or XDG's place."""
-    named = os.environ.get("SESTRACK_STORE")
-    if named:
-        return named
-    return f"{_data()}/sestrack/store.db"
+    return default.default_address()
 
 
 def default_spool(address: str) -> str:
     """Return the folder where a server's events wait while the store is away."""
     import zlib
 
-    return f"{_data()}/sestrack/spool-{zlib.crc32(shown(address).encode()):08x}"
+    return f"{default.data_folder()}/sestrack/spool-{zlib.crc32(shown(address).encode()):08x}"
 
 
 def spool_files() -> str:
     """Return the pattern of the files in all folders of `default_spool`."""
-    return f"{_data()}/sestrack/spool-*/spool-*.db"
-
-
-def _data() -> str:
-    return os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+    return f"{default.data_folder()}/sestrack/spool-*/spool-*.db"
 
 
 def shown(address: str) -> str:

@@ -175,6 +175,18 @@ class Server:
         return self.process.wait(timeout=60)
 
 
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Be a user whom permissions hold off."""
+    was = os.geteuid()
+    if was == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(was)
+
+
 PERSON = (
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) "
     "Chrome/126.0.0.0 Safari/537.36"

@@ -288,6 +288,18 @@ def test_figures_of_purged_days_stay(path: str) -> None:
         assert [m[2] - first_id(m[0]) for m in connection.writers()] == [1200]
 
 
+def test_what_is_remembered_is_bounded(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs and places that readers' programs make up fill no memory."""
+    monkeypatch.setattr("sestrack.tracker.figures._CACHED", 3)
+    with writing(path) as connection:
+        fill(connection, 300, 3)
+        upkeep = Upkeep(connection, Places())
+        settle_all(upkeep)
+        remembered = vars(vars(upkeep)["_figures"])["_interned"]
+        assert 0 < len(remembered) <= 3
+        check(path)
+
+
 def test_a_wrong_clock_keeps_nothing_from_being_purged(path: str) -> None:
     """What is old goes from behind an event of next year, which stays."""
     with writing(path) as connection:

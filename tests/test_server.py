@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from conftest import Program, Server
+from conftest import Program, Server, as_nobody
 from postgresql import until
 
 from sestrack import output
@@ -622,16 +622,11 @@ def test_a_lock_that_cannot_be_had(tmp_path: Path) -> None:
     path = tmp_path / "store db"
     lock = tmp_path / "store db-serve"
     lock.touch(0o000)
-    was = os.geteuid()
-    if was == 0:
-        os.seteuid(65534)
-    try:
+    with as_nobody():
         with pytest.raises(NoPermission) as caught, serving(str(path)):
             pass
         with pytest.raises(NoPermission):
             served_at(str(path))
-    finally:
-        os.seteuid(was)
     assert caught.value.hint == f"ls -l '{lock}'"
     with serving(str(tmp_path / "none" / "store.db")) as note:
         note("http://127.0.0.1:1/")  # there is no folder, and nothing to be kept
@@ -731,6 +726,18 @@ def test_what_serve_refuses(tracking: Program, options: tuple[str, ...], code: i
     assert b"sestrack: error: " in done.stderr
     assert b"hint: " in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.sqlite
+def test_an_address_that_cannot_be_had(tracking: Program) -> None:
+    """It is named as it is typed, and the hint is what was typed with another one."""
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
+        place = f"[::1]:{taken.getsockname()[1]}"
+        done = tracking("serve", "--bind", place, "--keep", "400d")
+    assert done.returncode == 69
+    message, hint = done.stderr.decode().splitlines()
+    assert f"cannot listen on {place}: " in message
+    assert hint == "hint: sestrack serve --bind 127.0.0.1:8025 --keep 400d"
 
 
 def make_certificate(folder: Path) -> None:

@@ -17,6 +17,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from sestrack.engines import addresses, versions
+from sestrack.engines.default import command
 from sestrack.engines.interface import Left
 from sestrack.engines.postgresql_connection import (
     CHANNEL,
@@ -127,7 +128,7 @@ def check_schema(connection: Connection, address: str) -> None:
     """See whether the database is a store of this version."""
     if not _is_there(connection):
         msg = f"the store {shown(address)} is not set up"
-        raise NotSetUp(msg, "sestrack init --edge HOST")
+        raise NotSetUp(msg, command(shown(address), "init --edge HOST"))
     versions.check(_number(connection), SCHEMA_VERSION, shown(address))
 
 

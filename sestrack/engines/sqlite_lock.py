@@ -92,8 +92,8 @@ def _lock(handle: int, path: str) -> None:
             time.sleep(_PAUSE_SECONDS)
         else:
             return
-    msg = f"another sestrack serve records into {path}"
-    raise TryAgain(msg, "sestrack serve --workers 2 uses more cores")
+    msg = f"another sestrack serve records into {path}; --workers has one use more cores"
+    raise TryAgain(msg, "systemctl status sestrack")
 
 
 def served_at(path: str) -> list[str]:

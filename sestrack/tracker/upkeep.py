@@ -1,8 +1,8 @@
 """What is done to events after they are on disk: judged, counted, purged, forgotten.
 
-The writer calls `Upkeep.work` while no batch waits; commands call the functions here from
-their own process.  All of it goes in pieces: each a short transaction, so that neither
-keeps the other waiting.
+The writer calls `Upkeep.work` while no batch waits, or the keeper where there are several
+servers; commands call the functions here from their own process.  All of it goes in pieces:
+each a short transaction, so that neither keeps the other waiting.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A worker: the process that answers readers.
 
-It looks at settings and keys twice a second, in a thread, and hands what is to be kept to
-the writer.  It ends when it is told to (SIGTERM, from the server), with everything handed
-over and answered, or at once when the writer has gone.
+It looks at settings and keys in a thread, when it is told of a change or else twice a second,
+and hands what is to be kept to the writer.  It ends when it is told to (SIGTERM, from the
+server), with everything handed over and answered, or at once when the writer has gone.
 """
 
 from __future__ import annotations
