@@ -677,16 +677,24 @@ def lost_of(program: Program) -> str:
 def test_what_a_store_was_not_told(tracking: Program, serve: Serve) -> None:
     """Losses are shown by doctor at once, and counted in the store when it can be written."""
     pixel = tracking.paths(LETTER)[-1]
+    stuck = "cannot record: database is locked; events wait in memory"
     hurry = "import sestrack.tracker.server as server; server.GIVE_UP_SECONDS = 0.5"
     for lost, in_all in ((3, 3), (2, 5)):
         server = serve(before=hurry)
         with tracking.blocked():
             for _ in range(lost):
                 assert server.ask(pixel).status == 200
+            assert until(lambda: (False, stuck) in server_checks(tracking), 20)
             assert server.stop() == 74
         assert f"{lost} events could not be written" in server.log.read_text()
         assert lost_of(tracking).startswith(f"{in_all}, the last at ")
-    assert serve().stop() == 0
+    server = serve()
+    with tracking.blocked():
+        assert server.ask(pixel).status == 200
+        assert until(lambda: (False, stuck) in server_checks(tracking), 20)
+    running = [(True, f"running http://127.0.0.1:{server.port}/")]
+    assert until(lambda: server_checks(tracking) == running, 20)
+    assert server.stop() == 0
     with tracking.connection() as store:
         assert store.execute("SELECT lost FROM progress").fetchone() == (5,)
     assert lost_of(tracking).startswith("5, ")

@@ -186,11 +186,14 @@ def _serving(path: str, *, offline: bool) -> list[Check]:
         urls = store.served_at(path)
     except NoPermission as error:
         return [Check("server", False, error.message, error.hint)]  # noqa: FBT003
+    left = store.left(path)
     hint = "systemctl start sestrack"
     checks = [
         Check("server", False, f"the server at {url} ended without saying so", hint)  # noqa: FBT003
-        for url in store.left(path).killed
+        for url in left.killed
     ]
+    if left.trouble:
+        checks.append(Check("server", False, left.trouble, "df -h; journalctl -u sestrack -n 50"))  # noqa: FBT003
     if not urls:
         none = Check("server", True, "no server records into this store now")  # noqa: FBT003
         return checks or [none]

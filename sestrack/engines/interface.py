@@ -20,7 +20,7 @@ class WriterMark(NamedTuple):
 
 
 class Left(NamedTuple):
-    """What servers left behind that ended."""
+    """What servers left for others to see."""
 
     killed: Sequence[str] = ()
     """The URLs of those that ended without saying so."""
@@ -28,13 +28,15 @@ class Left(NamedTuple):
     """Events they lost that the store knows nothing of."""
     lost_at: int = 0
     """When, in seconds since 1970, UTC."""
+    trouble: str = ""
+    """What the server that runs cannot do."""
 
 
 class Note(Protocol):
     """Notes beside a store what a server says of itself."""
 
-    def __call__(self, url: str, lost: int | None = None, /) -> None:
-        """Note its URL, and how many events were lost that the store knows nothing of."""
+    def __call__(self, url: str, lost: int | None = None, trouble: str = "", /) -> None:
+        """Note its URL, how many events were lost that the store knows nothing of, its trouble."""
 
 
 class Rows(Protocol):
@@ -219,7 +221,7 @@ class Engine(Protocol):
         """Return the URLs of the servers that record into the store now.  Changes nothing."""
 
     def left(self, address: str) -> Left:
-        """Return what servers left behind.  Changes nothing."""
+        """Return what servers left for others to see.  Changes nothing."""
 
     def watch(self, address: str) -> Watch:
         """Look out for changes."""

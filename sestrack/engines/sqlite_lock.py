@@ -1,9 +1,9 @@
 """The file `store.db-serve`, whose lock the one server holds that writes to a store.
 
-In it stand the URL of the server, and how many events were lost that the store knows nothing
-of, with when.  A clean end takes the URL out: one that nobody holds the lock for is of a
-server that was killed.  All of it has one size, written and synced when a server begins, so
-that it can be written over on a full disk.
+In it stand, a line each, the URL of the server, how many events were lost that the store knows
+nothing of, with when, and what the server cannot do now.  A clean end takes the URL out: one
+that nobody holds the lock for is of a server that was killed.  All of it has one size, written
+and synced when a server begins, so that it can be written over on a full disk.
 """
 
 from __future__ import annotations
@@ -46,8 +46,9 @@ def serving(path: str) -> Iterator[Note]:
         before = _read(handle)
         noted = False
 
-        def note(url: str, lost: int | None = None) -> None:
+        def note(url: str, lost: int | None = None, trouble: str = "") -> None:
             nonlocal before, noted
+            before = before._replace(trouble=trouble)
             if lost is not None and lost != before.lost:
                 before = before._replace(lost=lost, lost_at=int(time.time()))
             _write(handle, url, before)
@@ -105,7 +106,7 @@ def served_at(path: str) -> list[str]:
 def left(path: str) -> Left:
     """Return what servers left behind."""
     is_served, left = _look(path)
-    return left._replace(killed=[]) if is_served else left
+    return left._replace(killed=[]) if is_served else left._replace(trouble="")
 
 
 def _look(path: str) -> tuple[bool, Left]:
@@ -135,13 +136,14 @@ def _read(handle: int) -> Left:
     url, line, rest = os.pread(handle, _OCTETS, 0).decode("utf-8", "replace").partition("\n")
     if not line:
         return Left()
-    numbers = [int(word) for word in rest.split() if word.isdecimal()]
-    lost, lost_at = numbers if len(numbers) == 2 else (0, 0)  # noqa: PLR2004 - a pair
-    return Left([url] if url else [], lost, lost_at)
+    numbers, _, trouble = rest.partition("\n")
+    words = [int(word) for word in numbers.split() if word.isdecimal()]
+    lost, lost_at = words if len(words) == 2 else (0, 0)  # noqa: PLR2004 - a pair
+    return Left([url] if url else [], lost, lost_at, trouble.strip())
 
 
 def _write(handle: int, url: str, left: Left) -> None:
-    text = f"{url}\n{left.lost} {left.lost_at}\n"
-    os.pwrite(handle, text.encode().ljust(_OCTETS), 0)
+    text = f"{url}\n{left.lost} {left.lost_at}\n{' '.join(left.trouble.split())}"
+    os.pwrite(handle, text.encode()[:_OCTETS].ljust(_OCTETS), 0)
     os.ftruncate(handle, _OCTETS)
     os.fsync(handle)

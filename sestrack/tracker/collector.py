@@ -82,6 +82,8 @@ class Collector:
         self._selector = selectors.DefaultSelector()
         self.workers: list[Worker] = []
         self._troubles: dict[str, str] = {}
+        self.troubled: Callable[[], None] = lambda: None
+        """Called when `trouble` has changed."""
         self.give_up_at = float("inf")
         """When to stop trying to write (`time.monotonic`)."""
         self.given_up = 0
@@ -122,6 +124,13 @@ class Collector:
     def finish(self) -> None:
         """Do what is left to do when the workers have ended."""
 
+    @property
+    def trouble(self) -> str:
+        """What cannot be done now, in words."""
+        return "; ".join(
+            f"{what}: {trouble}" for what, trouble in self._troubles.items() if trouble
+        )
+
     def _patience(self) -> float:
         """Return how many seconds to wait for a batch."""
         raise NotImplementedError
@@ -158,3 +167,4 @@ class Collector:
         if self._troubles.get(what, "") != trouble:
             self._troubles[what] = trouble
             self._log(f"{what}: {trouble or 'over'}", level="warning" if trouble else "info")
+            self.troubled()

@@ -208,6 +208,7 @@ class Server:
                 time.sleep(0.1)
         else:
             self._writer.watch(self._wake_out)
+            self._writer.troubled = lambda: self._note_down(None)
             if kind_of(self._plan.store) in KEPT_APART:
                 self._start_keeper()
             self._writer.run(self._going_on)
@@ -325,10 +326,11 @@ class Server:
             self._stop()
 
     def _note_down(self, lost: int | None) -> None:
-        """Note for doctor and the next server where we are, and what the store is not told of."""
+        """Note for doctor and the next server where we are, our trouble, what the store lacks."""
         if self._note is not None:
+            trouble = self._writer.trouble if self._writer else ""
             try:
-                self._note(self._url(), lost)
+                self._note(self._url(), lost, trouble)
             except OSError as error:
                 output.warn(f"doctor cannot be told of this server: {error.strerror}")
 
