@@ -13,7 +13,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from sestrack.engines import engine_of
+from sestrack.engines import default, engine_of
 from sestrack.errors import NotFound, Refused, TryAgain
 from sestrack.model import (
     Dimension,
@@ -26,10 +26,10 @@ from sestrack.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
-    from sestrack.engines.interface import Connection, Watch
+    from sestrack.engines.interface import Connection, Left, Note, Watch
     from sestrack.settings import Text
 
 BUSY_SECONDS = 5.0
@@ -64,26 +64,19 @@ class KeyRow(NamedTuple):
 
 def default_address() -> str:
     """Return where the store is, unless told otherwise: `$SESTRACK_STORE`, or XDG's place."""
-    named = os.environ.get("SESTRACK_STORE")
-    if named:
-        return named
-    return f"{_data()}/sestrack/store.db"
+    return default.default_address()
 
 
 def default_spool(address: str) -> str:
     """Return the folder where a server's events wait while the store is away."""
     import zlib
 
-    return f"{_data()}/sestrack/spool-{zlib.crc32(shown(address).encode()):08x}"
+    return f"{default.data_folder()}/sestrack/spool-{zlib.crc32(shown(address).encode()):08x}"
 
 
 def spool_files() -> str:
     """Return the pattern of the files in all folders of `default_spool`."""
-    return f"{_data()}/sestrack/spool-*/spool-*.db"
-
-
-def _data() -> str:
-    return os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+    return f"{default.data_folder()}/sestrack/spool-*/spool-*.db"
 
 
 def shown(address: str) -> str:
@@ -169,8 +162,11 @@ def count_copies(
             connection.close()
 
 
-def serving(address: str) -> AbstractContextManager[Callable[[str], None]]:
-    """Hold what a server must hold; yield what notes its URL.  Raises `TryAgain`."""
+def serving(address: str) -> AbstractContextManager[Note]:
+    """Hold what a server must hold; yield what notes its URL.
+
+    Raises `TryAgain` while another server has it, `NoPermission`, `CannotCreate`.
+    """
     return engine_of(address).serving(address)
 
 
@@ -182,6 +178,11 @@ def keeping(address: str) -> AbstractContextManager[None]:
 def served_at(address: str) -> list[str]:
     """Return the URLs of the servers that record into the store now; "" for one not told."""
     return engine_of(address).served_at(address)
+
+
+def left(address: str) -> Left:
+    """Return what servers of the store left behind."""
+    return engine_of(address).left(address)
 
 
 def watch(address: str) -> Watch:

@@ -120,9 +120,14 @@ class Answer(NamedTuple):
 class Server:
     """`sestrack serve`, as a program of its own, on a port that was free."""
 
-    def __init__(self, program: Program, *options: str, limits: str = "") -> None:
+    def __init__(self, program: Program, *options: str, limits: str = "", before: str = "") -> None:
+        """Start it with `limits` of bash's ulimit, and with what Python is to do `before`."""
         self.log = program.folder / "serve.log"
-        command = [sys.executable, "-m", "sestrack", "serve", "--bind", "127.0.0.1:0", *options]
+        main = ["-c", f"{before}; from sestrack.cli import main; main()"]
+        command = [
+            sys.executable, *(main if before else ["-m", "sestrack"]), "serve",
+            "--bind", "127.0.0.1:0", *options,
+        ]  # fmt: skip
         if limits:
             command = ["bash", "-c", f"{limits}; exec {shlex.join(command)}"]
         with self.log.open("wb") as log:
@@ -170,6 +175,18 @@ class Server:
         return self.process.wait(timeout=60)
 
 
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Be a user whom permissions hold off."""
+    was = os.geteuid()
+    if was == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(was)
+
+
 PERSON = (
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) "
     "Chrome/126.0.0.0 Safari/537.36"
@@ -181,8 +198,8 @@ def serve(tracking: Program) -> Iterator[Callable[..., Server]]:
     """Give what starts servers on a tracking store; all are stopped in the end."""
     servers: list[Server] = []
 
-    def start(*options: str, limits: str = "") -> Server:
-        servers.append(Server(tracking, *options, limits=limits))
+    def start(*options: str, **how: str) -> Server:
+        servers.append(Server(tracking, *options, **how))
         return servers[-1]
 
     yield start

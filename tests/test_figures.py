@@ -7,9 +7,10 @@ import os
 import random
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlite_utils
@@ -232,6 +233,42 @@ def test_nothing_is_settled_before_its_time(path: str) -> None:
         assert upkeep.settle(int(time.time() * 1000)) == 100
 
 
+def misdate(connection: Connection, event: int) -> None:
+    """Have an event from a clock that is a year ahead."""
+    at = int(time.time() * 1000) + 365 * DAY
+    connection.make_room("event", ["at"], [(at,)])
+    connection.execute("UPDATE event SET at = ? WHERE id = ?", (at, event))
+
+
+def ids_of(connection: Connection) -> list[int]:
+    """Return the ids of all events."""
+    return [event for (event,) in connection.execute("SELECT id FROM event ORDER BY id")]
+
+
+@pytest.mark.parametrize("writers", [1, 3])
+def test_a_wrong_clock_holds_up_nothing(path: str, writers: int) -> None:
+    """An event of next year is counted, as are those behind it, in the order they came."""
+    with writing(path) as connection:
+        fill(connection, 49, 12, writers)
+        misdate(connection, ids_of(connection)[24])
+        now = int(time.time() * 1000)
+        upkeep = Upkeep(connection, Places())
+        while upkeep.settle(now):
+            pass
+        assert connection.execute("SELECT count(*) FROM visit").fetchone() == (49,)
+        check(path)
+        # the last one that there is: as if it came now
+        fill(connection, 49, 13, writers)
+        misdate(connection, ids_of(connection)[-1])
+        while upkeep.settle(now):
+            pass
+        assert connection.execute("SELECT count(*) FROM visit").fetchone() == (97,)
+        assert upkeep.settle(now + 60_000) == 1
+        check(path)
+        assert reclassify(connection, Places(), lambda: None) == (98, 0)
+        check(path)
+
+
 def test_figures_of_purged_days_stay(path: str) -> None:
     """Purging takes events and leaves every figure but those by recipient."""
     with writing(path) as connection:
@@ -249,6 +286,57 @@ def test_figures_of_purged_days_stay(path: str) -> None:
             pass
         assert [m[2] - m[1] for m in connection.writers()] == [0]
         assert [m[2] - first_id(m[0]) for m in connection.writers()] == [1200]
+
+
+def test_what_is_remembered_is_bounded(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs and places that readers' programs make up fill no memory."""
+    monkeypatch.setattr("sestrack.tracker.figures._CACHED", 3)
+    with writing(path) as connection:
+        fill(connection, 300, 3)
+        upkeep = Upkeep(connection, Places())
+        settle_all(upkeep)
+        remembered = vars(vars(upkeep)["_figures"])["_interned"]
+        assert 0 < len(remembered) <= 3
+        check(path)
+
+
+def test_a_wrong_clock_keeps_nothing_from_being_purged(path: str) -> None:
+    """What is old goes from behind an event of next year, which stays."""
+    with writing(path) as connection:
+        fill(connection, 700, 3)
+        for place in (0, 300):
+            misdate(connection, ids_of(connection)[place])
+        settle_all(Upkeep(connection, Places()))
+        while purge_piece(connection, START // DAY + 30):
+            pass
+        assert connection.execute("SELECT count(*) FROM event").fetchone() == (2,)
+        assert connection.execute("SELECT count(*) FROM visit").fetchone() == (2,)
+
+
+def test_what_was_purged_is_known(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed while old events go, it is noted that they do: their firsts stand."""
+    day = START // DAY + 30
+
+    with writing(path) as connection:
+        fill(connection, 100, 3)
+        settle_all(Upkeep(connection, Places()))
+        assert purge_piece(connection, 1) == 0
+        assert connection.execute("SELECT purged_day FROM progress").fetchone() == (0,)
+        execute = connection.execute
+
+        def killed(sql: str, values: Sequence[Any] = ()) -> Any:
+            if sql.startswith(("ALTER", "DROP", "DELETE FROM event")):
+                raise KeyboardInterrupt
+            return execute(sql, values)
+
+        monkeypatch.setattr(type(connection), "execute", lambda _, *given: killed(*given))
+        with pytest.raises(KeyboardInterrupt):
+            purge_piece(connection, day)
+        monkeypatch.undo()
+        ((noted,),) = connection.execute("SELECT purged_day FROM progress").fetchall()
+        ((left,),) = connection.execute("SELECT count(*) FROM visit").fetchall()
+        assert (noted, left) in {(day, 100), (0, 100)}
+        assert (noted == day) is ("postgresql" in path)  # in SQLite it is one transaction
 
 
 def test_forgetting_leaves_no_trace(path: str) -> None:

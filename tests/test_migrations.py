@@ -85,7 +85,7 @@ def test_before_init_it_is_said_what_to_do(old: Old) -> None:
         done = old(*command)
         assert done.returncode == 78, command
         assert f"has schema {old.schema}, and {sqlite.SCHEMA_VERSION} is wanted" in str(done.stderr)
-        assert b"hint: sestrack init brings it up to date" in done.stderr
+        assert b"hint: sestrack init\n" in done.stderr
     done = old(
         "rewrite", "--sender", "news.example.com", "--recipient", "a", "--message", "m", stdin=mail
     )

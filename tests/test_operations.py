@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import sqlite3
@@ -231,6 +232,51 @@ def test_restore_into_a_database_is_a_copy(tracking: Program) -> None:
     assert b"hint: sestrack copy one.db" in done.stderr
 
 
+def damage(path: Path) -> None:
+    """Make a store whose pages are overwritten but for the first."""
+    content = (path.parent / "store.db").read_bytes()
+    path.write_bytes(content[:4096] + b"\xa5" * (len(content) - 4096))
+
+
+def make_version(path: Path, version: int) -> None:
+    """Make a store that says it is of a version."""
+    shutil.copy(path.parent / "store.db", path)
+    with closing(sqlite3.connect(path)) as store:
+        store.execute(f"PRAGMA user_version = {version}")
+
+
+@pytest.mark.parametrize(
+    ("name", "prepare", "code", "words", "hint"),
+    [
+        pytest.param("a b.db", lambda _: None, 78, "there is no store at", "sestrack --store 'a b.db' init --edge HOST", id="nothing"),
+        pytest.param("a b.db", lambda path: path.touch(), 78, "is not set up", "sestrack --store 'a b.db' init --edge HOST", id="an empty file"),
+        pytest.param("a b", lambda path: path.mkdir(), 65, "is a folder", "--store 'a b/store.db'", id="a folder"),
+        pytest.param("a b.db", damage, 65, "is damaged", "sestrack --store 'a b.db' restore FILE", id="damaged"),
+        pytest.param("a b.db", lambda path: make_version(path, 3), 78, "has schema 3", "sestrack --store 'a b.db' init", id="older"),
+        pytest.param("a b.db", lambda path: make_version(path, -1), 78, "goes on with it", "sestrack copy FROM 'a b.db'", id="half a copy"),
+        pytest.param("store.db", lambda path: path.unlink(), 78, "there is no store at", "sestrack init --edge HOST", id="the usual one"),
+    ],
+)  # fmt: skip
+@pytest.mark.sqlite
+def test_what_is_no_store_that_can_be_used(
+    tracking: Program,
+    name: str,
+    prepare: Callable[[Path], object],
+    code: int,
+    words: str,
+    hint: str,
+) -> None:
+    """It is said what it is, and what to type; names of files can be typed as they stand."""
+    path = tracking.folder / name
+    prepare(path)
+    options = () if name == "store.db" else ("--store", name)
+    done = tracking(*options, "keys", "list")
+    assert done.returncode == code, done.stderr
+    message, given = done.stderr.decode().splitlines()
+    assert words in message
+    assert given == f"hint: {hint}"
+
+
 # -- logs for machines ---------------------------------------------------------------------------
 
 
@@ -353,6 +399,12 @@ def test_metrics_while_the_store_is_away(tracking: Program, serve: Serve) -> Non
     assert ("events_behind",) not in found
     (tracking.folder / "away.db").rename(tracking.store)
     assert scrape(port)["store_up",] == 1
+    with tracking.connection() as store:  # an error that is not ours
+        store.execute("ALTER TABLE trace_domain RENAME TO elsewhere")
+        found = scrape(port)
+        assert (found["store_up",], found["workers",]) == (0, 1)
+        store.execute("ALTER TABLE elsewhere RENAME TO trace_domain")
+    assert scrape(port)["store_up",] == 1
     assert server.stop() == 0
 
 
@@ -381,4 +433,4 @@ def test_who_asks_for_metrics(tracking: Program, serve: Serve) -> None:
     other.lives_at(str(tracking.folder / "other.db"))
     other.ok("init")
     done = other("serve", "--bind", "127.0.0.1:0", "--metrics", f"127.0.0.1:{port}")
-    assert (done.returncode, b"hint: sestrack serve --metrics" in done.stderr) == (69, True)
+    assert (done.returncode, b" --metrics 127.0.0.1:9125" in done.stderr) == (69, True)

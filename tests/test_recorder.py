@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sqlite3
 import threading
 from contextlib import closing
 from pathlib import Path
+from typing import Any
+
+import pytest
+from postgresql import until
 
 from sestrack import output
 from sestrack.store import initialise, open_for_recording
+from sestrack.tracker import checkpoint
 from sestrack.tracker.collector import Worker
 from sestrack.tracker.events import Kind, Origin, Target
 from sestrack.tracker.recorder import Recorder
@@ -70,3 +76,36 @@ def test_targets_are_forgotten_in_order(tmp_path: Path) -> None:
         ).fetchall()
     assert rows == [(f"m{number}", f"r{number}") for number in range(40)]
     assert channel.sent == [x for number in range(40) for x in (b"%d" % number, b"and then")]
+
+
+class Failing(sqlite3.Connection):
+    """Cannot begin its log again."""
+
+    def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        """Run it, or fail."""
+        if "RESTART" in sql:
+            raise sqlite3.OperationalError
+        return super().execute(sql, *values)
+
+
+def test_a_checkpoint_that_fails_leaves_the_patience(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer waits for others as long as before."""
+    monkeypatch.setattr(checkpoint, "TOO_LONG", 0)
+    path = tmp_path / "store.db"
+    with (
+        closing(sqlite3.connect(path, isolation_level=None, factory=Failing)) as writer,
+        closing(sqlite3.connect(path, isolation_level=None)) as reader,
+    ):
+        writer.execute("PRAGMA journal_mode = WAL")
+        writer.execute("PRAGMA busy_timeout = 5000")
+        writer.execute("CREATE TABLE t (x)")
+        checkpointer = checkpoint.Checkpointer(writer, 0)
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM t").fetchall()  # the log cannot be moved beyond this
+        writer.execute("INSERT INTO t VALUES (1)")
+        checkpointer.written(checkpoint.ROWS, 1)
+        with pytest.raises(sqlite3.OperationalError):
+            until(lambda: checkpointer.written(0, 2))
+        assert writer.execute("PRAGMA busy_timeout").fetchone() == (5000,)

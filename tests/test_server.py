@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import http.client
 import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
-from conftest import Program, Server
+from conftest import Program, Server, as_nobody
+from postgresql import until
 
+from sestrack import output
 from sestrack.domains import challenge
+from sestrack.engines.sqlite import served_at, serving
+from sestrack.errors import NoPermission, TryAgain
 from sestrack.store import Store
-from sestrack.tracker.answers import GIF
+from sestrack.tracker.answers import GIF, Found
+from sestrack.tracker.clients import Clients
+from sestrack.tracker.protocol import Connection, Site
+from sestrack.tracker.recorder import Nowhere
+from sestrack.tracker.server import count_lost
 
 LETTER = (
     '<body><a href="https://www.example.com/a?x=1&amp;y=2#part">a</a>'
@@ -169,6 +181,19 @@ def test_new_keys_are_read_at_once(tracking: Program, serve: Serve) -> None:
 
 
 @pytest.mark.sqlite
+def test_changes_are_seen_after_any_error(tracking: Program, serve: Serve) -> None:
+    """What goes wrong while settings are read is said, and they are read again."""
+    server = serve()
+    with tracking.connection() as store:
+        store.execute("ALTER TABLE config RENAME TO elsewhere")
+        assert until(lambda: "no such table" in server.log.read_text(), 20)
+        store.execute("ALTER TABLE elsewhere RENAME TO config")
+    tracking.ok("keys", "rotate")
+    link = tracking.paths(LETTER)[0]
+    assert until(lambda: server.ask(link).status == 302, 20)
+
+
+@pytest.mark.sqlite
 def test_key_file_outlives_the_store(tracking: Program, serve: Serve) -> None:
     """With the store gone, a key file still redirects; nothing is recorded, and that is said."""
     link, _, pixel = tracking.paths(LETTER)
@@ -287,6 +312,56 @@ def test_headers_that_came_before(tracking: Program, serve: Serve) -> None:
     assert {event["agent"] for event in events} == {"x"}
 
 
+def test_a_client_that_sends_its_last(tracking: Program, serve: Serve) -> None:
+    """One that closes its side behind the request is answered, then the connection ends."""
+    server = serve()
+    pixel = tracking.paths(LETTER)[-1]
+    one = f"GET {pixel} HTTP/1.1\r\nHost: trace.example.com\r\n\r\n".encode()
+    for asked in (one, one, one * 3, one + b"GET / HT"):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+            connection.sendall(asked)
+            connection.shutdown(socket.SHUT_WR)
+            answer = b""
+            while chunk := connection.recv(65536):
+                answer += chunk
+        assert answer.count(b"HTTP/1.1 200 OK") == asked.count(one)
+    assert server.stop() == 0
+    assert len(tracking.events()) == 6
+
+
+def test_a_bug_of_ours_is_said(capfd: pytest.CaptureFixture[str]) -> None:
+    """It is no mistake of the client's, and it is in the log, though not each time."""
+
+    class Answers:
+        """Fails at every request."""
+
+        def find(self, *_: object) -> Found:
+            """Fail."""
+            raise NotImplementedError
+
+    async def ask() -> list[bytes]:
+        site = Site(Nowhere(output.warn), cast(Any, Answers()), Clients(()))
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: Connection(site), "127.0.0.1", 0)
+        answers = []
+        for _ in range(3):
+            port = server.sockets[0].getsockname()[1]
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /x HTTP/1.1\r\nHost: trace.example.com\r\n\r\n")
+            answers.append(await reader.read())
+            writer.close()
+            await writer.wait_closed()
+        server.close()
+        await server.wait_closed()
+        return answers
+
+    for answer in asyncio.run(ask()):
+        assert answer.startswith(b"HTTP/1.1 500 ")
+    said = capfd.readouterr().err
+    assert said.count("a bug of ours: NotImplementedError: ") == 2
+    assert "1 requests could not be answered" in said
+
+
 def test_broken_requests_harm_nobody(tracking: Program, serve: Serve) -> None:
     """Nonsense, giants and slow ones are turned away; others are served meanwhile."""
     server = serve()
@@ -305,6 +380,11 @@ def test_broken_requests_harm_nobody(tracking: Program, serve: Serve) -> None:
     )
     body = b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n" + b"z" * 300_000
     assert talk(server, body, wait=2).startswith((b"HTTP/1.1 431", b"HTTP/1.1 404"))
+    assert talk(server, b"\r\n" * 200_000).startswith(b"HTTP/1.1 431")
+    idle = socket.create_connection(("127.0.0.1", server.port), timeout=5)
+    for _ in range(2):  # empty lines before a request are none of it
+        idle.sendall(b"\r\n" + good.replace(b"close", b"keep-alive") + b"\r\n")
+        assert idle.recv(65536).startswith(b"HTTP/1.1 200")
     hanging = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(50)]
     for connection in hanging[:25]:
         connection.sendall(b"GET / HT")
@@ -316,6 +396,9 @@ def test_broken_requests_harm_nobody(tracking: Program, serve: Serve) -> None:
         connection.settimeout(25)
         assert connection.recv(100).startswith(b"HTTP/1.1 408")
         connection.close()
+    idle.sendall(good)
+    assert idle.recv(65536).startswith(b"HTTP/1.1 200")
+    idle.close()
     assert "Traceback" not in server.log.read_text()
     assert server.stop() == 0
 
@@ -472,11 +555,162 @@ def test_a_worker_that_dies_is_replaced(tracking: Program, serve: Serve) -> None
 
 
 @pytest.mark.sqlite
+def test_workers_that_die_again_and_again(tracking: Program, serve: Serve) -> None:
+    """The server ends, and with everything written that they had handed over."""
+    server = serve()
+    pixel = tracking.paths(LETTER)[-1]
+    for _ in range(4):
+        (worker,) = server.children()
+        os.kill(worker, signal.SIGKILL)
+        assert until(lambda old=worker: server.children() not in ([], [old]))
+    with tracking.blocked():
+        for _ in range(3):
+            assert server.ask(pixel).status == 200
+        (worker,) = server.children()
+        os.kill(worker, signal.SIGKILL)
+    assert server.process.wait(timeout=60) == 70
+    assert "5 workers ended within 10 seconds" in server.log.read_text()
+    assert len(tracking.events()) == 3
+    assert server_checks(tracking) == [(True, "no server records into this store now")]
+
+
+@pytest.mark.sqlite
+def test_a_worker_replaced_while_the_store_is_away(tracking: Program, serve: Serve) -> None:
+    """It has the keys and the settings that the server read when it began."""
+    server = serve("--no-recipient")
+    link = tracking.paths(LETTER)[0]
+    assert server.ask(link).status == 302
+    tracking.store.rename(tracking.folder / "away.db")
+    (worker,) = server.children()
+    os.kill(worker, signal.SIGKILL)
+    assert until(lambda: server.children() not in ([], [worker]))
+    assert server.ask(link).status == 302
+    (tracking.folder / "away.db").rename(tracking.store)
+    assert server.stop() == 0
+    events = tracking.events()
+    assert len(events) == 2
+    assert len({event["recipient"] for event in events}) == 1
+
+
+@pytest.mark.sqlite
 def test_two_servers_on_one_store(tracking: Program, serve: Serve) -> None:
     """A second server on the same store is told to wait."""
     serve()
     done = tracking("serve", "--bind", "127.0.0.1:0")
     assert done.returncode == 75
+
+
+def test_looking_for_a_server_makes_nothing(tmp_path: Path) -> None:
+    """Whoever looks leaves no file that is theirs, and keeps no server from beginning."""
+    path = tmp_path / "store.db"
+    assert served_at(str(path)) == []
+    assert not list(tmp_path.iterdir())
+    with serving(str(path)) as note:
+        note("http://127.0.0.1:1/")
+        assert served_at(str(path)) == ["http://127.0.0.1:1/"]
+        with pytest.raises(TryAgain), serving(str(path)):
+            pass
+    looking = os.open(f"{path}-serve", os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    threading.Timer(0.1, os.close, [looking]).start()
+    with serving(str(path)):
+        assert served_at(str(path)) == [""]
+
+
+def test_a_lock_that_cannot_be_had(tmp_path: Path) -> None:
+    """Nobody records without it, where a store could be written."""
+    path = tmp_path / "store db"
+    lock = tmp_path / "store db-serve"
+    lock.touch(0o000)
+    with as_nobody():
+        with pytest.raises(NoPermission) as caught, serving(str(path)):
+            pass
+        with pytest.raises(NoPermission):
+            served_at(str(path))
+    assert caught.value.hint == f"ls -l '{lock}'"
+    with serving(str(tmp_path / "none" / "store.db")) as note:
+        note("http://127.0.0.1:1/")  # there is no folder, and nothing to be kept
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files to others")
+def test_the_lock_is_the_owners(tmp_path: Path) -> None:
+    """What root makes beside a store the store's owner can open."""
+    path = tmp_path / "store.db"
+    path.touch()
+    os.chown(path, 65534, 65534)
+    with serving(str(path)):
+        assert (tmp_path / "store.db-serve").stat().st_uid == 65534
+
+
+def server_checks(program: Program) -> list[tuple[bool, str]]:
+    """Return what doctor says of servers."""
+    checks = json.loads(program("doctor", "--offline", "--json").stdout)
+    return [(check["well"], check["found"]) for check in checks if check["name"] == "server"]
+
+
+@pytest.mark.sqlite
+def test_a_killed_server_is_missed(tracking: Program, serve: Serve) -> None:
+    """Doctor says so until another one begins; one that ends well is not missed."""
+    none = [(True, "no server records into this store now")]
+    server = serve()
+    assert server_checks(tracking) == [(True, f"running http://127.0.0.1:{server.port}/")]
+    server.stop(signal.SIGKILL)
+    url = f"http://127.0.0.1:{server.port}/"
+    assert until(lambda: not served_at(tracking.address))
+    assert server_checks(tracking) == [(False, f"the server at {url} ended without saying so")]
+    tracking.ok("events", "reclassify")
+    assert server_checks(tracking)[0][0] is False
+    assert serve().stop() == 0
+    assert server_checks(tracking) == none
+    # what an earlier sestrack left at a clean end, too
+    (tracking.folder / "store.db-serve").write_text(url)
+    assert server_checks(tracking) == none
+
+
+def lost_of(program: Program) -> str:
+    """Return what doctor says of events lost."""
+    checks = json.loads(program("doctor", "--offline", "--json").stdout)
+    return next(str(check["found"]) for check in checks if check["name"] == "events lost")
+
+
+@pytest.mark.sqlite
+def test_what_a_store_was_not_told(tracking: Program, serve: Serve) -> None:
+    """Losses are shown by doctor at once, and counted in the store when it can be written."""
+    pixel = tracking.paths(LETTER)[-1]
+    stuck = "cannot record: database is locked; events wait in memory"
+    hurry = "import sestrack.tracker.server as server; server.GIVE_UP_SECONDS = 0.5"
+    for lost, in_all in ((3, 3), (2, 5)):
+        server = serve(before=hurry)
+        with tracking.blocked():
+            for _ in range(lost):
+                assert server.ask(pixel).status == 200
+            assert until(lambda: (False, stuck) in server_checks(tracking), 20)
+            assert server.stop() == 74
+        assert f"{lost} events could not be written" in server.log.read_text()
+        assert lost_of(tracking).startswith(f"{in_all}, the last at ")
+    server = serve()
+    with tracking.blocked():
+        assert server.ask(pixel).status == 200
+        assert until(lambda: (False, stuck) in server_checks(tracking), 20)
+    running = [(True, f"running http://127.0.0.1:{server.port}/")]
+    assert until(lambda: server_checks(tracking) == running, 20)
+    assert server.stop() == 0
+    with tracking.connection() as store:
+        assert store.execute("SELECT lost FROM progress").fetchone() == (5,)
+    assert lost_of(tracking).startswith("5, ")
+
+
+@pytest.mark.sqlite
+def test_a_store_that_still_cannot_be_told(tracking: Program) -> None:
+    """A server that begins on a disk that is still full hands the losses on to the next."""
+    with serving(tracking.address) as note:
+        note("http://127.0.0.1:1/", 3)
+    with tracking.blocked(), tracking.connection() as connection:
+        connection.execute("PRAGMA busy_timeout = 10")
+        assert count_lost(connection, tracking.address) == 3
+    with tracking.connection() as connection:
+        assert count_lost(connection, tracking.address) == 0
+        assert connection.execute("SELECT lost FROM progress").fetchone() == (3,)
 
 
 @pytest.mark.parametrize(
@@ -502,14 +736,59 @@ def test_what_serve_refuses(tracking: Program, options: tuple[str, ...], code: i
     assert b"Traceback" not in done.stderr
 
 
-def test_tls(tracking: Program, serve: Serve) -> None:
-    """The server speaks TLS by itself."""
+@pytest.mark.sqlite
+def test_an_address_that_cannot_be_had(tracking: Program) -> None:
+    """It is named as it is typed, and the hint is what was typed with another one."""
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
+        place = f"[::1]:{taken.getsockname()[1]}"
+        done = tracking("serve", "--bind", place, "--keep", "400d")
+    assert done.returncode == 69
+    message, hint = done.stderr.decode().splitlines()
+    assert f"cannot listen on {place}: " in message
+    assert hint == "hint: sestrack serve --bind 127.0.0.1:8025 --keep 400d"
+
+
+def make_certificate(folder: Path) -> None:
+    """Make cert.pem and key.pem."""
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
          "-keyout", "key.pem", "-out", "cert.pem", "-days", "2", "-subj", "/CN=trace.example.com",
          "-addext", "subjectAltName=DNS:trace.example.com"],
-        cwd=tracking.folder, check=True, capture_output=True,
+        cwd=folder, check=True, capture_output=True,
     )  # fmt: skip
+
+
+def served_certificate(server: Server) -> bytes:
+    """Return the certificate that a server shows."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with (
+        socket.create_connection(("127.0.0.1", server.port), timeout=5) as plain,
+        context.wrap_socket(plain) as connection,
+    ):
+        return connection.getpeercert(binary_form=True) or b""
+
+
+@pytest.mark.sqlite
+def test_a_certificate_is_renewed_in_two_steps(tracking: Program, serve: Serve) -> None:
+    """While its key is not written yet, or neither is there, the old one is served."""
+    make_certificate(tracking.folder)
+    server = serve("--tls-cert", "cert.pem", "--tls-key", "key.pem")
+    old = served_certificate(server)
+    new = tracking.folder / "new"
+    new.mkdir()
+    make_certificate(new)
+    (new / "cert.pem").replace(tracking.folder / "cert.pem")
+    assert until(lambda: "stays as it was" in server.log.read_text(), 20)
+    assert served_certificate(server) == old
+    (new / "key.pem").replace(tracking.folder / "key.pem")
+    assert until(lambda: "was read again" in server.log.read_text(), 20)
+    assert served_certificate(server) not in {old, b""}
+
+
+def test_tls(tracking: Program, serve: Serve) -> None:
+    """The server speaks TLS by itself."""
+    make_certificate(tracking.folder)
     server = serve("--tls-cert", "cert.pem", "--tls-key", "key.pem")
     link = tracking.paths(LETTER)[0]
     done = subprocess.run(

@@ -21,16 +21,18 @@ from typing import Any, Self
 import psycopg
 import pytest
 from conftest import PERSON, Program, Server, make_tracking
-from postgresql import Cluster, QuickServer, binaries, cluster, until
+from postgresql import Cluster, QuickServer, binaries, cluster, free_port, until
 from services import missing
 from test_figures import all_reports, check, fill, settle_all, writing
-from test_server import LETTER
+from test_operations import scrape
+from test_server import LETTER, server_checks
 
 from sestrack.store import Store
 from sestrack.tracker.answers import GIF
 from sestrack.tracker.figures import DAY_MS
 from sestrack.tracker.places import Places
 from sestrack.tracker.recorder import PATIENCE
+from sestrack.tracker.shipper import Shipper
 from sestrack.tracker.spool import Parcel, Spool
 from sestrack.tracker.upkeep import Upkeep
 from sestrack.tracking import Tracking
@@ -148,14 +150,19 @@ def waiting(folder: Path) -> int:
     return count
 
 
-def keeper_of(server: Server) -> int:
-    """Name the process that keeps the figures for a server."""
+def keepers_of(server: Server) -> list[int]:
+    """Name the processes that keep the figures for a server: one, or none for a moment."""
     tasks = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
-    [keeper] = [
+    return [
         int(child)
         for child in tasks.read_text().split()
         if b"tracker.keeper" in Path(f"/proc/{child}/cmdline").read_bytes()
     ]
+
+
+def keeper_of(server: Server) -> int:
+    """Name the process that keeps the figures for a server."""
+    [keeper] = keepers_of(server)
     return keeper
 
 
@@ -363,7 +370,11 @@ def test_readers_are_served_while_the_store_is_away(
 ) -> None:
     """Events wait on disk, a killed server's too; past the limit they are lost, and counted."""
     link, _, pixel = paths(address, "ada@example.org")
-    options = ("--keys", str(tmp_path / "sestrack.keys"), "--spool-limit", "1")
+    port = free_port()
+    options = (
+        "--keys", str(tmp_path / "sestrack.keys"), "--spool-limit", "1",
+        "--metrics", f"127.0.0.1:{port}",
+    )  # fmt: skip
     program = Program(tmp_path, address)
     program.ok("keys", "export", options[1])
     server = start(address, "a", *options)
@@ -389,6 +400,9 @@ def test_readers_are_served_while_the_store_is_away(
     assert longest < BOUND
     ((lost,),) = rows(address, "SELECT lost FROM progress")
     assert lost > 1000
+    counted = scrape(port)
+    assert counted["events_lost_total",] == lost
+    assert counted["events_total", "open"] == 4000 - lost
     assert stored(address) == {"ada@example.org": 1 + 40 + 4000 - lost}
     assert "the spool: over" in server.log.read_text()
     (found,) = (
@@ -436,6 +450,27 @@ def test_a_disk_that_is_full_from_the_start(address: str, start: Start, tmp_path
         reader.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     assert until(lambda: stored(address) == {"ada@example.org": 3})
     assert server.stop() == 0
+
+
+def test_a_connection_that_hangs_at_once(address: str, tmp_path: Path) -> None:
+    """It can be ended while it takes the number of its writer, and the next one stores."""
+    spool = Spool(str(tmp_path / "spool-1.db"))
+    ended = threading.Event()
+    shipper = Shipper(address, spool, ended.set)
+    row = (MINTED * 1000, 0, "ada@example.org", MINTED, "", b"agent", 0)
+    parcel = Parcel(spool.number(1), [row], [OPEN], 0)
+    with psycopg.connect(address) as blocker:
+        blocker.execute("LOCK TABLE progress IN ACCESS EXCLUSIVE MODE")
+        shipper.send([parcel])
+        assert until(shipper.hang_up, 20)
+        assert ended.wait(20)
+        assert shipper.end()[1] is not None
+    ended.clear()
+    shipper.send([parcel])
+    assert ended.wait(20)
+    assert shipper.end() == (True, None)
+    shipper.close()
+    assert stored(address) == {"ada@example.org": 1}
 
 
 def test_spools_of_one_machine(
@@ -574,6 +609,40 @@ def test_one_of_the_servers_keeps_the_figures(address: str, start: Start) -> Non
     assert until(lambda: all_judged(address), 30)
     assert sum(stored(address).values()) == 360
     check(address)
+
+
+def test_a_keeper_that_dies_again_and_again(address: str, start: Start) -> None:
+    """It is started again, after twice the time each time, and readers are served meanwhile."""
+    server = start(address, "a")
+    pixel = paths(address, "ada@example.org")[-1]
+    for pause in ("0.1", "0.2", "0.4"):
+        os.kill(keeper_of(server), signal.SIGKILL)
+        words = f"the keeper ended with -9; a new one starts in {pause} seconds"
+        assert until(lambda words=words: words in server.log.read_text())
+        assert server.ask(pixel).status == 200
+        assert until(lambda: keepers_of(server))
+    assert until(lambda: stored(address) == {"ada@example.org": 3})
+    assert server.stop() == 0
+
+
+def test_a_killed_server_is_missed(address: str, start: Start, tmp_path: Path) -> None:
+    """Doctor says so, until another one begins in its place; one that ends well is not missed."""
+    program = Program(tmp_path, address)
+    none = [(True, "no server records into this store now")]
+    server = start(address, "a")
+    place = f"127.0.0.1:{server.port}"
+    assert until(lambda: server_checks(program) == [(True, f"running http://{place}/")])
+    keeper = keeper_of(server)
+    server.stop(signal.SIGKILL)
+    assert until(lambda: not Path(f"/proc/{keeper}").exists())
+    with writing(address) as connection:
+        connection.execute("UPDATE server SET seen_at = seen_at - 60")
+    words = f"the server at http://{place}/ on {socket.gethostname()} ended without saying so"
+    assert server_checks(program) == [(False, words)]
+    server = start(address, "a", "--bind", place)
+    assert until(lambda: server_checks(program) == [(True, f"running http://{place}/")])
+    assert server.stop() == 0
+    assert server_checks(program) == none
 
 
 def test_the_same_request_to_two_servers(address: str, start: Start, tmp_path: Path) -> None:

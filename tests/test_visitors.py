@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from conftest import as_nobody
 from mmdb_writer import MMDBWriter
 from netaddr import IPSet
 
+from sestrack.errors import NoPermission
 from sestrack.tracker.clients import Clients, networks_of
 from sestrack.tracker.events import Kind, Trait
 from sestrack.tracker.places import Places
@@ -171,3 +173,11 @@ def test_addresses_as_they_are_kept() -> None:
         "fe80::",
         "",
     ]
+
+
+def test_an_mmdb_that_may_not_be_read(tmp_path: Path) -> None:
+    """It is not said to be something else."""
+    file = tmp_path / "city.mmdb"
+    file.touch(0)
+    with as_nobody(), pytest.raises(NoPermission):
+        Places(str(file))

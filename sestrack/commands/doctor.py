@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from sestrack import output, store
 from sestrack.domains.https_judgement import EXPIRING_DAYS
-from sestrack.errors import EXIT_NO, SestrackError, UsageError
+from sestrack.errors import EXIT_NO, NoPermission, SestrackError, UsageError
 from sestrack.model import Conclusion, DomainStatus, TraceDomain
 from sestrack.times import utc
 
@@ -77,7 +77,7 @@ def _checks(path: str, resolver: str | None, *, offline: bool) -> list[Check]:
                 _keys(opened),
                 *_serving(path, offline=offline),
                 *(_domains_as_known(opened) if offline else _domains(opened, resolver)),
-                *_recording(opened),
+                *_recording(opened, path),
                 *_spools(),
             ]
     except UsageError:
@@ -182,11 +182,22 @@ def _serving(path: str, *, offline: bool) -> list[Check]:
     A store that nobody serves may be one that is served elsewhere: no problem by itself, for
     the trace domains show whether anyone answers.
     """
-    urls = store.served_at(path)
+    try:
+        urls = store.served_at(path)
+    except NoPermission as error:
+        return [Check("server", False, error.message, error.hint)]  # noqa: FBT003
+    left = store.left(path)
+    hint = "systemctl start sestrack"
+    checks = [
+        Check("server", False, f"the server at {url} ended without saying so", hint)  # noqa: FBT003
+        for url in left.killed
+    ]
+    if left.trouble:
+        checks.append(Check("server", False, left.trouble, "df -h; journalctl -u sestrack -n 50"))  # noqa: FBT003
     if not urls:
-        return [Check("server", True, "no server records into this store now")]  # noqa: FBT003
+        none = Check("server", True, "no server records into this store now")  # noqa: FBT003
+        return checks or [none]
     hint = "journalctl -u sestrack -n 50"
-    checks = []
     for url in urls:
         if offline or not url:
             checks.append(Check("server", True, f"running {url}".strip()))  # noqa: FBT003
@@ -237,10 +248,13 @@ def _spools() -> list[Check]:
     ]  # fmt: skip
 
 
-def _recording(opened: store.Store) -> list[Check]:
+def _recording(opened: store.Store, path: str) -> list[Check]:
     from sestrack.tracker.upkeep import behind
 
     ((lost, lost_at),) = opened.connection.execute("SELECT lost, lost_at FROM progress").fetchall()
+    with suppress(NoPermission):  # said already, of the server
+        left = store.left(path)
+        lost, lost_at = lost + left.lost, max(lost_at, left.lost_at if left.lost else 0)
     count, oldest = behind(opened.connection)
     late = oldest is not None and store.now() - oldest // 1000 > LATE_SECONDS
     return [

@@ -19,6 +19,26 @@ class WriterMark(NamedTuple):
     """The last event that is there."""
 
 
+class Left(NamedTuple):
+    """What servers left for others to see."""
+
+    killed: Sequence[str] = ()
+    """The URLs of those that ended without saying so."""
+    lost: int = 0
+    """Events they lost that the store knows nothing of."""
+    lost_at: int = 0
+    """When, in seconds since 1970, UTC."""
+    trouble: str = ""
+    """What the server that runs cannot do."""
+
+
+class Note(Protocol):
+    """Notes beside a store what a server says of itself."""
+
+    def __call__(self, url: str, lost: int | None = None, trouble: str = "", /) -> None:
+        """Note its URL, how many events were lost that the store knows nothing of, its trouble."""
+
+
 class Rows(Protocol):
     """What a statement answers."""
 
@@ -89,10 +109,11 @@ class Connection(Protocol):
     def put_writers(self, marks: Sequence[WriterMark]) -> None:
         """Have these writers in place of those that are there."""
 
-    def drop_days(self, before_day: int) -> int:
+    def drop_days(self, before_day: int, first: Callable[[], None]) -> int:
         """Drop the events of whole days (since 1970, UTC) at once, where the engine can.
 
-        Only what is in the figures goes.  Returns how many events went.
+        Only what is in the figures goes, and `first` is called before anything does.  Returns
+        how many events went.
         """
 
     def number_on(self) -> None:
@@ -131,6 +152,9 @@ class SharedConnection(Connection, Protocol):
 
     def announce(self, name: str, url: str) -> None:
         """Say that a server records into the store now."""
+
+    def replace(self, name: str, url: str) -> None:
+        """Forget the servers that ended without saying so and in whose place this one begins."""
 
     def withdraw(self, name: str) -> None:
         """Say that it does no longer."""
@@ -184,14 +208,20 @@ class Engine(Protocol):
     def for_recording(self, address: str) -> Connection:
         """Connect to write events."""
 
-    def serving(self, address: str) -> AbstractContextManager[Callable[[str], None]]:
-        """Hold what a server must hold; yield what notes its URL.  Raises `TryAgain`."""
+    def serving(self, address: str) -> AbstractContextManager[Note]:
+        """Hold what a server must hold; yield what notes its URL.
+
+        Raises `TryAgain` while another server has it, `NoPermission`, `CannotCreate`.
+        """
 
     def keeping(self, address: str) -> AbstractContextManager[None]:
         """Be the one that keeps the figures.  Raises `TryAgain` while another one is."""
 
     def served_at(self, address: str) -> list[str]:
-        """Return the URLs of the servers that record into the store now."""
+        """Return the URLs of the servers that record into the store now.  Changes nothing."""
+
+    def left(self, address: str) -> Left:
+        """Return what servers left for others to see.  Changes nothing."""
 
     def watch(self, address: str) -> Watch:
         """Look out for changes."""

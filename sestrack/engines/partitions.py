@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sestrack.engines.postgresql_schema import PARTITIONED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from sestrack.engines.interface import WriterMark
     from sestrack.engines.postgresql_connection import Connection
@@ -68,10 +68,13 @@ def _try(connection: Connection, *statements: str) -> None:
             raise
 
 
-def drop(connection: Connection, before_day: int, writers: list[WriterMark]) -> int:
+def drop(
+    connection: Connection, before_day: int, writers: list[WriterMark], first: Callable[[], None]
+) -> int:
     """Drop the days before one, as far as all of a day is in the figures.
 
-    Returns how many events went.
+    `first` is called before a day goes: whoever is killed in between must have said that it
+    does.  Returns how many events went.
     """
     tables: dict[int, dict[str, tuple[bool, bool]]] = {}
     for name, attached, pending in connection.execute(_OURS).fetchall():
@@ -81,6 +84,7 @@ def drop(connection: Connection, before_day: int, writers: list[WriterMark]) -> 
     for day in sorted(day for day in tables if day < before_day):
         if any(_not_judged(connection, f"event_d{day}", mark) for mark in writers):
             continue
+        first()
         for table, (attached, pending) in sorted(tables[day].items(), reverse=True):
             name = f"{table}_d{day}"
             if table == "event":

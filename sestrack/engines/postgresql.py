@@ -17,13 +17,24 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from sestrack.engines import addresses, versions
-from sestrack.engines.postgresql_connection import CHANNEL, LEASE_SECONDS, NOW, Connection
+from sestrack.engines.default import command
+from sestrack.engines.interface import Left
+from sestrack.engines.postgresql_connection import (
+    CHANNEL,
+    LEASE_SECONDS,
+    MISSED_SECONDS,
+    NOW,
+    SILENT_SECONDS,
+    Connection,
+)
 from sestrack.engines.postgresql_errors import Place, judge_code, judge_words, lost
 from sestrack.engines.postgresql_schema import SCHEMA_VERSION, apply
 from sestrack.errors import NotSetUp, SestrackError, TryAgain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+
+    from sestrack.engines.interface import Note
 
 KIND = "postgresql"
 CONNECT_SECONDS = 5
@@ -117,7 +128,7 @@ def check_schema(connection: Connection, address: str) -> None:
     """See whether the database is a store of this version."""
     if not _is_there(connection):
         msg = f"the store {shown(address)} is not set up"
-        raise NotSetUp(msg, "sestrack init --edge HOST")
+        raise NotSetUp(msg, command(shown(address), "init --edge HOST"))
     versions.check(_number(connection), SCHEMA_VERSION, shown(address))
 
 
@@ -151,9 +162,9 @@ def migrate(connection: Connection) -> bool:
 
 
 @contextmanager
-def serving(address: str) -> Iterator[Callable[[str], None]]:  # noqa: ARG001
+def serving(address: str) -> Iterator[Note]:  # noqa: ARG001
     """Hold nothing: there may be many servers, and their keepers announce them."""
-    yield lambda _: None
+    yield lambda *_: None
 
 
 @contextmanager
@@ -175,6 +186,16 @@ def served_at(address: str) -> list[str]:
             f"SELECT url FROM server WHERE seen_at > {NOW} - {LEASE_SECONDS} ORDER BY name"
         )
         return [url for (url,) in rows]
+
+
+def left(address: str) -> Left:
+    """Return which servers ended without saying so; what they lost is in the store."""
+    with errors(address), closing(connect(address, writing=False)) as connection:
+        rows = connection.execute(
+            f"SELECT name, url FROM server WHERE seen_at <= {NOW} - {SILENT_SECONDS} "
+            f"AND seen_at > {NOW} - {MISSED_SECONDS} ORDER BY name"
+        )
+        return Left([f"{url} on {name.partition(':')[0]}" for name, url in rows])
 
 
 class Watch:

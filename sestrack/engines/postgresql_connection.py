@@ -27,13 +27,17 @@ from sestrack.engines.postgresql_schema import NUMBERED, PARTITIONED
 from sestrack.errors import TryAgain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from psycopg.pq.abc import PGresult
 
     from sestrack.engines.interface import Row, Rows
 
 LEASE_SECONDS = 10
+SILENT_SECONDS = 3 * LEASE_SECONDS
+"""How long a server must have been silent to be missed: what it is at may take it a while."""
+MISSED_SECONDS = 7 * 86_400
+"""How long a server is missed that ended without saying so."""
 _DIVIDED_BY_ZERO = "22012"
 CHANNEL = "sestrack"
 """Where a change of settings or keys is told (NOTIFY)."""
@@ -228,10 +232,10 @@ class Connection:
             partitions.ensure(self, days - self._days)
             self._days |= days
 
-    def drop_days(self, before_day: int) -> int:
+    def drop_days(self, before_day: int, first: Callable[[], None]) -> int:
         """Drop the events of whole days at once; return how many went."""
         self._days.clear()
-        return partitions.drop(self, before_day, self.writers())
+        return partitions.drop(self, before_day, self.writers(), first)
 
     def number_on(self) -> None:
         """Have new ids come behind those that were copied in with their rows."""
@@ -340,10 +344,22 @@ class Connection:
             (name, url),
         )
 
-    def withdraw(self, name: str) -> None:
-        """Say that it does no longer; forget those that ended without a word."""
+    def replace(self, name: str, url: str) -> None:
+        """Miss those no longer in whose place a server begins: those of its machine and URL.
+
+        One of the same URL on another machine is not missed either, once it is silent: the
+        name of a machine in a cloud does not come again.
+        """
         self.execute(
-            f"DELETE FROM server WHERE name = ? OR seen_at < {NOW} - {6 * LEASE_SECONDS}", (name,)
+            f"DELETE FROM server WHERE name <> ? AND url = ? AND (seen_at <= {NOW} - "
+            f"{LEASE_SECONDS} OR split_part(name, ':', 1) = split_part(?, ':', 1))",
+            (name, url, name),
+        )
+
+    def withdraw(self, name: str) -> None:
+        """Say that it does no longer; forget those that were missed long enough."""
+        self.execute(
+            f"DELETE FROM server WHERE name = ? OR seen_at < {NOW} - {MISSED_SECONDS}", (name,)
         )
 
 

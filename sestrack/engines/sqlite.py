@@ -5,7 +5,7 @@ The file is made with mode 0600 before SQLite sees it, which gives its companion
 writes begins IMMEDIATE and has it on disk at the end (synchronous=FULL).
 
 Reading uses the standard library alone, because `rewrite` reads once per mail.  The schema
-uses sqlite-utils (`migrations`), imported when it is made.
+uses sqlite-utils (`sqlite_schema`), imported when it is made.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sestrack.engines import versions
+from sestrack.engines.default import command
 from sestrack.errors import (
     BadInput,
     CannotCreate,
@@ -28,8 +29,9 @@ from sestrack.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
-    from sestrack.engines.interface import Row, WriterMark
+    from sestrack.engines.interface import Left, Note, Row, WriterMark
 
 KIND = "sqlite"
 APPLICATION_ID = 0x73657374  # "sest": tells our files from other SQLite files
@@ -117,7 +119,7 @@ class Connection(sqlite3.Connection):
         """Return the text: it is kept as it is."""
         return text
 
-    def drop_days(self, before_day: int) -> int:  # noqa: ARG002
+    def drop_days(self, before_day: int, first: Callable[[], None]) -> int:  # noqa: ARG002
         """Drop nothing: rows are deleted one by one."""
         return 0
 
@@ -131,6 +133,16 @@ class Connection(sqlite3.Connection):
             if not busy:
                 break
             time.sleep(0.05)
+
+
+def _quoted(path: str) -> str:
+    import shlex
+
+    return shlex.quote(path)
+
+
+def _another() -> str:
+    return "sestrack --store FILE init --edge HOST"
 
 
 def _insert(table: str, columns: Sequence[str]) -> str:
@@ -170,17 +182,20 @@ def create(path: str) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except PermissionError as error:
         msg = f"no permission to make the store {path}: {error.strerror}"
-        raise NoPermission(msg, "sestrack --store PATH init") from None
+        raise NoPermission(msg, _another()) from None
     except OSError as error:
         msg = f"cannot make the store {path}: {error.strerror}"
-        raise CannotCreate(msg, "sestrack --store PATH init") from None
+        raise CannotCreate(msg, _another()) from None
 
 
 def connect(path: str, *, writing: bool, wait: float = BUSY_SECONDS) -> Connection:
     """Open the file."""
     if not os.path.exists(path):
         msg = f"there is no store at {path}"
-        raise NotSetUp(msg, "sestrack init --edge HOST")
+        raise NotSetUp(msg, command(path, "init --edge HOST"))
+    if os.path.isdir(path):
+        msg = f"{path} is a folder, and a store is a file"
+        raise BadInput(msg, f"--store {_quoted(os.path.join(path, 'store.db'))}")
     quoted = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
     connection = sqlite3.connect(
         f"file:{quoted}?mode={'rw' if writing else 'ro'}", uri=True, timeout=wait,
@@ -207,10 +222,10 @@ def check_schema(connection: Connection, path: str) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application == 0 and version == 0 and os.path.getsize(path) <= _EMPTY_FILE:
         msg = f"the store {path} is not set up"
-        raise NotSetUp(msg, "sestrack init --edge HOST")
+        raise NotSetUp(msg, command(path, "init --edge HOST"))
     if application != APPLICATION_ID:
         msg = f"{path} is a database, but not a store of sestrack"
-        raise BadInput(msg, "sestrack --store PATH")
+        raise BadInput(msg, _another())
     versions.check(version, SCHEMA_VERSION, path)
 
 
@@ -244,34 +259,16 @@ def migrate(connection: Connection) -> bool:
             return apply(connection)
     except TryAgain:
         msg = f"a server of schema {before} records into {connection.path}"
-        raise TryAgain(msg, "systemctl stop sestrack; sestrack init; then start it again") from None
+        raise TryAgain(
+            msg, "systemctl stop sestrack; sestrack init; systemctl start sestrack"
+        ) from None
 
 
-@contextmanager
-def serving(path: str) -> Iterator[Callable[[str], None]]:
+def serving(path: str) -> AbstractContextManager[Note]:
     """Hold the lock of the one server that writes to a file; yield what notes its URL there."""
-    import fcntl
+    from sestrack.engines import sqlite_lock
 
-    try:
-        handle = os.open(f"{path}-serve", os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError:
-        yield lambda _: None  # there is no store here, or none that can be written
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        msg = f"another sestrack serve records into {path}"
-        raise TryAgain(msg, "sestrack serve --workers 2 uses more cores") from None
-
-    def note_url(url: str) -> None:
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, url.encode(), 0)
-
-    try:
-        yield note_url
-    finally:
-        os.close(handle)
+    return sqlite_lock.serving(path)
 
 
 @contextmanager
@@ -283,12 +280,16 @@ def keeping(path: str) -> Iterator[None]:
 
 def served_at(path: str) -> list[str]:
     """Return the URL of the server, if one runs; "" where it is not told."""
-    try:
-        with serving(path):
-            return []
-    except TryAgain:
-        with open(f"{path}-serve", encoding="utf-8") as file:
-            return [file.read()]
+    from sestrack.engines import sqlite_lock
+
+    return sqlite_lock.served_at(path)
+
+
+def left(path: str) -> Left:
+    """Return what servers left behind."""
+    from sestrack.engines import sqlite_lock
+
+    return sqlite_lock.left(path)
 
 
 def free_space(path: str) -> int:
@@ -308,15 +309,18 @@ def errors(path: str) -> Iterator[None]:
             msg = f"the store {path} is busy"
             raise TryAgain(msg, "another sestrack is writing; the same command again") from None
         if code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}:
-            msg = f"the store {path} cannot be written: {error}"
-            raise InputOutputError(msg, "df -h shows the space left; nothing was changed") from None
+            msg = f"the store {path} cannot be written, and nothing was changed: {error}"
+            raise InputOutputError(msg, f"df -h {_quoted(os.path.dirname(path) or '.')}") from None
         if code in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}:
             msg = f"the store {path} cannot be opened: {error}"
-            raise NoPermission(msg, f"ls -l {path}") from None
+            raise NoPermission(msg, f"ls -l {_quoted(path)}") from None
         raise
     except sqlite3.DatabaseError as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
+        if code == sqlite3.SQLITE_CORRUPT:
+            msg = f"the store {path} is damaged: {error}"
+            raise BadInput(msg, command(path, "restore FILE")) from None
+        if code == sqlite3.SQLITE_NOTADB:
             msg = f"{path} is not a store of sestrack: {error}"
-            raise BadInput(msg, "sestrack --store PATH") from None
+            raise BadInput(msg, _another()) from None
         raise

@@ -110,6 +110,7 @@ BAD_REQUEST = _answer(b"400 Bad Request", b"", _TEXT)
 TOO_SLOW = _answer(b"408 Request Timeout", b"", _TEXT)
 NOT_ALLOWED = _answer(b"405 Method Not Allowed", b"", _TEXT, b"Allow: GET, HEAD\r\n")
 TOO_LARGE = _answer(b"431 Request Header Fields Too Large", b"", _TEXT)
+BROKEN = _answer(b"500 Internal Server Error", b"", _TEXT)
 
 
 class Answers:
@@ -121,15 +122,14 @@ class Answers:
         Without settings, for they cannot be read, everything is recorded.
         """
         self._keys = [Key.from_secret(key, secret) for key, secret in secrets]
-        self._given = tuple(secrets)
-        self._secrets = [secret for _, secret in secrets]
+        self._secrets = secrets
         self._settings = settings
         self._hosts: dict[bytes, _Host] = {}
         self._cached = 0
 
     def anew(self) -> Answers:
         """Return the same with nothing in mind."""
-        return Answers(self._given, self._settings)
+        return Answers(self._secrets, self._settings)
 
     def find(self, host: bytes, target: bytes, rounds: int = _ROUNDS) -> Found:
         """Answer a request for `target` (RFC 9112 §3.2) at `host`, which may have a port."""
@@ -194,7 +194,7 @@ class Answers:
         if not self._secrets:
             return NO_LINK
         name, asked = _name(host.lower()), nonce.decode("latin-1")
-        said = challenge.answer(self._secrets[0], name, asked)
+        said = challenge.answer(self._secrets[0][1], name, asked)
         return _answer(b"200 OK", said.encode(), _TEXT) if said else NO_LINK
 
 

@@ -16,12 +16,16 @@ def tls_context(cert: str, key: str) -> ssl.SSLContext | None:
     """Load the certificate; None where there is none.  Raises `BadInput`."""
     if not cert:
         return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        context.load_cert_chain(cert, key)
-    except (OSError, ssl.SSLError) as error:
+        return _context(cert, key)
+    except OSError as error:
         msg = f"the certificate {cert} cannot be used: {error}"
         raise BadInput(msg, "--tls-cert FULLCHAIN.pem --tls-key KEY.pem") from None
+
+
+def _context(cert: str, key: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)  # raises OSError; ssl.SSLError is one
     return context
 
 
@@ -34,8 +38,11 @@ async def renew(cert: str, key: str, tls: ssl.SSLContext) -> None:
         if times == known:
             continue
         try:
+            # first into another one: OpenSSL drops the private key as soon as the chain is
+            # another's, and a key that is not written yet would leave it with none
+            _context(cert, key)
             tls.load_cert_chain(cert, key)
-        except (OSError, ssl.SSLError) as error:
+        except OSError as error:
             output.warn(f"the certificate stays as it was: {cert}: {error}")
         else:
             output.note(f"the certificate {cert} was read again")
@@ -44,4 +51,10 @@ async def renew(cert: str, key: str, tls: ssl.SSLContext) -> None:
 
 def _times_of(*names: str) -> list[float]:
     """Return when the certificate and its key were written; 0 for what is not there."""
-    return [os.stat(name).st_mtime if os.path.exists(name) else 0.0 for name in names]
+    times = []
+    for name in names:
+        try:
+            times.append(os.stat(name).st_mtime)
+        except OSError:
+            times.append(0.0)
+    return times

@@ -48,8 +48,10 @@ class Checkpointer:
                 # it waits for readers: one that reads long, such as a backup, is left in peace,
                 # and the log grows meanwhile
                 self._connection.execute(f"PRAGMA busy_timeout = {_WAIT_MS}")
-                self._connection.execute("PRAGMA wal_checkpoint(RESTART)")
-                self._connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+                try:
+                    self._connection.execute("PRAGMA wal_checkpoint(RESTART)")
+                finally:
+                    self._connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
             self._rows, self._at = 0, now
         elif self._rows >= ROWS or (self._rows and now - self._at > SECONDS):
             self._thread = threading.Thread(target=self._move, daemon=True)

@@ -82,10 +82,14 @@ class Collector:
         self._selector = selectors.DefaultSelector()
         self.workers: list[Worker] = []
         self._troubles: dict[str, str] = {}
+        self.troubled: Callable[[], None] = lambda: None
+        """Called when `trouble` has changed."""
         self.give_up_at = float("inf")
         """When to stop trying to write (`time.monotonic`)."""
         self.given_up = 0
         """Events that could not be written."""
+        self.owed = 0
+        """Events that an earlier server lost, and that the store could not be told of."""
         self.tally: Tally | None = None
         """What counts, where somebody wants to know."""
         self.spool_file = ""
@@ -120,6 +124,13 @@ class Collector:
     def finish(self) -> None:
         """Do what is left to do when the workers have ended."""
 
+    @property
+    def trouble(self) -> str:
+        """What cannot be done now, in words."""
+        return "; ".join(
+            f"{what}: {trouble}" for what, trouble in self._troubles.items() if trouble
+        )
+
     def _patience(self) -> float:
         """Return how many seconds to wait for a batch."""
         raise NotImplementedError
@@ -135,18 +146,25 @@ class Collector:
         if self.tally is not None:
             self.tally.bury(worker.report)
 
-    def _answer(self, batches: list[tuple[Worker, Batch]]) -> None:
-        """Say that these batches are kept."""
+    def give_up(self, batches: list[tuple[Worker, Batch]]) -> None:
+        """Count batches that could not be written, and what their workers had lost."""
+        self.given_up += sum(len(batch.rows) + batch.lost for _, batch in batches)
+        self._answer(batches, kept=False)
+
+    def _answer(self, batches: list[tuple[Worker, Batch]], *, kept: bool = True) -> None:
+        """Say that these batches are kept; or are not, and nobody need wait for them."""
         for worker, _ in batches:
             # one that has gone is not told; what it handed over is kept
             with suppress(OSError):
                 worker.link.send(b"\0")
         if self.tally is not None:
+            count = self.tally.keep if kept else self.tally.lose
             for _, batch in batches:
-                self.tally.keep(batch.rows, batch.targets)
+                count(batch.rows, batch.targets)
 
     def _say(self, what: str, trouble: str) -> None:
         """Log trouble once, and its end."""
         if self._troubles.get(what, "") != trouble:
             self._troubles[what] = trouble
             self._log(f"{what}: {trouble or 'over'}", level="warning" if trouble else "info")
+            self.troubled()

@@ -78,14 +78,24 @@ class Tally:
     def __init__(self) -> None:
         self.events: Counter[int] = Counter()
         """Events kept, by kind."""
+        self.lost: Counter[int] = Counter()
+        """Events that workers had handed over, and that were not."""
         self.gone = NOTHING
         """The last reports of workers that have ended."""
 
     def keep(self, rows: Sequence[EventRow], targets: Sequence[TargetRow]) -> None:
         """Count a batch's events, which are kept now."""
-        for index, number in Counter(map(_INDEX, rows)).items():
-            self.events[targets[index][0]] += number
+        _add(self.events, rows, targets)
+
+    def lose(self, rows: Sequence[EventRow], targets: Sequence[TargetRow]) -> None:
+        """Count a batch's events, for which there is no room."""
+        _add(self.lost, rows, targets)
 
     def bury(self, last: Report) -> None:
         """Go on counting what a worker counted that has ended."""
         self.gone = added([self.gone, last._replace(waiting=0, connections=0)])
+
+
+def _add(counts: Counter[int], rows: Sequence[EventRow], targets: Sequence[TargetRow]) -> None:
+    for index, number in Counter(map(_INDEX, rows)).items():
+        counts[targets[index][0]] += number

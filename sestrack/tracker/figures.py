@@ -2,7 +2,7 @@
 
 `tally` has a row per day, message (an `origin`) and visitor, as a whole and by one thing more;
 `first` says what a recipient did already, so that uniques are counted once.  Both are kept up
-to an event, the watermark (`progress.judged`), in one transaction with the visits.
+to an event of each writer (`writer.judged`), in one transaction with the visits.
 
 What the numbers mean:
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sestrack.engines.interface import Connection
     from sestrack.tracker.judge import Visit
 
+_CACHED = 65_536
 DAY_MS = 86_400_000
 HOUR_MS = 3_600_000
 Key = tuple[int, int, int, str, int]
@@ -138,6 +139,8 @@ class Figures:
     def _intern(self, table: str, columns: tuple[str, ...], values: tuple[str, ...]) -> int:
         known = self._interned.get((table, *values))
         if known is None:
+            if len(self._interned) >= _CACHED:
+                self._interned.clear()
             known = intern(self._connection, table, columns, values)
             self._interned[table, *values] = known
         return known

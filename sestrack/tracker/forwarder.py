@@ -106,8 +106,7 @@ class Forwarder(Collector):
         landed, self._landed = self._landed, []
         self._answer(landed)
         if self._flying is not None and now - self._since > HANG_SECONDS and not self._hung_up:
-            self._hung_up = True
-            self._shipper.hang_up()
+            self._hung_up = self._shipper.hang_up()
 
     def _number(self) -> _Lot | None:
         batches = self._gathered
@@ -165,18 +164,20 @@ class Forwarder(Collector):
     def _put(self, lot: _Lot) -> None:
         """Keep a lot in the spool, and answer; hold it if that cannot be done."""
         try:
-            lost = self._spool.put(lot.parcels)
+            refused = self._spool.put(lot.parcels)
         except sqlite3.Error as error:
             self._say(_SPOOL, str(error))
             self._held = lot
             return
         self._say(_SPOOL, "")
-        if lost:
-            self._overflown += lost
+        if refused:
+            self._overflown += sum(len(parcel.rows) + parcel.lost for parcel in refused)
             # said when it has doubled
             at_least = 1 << self._overflown.bit_length() - 1
             self._say(_FULL, f"it is full, and {at_least} events or more are lost")
-        self._answer(lot.batches)
+        lost = {parcel.first for parcel in refused}
+        for parcel, batch in zip(lot.parcels, lot.batches, strict=True):
+            self._answer([batch], kept=parcel.first not in lost)
 
     def _put_held(self) -> None:
         if self._held is not None:
@@ -189,7 +190,7 @@ class Forwarder(Collector):
             if time.monotonic() > self.give_up_at:
                 lots = [lot for lot in (self._held, self._flying) if lot and lot.batches]
                 batches = [*self._gathered, *(batch for lot in lots for batch in lot.batches)]
-                self.given_up += sum(len(batch.rows) for _, batch in batches)
+                self.give_up(batches)
                 break
             time.sleep(_LOOK_SECONDS)
             self._turn([])

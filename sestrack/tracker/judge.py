@@ -84,7 +84,8 @@ class Judge:
         self._streams = Streams(connection, _SELECT, backs, at_once)
         self._latest = 0
         """The youngest time read."""
-        self._queue: deque[_Row] = deque()
+        self._queue: deque[tuple[int, _Row]] = deque()
+        """Times and events.  The times are those of the stream (`Streams.read_timed`)."""
         self._clicks: defaultdict[tuple[int, str, int], list[tuple[int, int]]] = defaultdict(list)
         self._order: deque[tuple[int, tuple[int, str, int]]] = deque()
         self._agents: dict[int, Agent] = {}
@@ -98,9 +99,9 @@ class Judge:
         """
         self.more = True
         while True:
-            while self._queue and self._is_settled(self._queue[0], now_ms):
-                yield self._judge(self._queue.popleft())
-            if self._queue and now_ms is not None and self._queue[0].at >= now_ms - SETTLE_MS:
+            while self._queue and self._is_settled(self._queue[0][0], now_ms):
+                yield self._judge(*self._queue.popleft())
+            if self._queue and now_ms is not None and self._queue[0][0] >= now_ms - SETTLE_MS:
                 break
             if not reads:
                 return
@@ -108,31 +109,32 @@ class Judge:
             if not self._read():
                 break
         # the seconds after the last ones are over, even if nothing came in them
-        while self._queue and (now_ms is None or self._queue[0].at < now_ms - SETTLE_MS):
-            yield self._judge(self._queue.popleft())
+        while self._queue and (now_ms is None or self._queue[0][0] < now_ms - SETTLE_MS):
+            yield self._judge(*self._queue.popleft())
         self.more = False
 
-    def _is_settled(self, row: _Row, now_ms: int | None) -> bool:
+    def _is_settled(self, moment: int, now_ms: int | None) -> bool:
         """Has everything that may bear on it been read, or as much as there is room for?"""
-        if self._latest <= row.at + _AHEAD_MS and len(self._queue) <= AHEAD:
+        if self._latest <= moment + _AHEAD_MS and len(self._queue) <= AHEAD:
             return False
-        return now_ms is None or row.at < now_ms - SETTLE_MS
+        return now_ms is None or moment < now_ms - SETTLE_MS
 
     def _read(self) -> bool:
-        rows = self._streams.read()
+        rows = self._streams.read_timed()
         after = self._after
-        for row in map(_Row._make, rows):
+        for moment, values in rows:
+            row = _Row._make(values)
             if row.kind == _CLICK and row.recipient:
                 copy = (row.origin, row.recipient, row.minted)
                 self._clicks[copy].append((row.at, row.link or 0))
-                self._order.append((row.at, copy))
+                self._order.append((moment, copy))
             if row.id > after.get(writer_of(row.id), 0):
-                self._queue.append(row)
-            self._latest = max(self._latest, row.at)
+                self._queue.append((moment, row))
+            self._latest = max(self._latest, moment)
         return bool(rows)
 
-    def _judge(self, row: _Row) -> Visit:
-        while self._order and self._order[0][0] < row.at - 2 * BURST_MS:
+    def _judge(self, moment: int, row: _Row) -> Visit:
+        while self._order and self._order[0][0] < moment - 2 * BURST_MS:
             _, copy = self._order.popleft()
             self._clicks[copy].pop(0)
             if not self._clicks[copy]:

@@ -87,6 +87,7 @@ class Keeper:
         gc.freeze()
         os.nice(NICE)
         said = ""
+        is_new = True
         while self._going_on():
             try:
                 with (
@@ -94,6 +95,9 @@ class Keeper:
                     closing(open_for_recording(self._charge.store)) as connection,
                 ):
                     shared = cast("SharedConnection", connection)
+                    if is_new:
+                        shared.replace(self._name, self._charge.url)
+                        is_new = False
                     shared.announce(self._name, self._charge.url)
                     if said:
                         output.note("figures: over")
@@ -128,7 +132,8 @@ class Keeper:
             elif time.time() - upkeep.judged_at / 1000 < LATE_SECONDS:
                 self._sleep(min(_EASE * spent, _EASE_SECONDS))
         connection.release(self._name)
-        connection.withdraw(self._name)
+        if self._stopping:  # a server that was killed is missed
+            connection.withdraw(self._name)
 
     def _sleep(self, seconds: float) -> None:
         end = time.monotonic() + seconds

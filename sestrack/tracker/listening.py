@@ -34,8 +34,9 @@ def listen(host: str, port: int, number: int, hint: str) -> list[socket.socket]:
     except OSError as error:
         for listener in listeners:
             listener.close()
-        msg = f"cannot listen on {host}:{port}: {error.strerror}"
-        raise CannotListen(msg, f"sestrack serve {hint}") from None
+        place = f"[{host}]" if ":" in host else host
+        msg = f"cannot listen on {place}:{port}: {error.strerror}"
+        raise CannotListen(msg, hint) from None
     return listeners
 
 

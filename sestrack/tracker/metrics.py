@@ -18,7 +18,6 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
 import sestrack
-from sestrack.errors import SestrackError
 from sestrack.model import DomainStatus
 from sestrack.store import Store, kind_of
 from sestrack.tracker.counts import BOUNDS, Tally, added
@@ -86,7 +85,7 @@ Family = tuple[str, str, str, list[Sample]]
 def _of_server(source: Source) -> Iterator[Family]:
     running = source.reports()
     report = added([source.tally.gone, *running])
-    events = dict(source.tally.events)
+    events, lost = dict(source.tally.events), dict(source.tally.lost)
     engine = kind_of(source.store)
     yield (
         "build_info", "gauge", "What runs.",
@@ -100,9 +99,10 @@ def _of_server(source: Source) -> Iterator[Family]:
     for line, number in report.replies.items():
         answers[line.split()[1]] += number
     for kind, status in _OF_KIND.items():
-        answers[status] += events.get(kind, 0)
+        answers[status] += events.get(kind, 0) + lost.get(kind, 0)
     yield (
-        "answers_total", "counter", "Answers by status; those to events once these are kept.",
+        "answers_total", "counter",
+        "Answers by status; those to events once these are kept, or lost.",
         [("", {"status": status.decode()}, number) for status, number in sorted(answers.items())],
     )  # fmt: skip
     yield (
@@ -110,7 +110,10 @@ def _of_server(source: Source) -> Iterator[Family]:
         "From a request to its answer, for answers that wait until an event is kept.",
         _histogram(report),
     )  # fmt: skip
-    yield "events_lost_total", "counter", "Events for which memory was full.", _one(report.lost)
+    yield (
+        "events_lost_total", "counter", "Events for which memory, the disk or the spool was full.",
+        _one(report.lost + sum(lost.values())),
+    )  # fmt: skip
     yield "events_waiting", "gauge", "Events in memory, not kept yet.", _one(report.waiting)
     yield "connections", "gauge", "Connections of readers.", _one(report.connections)
     yield "workers", "gauge", "Workers that run.", _one(len(running))
@@ -161,8 +164,8 @@ def _of_store(address: str) -> Iterator[Family]:
                 ],
             ),
         ]  # fmt: skip
-    except (SestrackError, OSError):
-        pass
+    except Exception:  # noqa: BLE001 - a page that is damaged, a table that is not there
+        families = []
     yield "store_up", "gauge", "Whether the store could be read.", _one(float(bool(families)))
     yield from families
 

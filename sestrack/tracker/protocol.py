@@ -12,10 +12,17 @@ import asyncio
 from time import gmtime, strftime, time_ns
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
-from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from httptools import (
+    HttpParserCallbackError,
+    HttpParserError,
+    HttpParserUpgrade,
+    HttpRequestParser,
+)
 
+from sestrack import output
 from sestrack.tracker.answers import (
     BAD_REQUEST,
+    BROKEN,
     NOT_ALLOWED,
     TOO_LARGE,
     TOO_SLOW,
@@ -87,6 +94,7 @@ class Site:
         """How many connections there may be."""
         self.closing = False
         self._room_made = 0
+        self._bugs = 0
         self.tick = 1
         """Seconds, counted from the start: a clock that costs nothing to read."""
         self.date = b""
@@ -99,6 +107,15 @@ class Site:
         if self.tick % 5 == 0:
             for connection in list(self.connections):
                 connection.expire(self.tick)
+
+    def say_bug(self, error: BaseException) -> None:
+        """Say that a request could not be answered: at 1, 2, 4, 8 … of them."""
+        self._bugs += 1
+        if self._bugs & (self._bugs - 1) == 0:
+            output.warn(
+                f"{self._bugs} requests could not be answered, and it is a bug of ours: "
+                f"{type(error).__name__}: {error}"
+            )
 
     def has_room(self) -> bool:
         """See whether one more connection can be had; idle ones make room for it."""
@@ -179,7 +196,6 @@ class Connection(asyncio.Protocol):
                     self._seen = self._site.tick
                     self._record(found, self._ip, said[1], said[2])
                     return
-            self._began = self._site.tick
         self._said.clear()
         self._messages = 0
         self._size += len(data)
@@ -187,6 +203,10 @@ class Connection(asyncio.Protocol):
             self._feed(data)
         except HttpParserUpgrade:
             return  # not offered; the request was answered, and ends the connection
+        except HttpParserCallbackError as error:
+            self._site.say_bug(error.__context__ or error)
+            self._refuse(BROKEN)
+            return
         except HttpParserError:
             self._refuse(BAD_REQUEST)
             return
@@ -194,6 +214,18 @@ class Connection(asyncio.Protocol):
             self._refuse(TOO_LARGE)
         elif fresh and not self._began and self._messages == len(self._said) == 1:
             self._remember(data)
+
+    def eof_received(self) -> bool:
+        """Answer what is under way before closing: a client may send its last so (RFC 9112 §9.6).
+
+        TLS has no such half of an end: there the transport closes.
+        """
+        if not self._waiting or self._transport is None or not self._transport.can_write_eof():
+            return False
+        self._ends = True
+        self._lingers = False  # nothing comes any more that would have to be read
+        self._began = 0
+        return True
 
     def _remember(self, data: bytes) -> None:
         """Remember the headers of a request that came alone and whole.
@@ -221,7 +253,11 @@ class Connection(asyncio.Protocol):
     # -- httptools -----------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        """Note that a request is under way, be it in the same octets as one that is whole."""
+        """Note that a request is under way, be it in the same octets as one that is whole.
+
+        Empty lines before it are none of it (RFC 9112 §2.2): a connection with nothing else is
+        idle, and `MAX_REQUEST` bounds them.
+        """
         self._messages += 1
         self._began = self._site.tick
 

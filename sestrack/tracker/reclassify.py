@@ -1,4 +1,4 @@
-"""Judging again what was judged by older rules, and making the figures follow.
+"""Judging again all that was judged, by the rules of now, and making the figures follow.
 
 First every event is judged anew, and those that count differently now are noted, in a
 temporary table.  Then, for some of their recipients at a time, what all their events of the

@@ -22,11 +22,13 @@ from typing import TYPE_CHECKING
 
 from sestrack import output
 from sestrack.errors import (
+    CannotCreate,
     InputOutputError,
+    NoPermission,
     NotSetUp,
     SestrackError,
 )
-from sestrack.store import kind_of, open_for_recording, serving, shown
+from sestrack.store import errors_of, kind_of, left, open_for_recording, serving, shown
 from sestrack.tracker import metrics
 from sestrack.tracker.certificate import tls_context
 from sestrack.tracker.collector import Collector, Worker
@@ -41,12 +43,18 @@ from sestrack.tracker.worker import Plan, all_keys, look
 from sestrack.tracker.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
+
+    from sestrack.engines.interface import Connection, Note
 
 KEEPER_SECONDS = 5.0
 """How long the keeper may take to end."""
 GIVE_UP_SECONDS = 30.0
 """How long the writer goes on trying after SIGTERM."""
+PAUSE_SECONDS = 0.1
+"""How long after its end a program is started again; a keeper after twice the time each time,"""
+LONGEST_PAUSE_SECONDS = 60.0
+"""up to this one, and from the beginning when it has lived so long."""
 SPATE = 5
 SPATE_SECONDS = 10.0
 """Workers that end so fast are not started again."""
@@ -63,10 +71,17 @@ def serve(plan: Plan) -> int:
     known, trouble = look(plan.store)
     if not all_keys(known, plan):
         raise trouble or NotSetUp(f"the store {shown(plan.store)} has no key", "sestrack init")
+    plan = plan._replace(known=known)
     tls_context(plan.tls_cert, plan.tls_key)
     raise_file_limit()
     with contextlib.ExitStack() as stack:
-        note_url = stack.enter_context(serving(plan.store))
+        note: Note | None = None
+        try:
+            note = stack.enter_context(serving(plan.store))
+        except (NoPermission, CannotCreate) as error:
+            if not plan.secrets:
+                raise
+            output.warn(f"nothing is recorded: {error.message}")
         listeners = [
             stack.enter_context(listener)
             for listener in listen(plan.host, plan.port, plan.workers, "--bind 127.0.0.1:8025")
@@ -79,12 +94,13 @@ def serve(plan: Plan) -> int:
             page = stack.enter_context(listen(*plan.metrics, 1, "--metrics 127.0.0.1:9125")[0])
         collector = None
         try:
-            collector = COLLECTORS[kind_of(plan.store)](plan, stack)
+            if note is not None:
+                collector = COLLECTORS[kind_of(plan.store)](plan, stack)
         except SestrackError as error:
             if not plan.secrets:
                 raise
             output.warn(f"nothing is recorded: {error.message}")
-        server = Server(plan, listeners, ask, collector, note_url)
+        server = Server(plan, listeners, ask, collector, note)
         if page is not None:
             metrics.listen(page, partial(metrics.write, server.source()))
         stack.callback(server.close)
@@ -94,7 +110,25 @@ def serve(plan: Plan) -> int:
 def _into_sqlite(plan: Plan, stack: contextlib.ExitStack) -> Collector:
     connection = stack.enter_context(contextlib.closing(open_for_recording(plan.store)))
     upkeep = Upkeep(connection, Places(plan.mmdb), plan.keep_days)
-    return Writer(connection, upkeep.work, output.note)
+    writer = Writer(connection, upkeep.work, output.note)
+    writer.owed = count_lost(connection, plan.store)
+    return writer
+
+
+def count_lost(connection: Connection, address: str) -> int:
+    """Count in the store what an earlier server lost; return what it cannot be told yet.
+
+    Killed before the note of it is taken back, it is counted twice: rather so than never.
+    """
+    lost = left(address)
+    if lost.lost:
+        try:
+            with errors_of(address), connection.transaction():
+                add = "UPDATE progress SET lost = lost + ?, lost_at = ?"
+                connection.execute(add, (lost.lost, lost.lost_at))
+        except SestrackError:
+            return lost.lost
+    return 0
 
 
 def _into_postgresql(plan: Plan, _: contextlib.ExitStack) -> Collector:
@@ -117,16 +151,22 @@ class Server:
         listeners: list[socket.socket],
         ask: socket.socket | None,
         collector: Collector | None,
-        note_url: Callable[[str], None],
+        note: Note | None,
     ) -> None:
         """Take what was opened, and what tells others where; no worker runs yet."""
-        self._note_url = note_url
+        self._note = note
         self._plan = plan
         self._listeners = listeners
         self._ask = ask
         self._writer = collector
         self._keeper: subprocess.Popen[bytes] | None = None
+        self._keeper_since = 0.0
+        self._keeper_pause = 0.0
         self._workers: dict[subprocess.Popen[bytes], int] = {}
+        self._due: dict[int | None, float] = {}
+        """When workers are started again, by their index, and the keeper, None."""
+        self._trouble: SestrackError | None = None
+        """What ends the server."""
         self._deaths: deque[float] = deque(maxlen=SPATE)
         self._stopping = False
         self._some_ended = False
@@ -159,7 +199,7 @@ class Server:
         signal.signal(signal.SIGCHLD, self._note_death)
         for index in range(len(self._listeners)):
             self._start(index)
-        self._note_url(self._url())
+        self._note_down(self._writer.owed if self._writer else None)
         output.note(
             f"serving on {self._url()}; SIGTERM drains and ends", event="serving", url=self._url()
         )
@@ -168,13 +208,19 @@ class Server:
                 time.sleep(0.1)
         else:
             self._writer.watch(self._wake_out)
+            self._writer.troubled = lambda: self._note_down(None)
             if kind_of(self._plan.store) in KEPT_APART:
                 self._start_keeper()
             self._writer.run(self._going_on)
             self._end_keeper()
             if self._writer.given_up:
+                self._note_down(self._writer.owed + self._writer.given_up)
                 msg = f"{self._writer.given_up} events could not be written and are lost"
-                raise InputOutputError(msg, "df -h shows the space left")
+                if self._trouble is not None:
+                    output.warn(self._trouble.message)
+                self._trouble = InputOutputError(msg, "df -h shows the space left")
+        if self._trouble is not None:
+            raise self._trouble
         return 0
 
     def close(self) -> None:
@@ -208,6 +254,7 @@ class Server:
         plan = self._plan
         charge = Charge(plan.store, self._url(), plan.mmdb, plan.keep_days, plan.log_json)
         self._keeper = _start_program("sestrack.tracker.keeper", charge)
+        self._keeper_since = time.monotonic()
 
     def _end_keeper(self) -> None:
         if self._keeper is not None:
@@ -229,35 +276,63 @@ class Server:
         self._some_ended = True
 
     def _going_on(self) -> bool:
-        """See whether workers have ended; start them again unless they should have."""
-        ended: list[subprocess.Popen[bytes]] = []
+        """See whether workers have ended; start them again unless they should have.
+
+        Events are written between two calls: nothing is waited for here.
+        """
         if self._some_ended:
             self._some_ended = False  # before looking: whoever ends from here on is noted again
-            ended = [process for process in self._workers if process.poll() is not None]
             if self._keeper and self._keeper.poll() is not None and not self._stopping:
-                output.warn(f"the keeper ended with {self._keeper.returncode}; a new one starts")
-                time.sleep(0.1)
-                self._start_keeper()
-        for process in ended:
-            index = self._workers[process]
-            del self._workers[process]
-            if not self._stopping:
-                self._restarts += 1
-                output.warn(
-                    f"worker {process.pid} ended with {process.returncode}; a new one starts",
-                    event="worker-ended", worker=process.pid, status=process.returncode,
-                )  # fmt: skip
-                self._deaths.append(time.monotonic())
-                if (
-                    self._deaths[-1] - self._deaths[0] < SPATE_SECONDS
-                    and len(self._deaths) == SPATE
-                ):
-                    self._stop()
-                    msg = f"{SPATE} workers ended within {SPATE_SECONDS:.0f} seconds"
-                    raise SestrackError(msg, "the lines before this one say why")
-                time.sleep(0.1)
-                self._start(index)
-        return bool(self._workers) or bool(self._writer and self._writer.workers)
+                self._note_end_of_keeper(self._keeper.returncode)
+            for process in [process for process in self._workers if process.poll() is not None]:
+                index = self._workers.pop(process)
+                if not self._stopping:
+                    self._note_end_of_worker(process, index)
+        if self._stopping:
+            self._due.clear()
+        elif self._due:
+            now = time.monotonic()
+            for who in [who for who, at in self._due.items() if at <= now]:
+                del self._due[who]
+                if who is None:
+                    self._start_keeper()
+                else:
+                    self._start(who)
+        return bool(self._workers or self._due or (self._writer and self._writer.workers))
+
+    def _note_end_of_keeper(self, status: int) -> None:
+        now = time.monotonic()
+        lived_long = now - self._keeper_since > LONGEST_PAUSE_SECONDS
+        pause = PAUSE_SECONDS if lived_long else max(PAUSE_SECONDS, 2 * self._keeper_pause)
+        self._keeper_pause = min(pause, LONGEST_PAUSE_SECONDS)
+        self._keeper, self._due[None] = None, now + self._keeper_pause
+        output.warn(
+            f"the keeper ended with {status}; a new one starts in {self._keeper_pause:g} seconds"
+        )
+
+    def _note_end_of_worker(self, process: subprocess.Popen[bytes], index: int) -> None:
+        self._restarts += 1
+        output.warn(
+            f"worker {process.pid} ended with {process.returncode}; a new one starts",
+            event="worker-ended", worker=process.pid, status=process.returncode,
+        )  # fmt: skip
+        now = time.monotonic()
+        self._due[index] = now + PAUSE_SECONDS
+        self._deaths.append(now)
+        if now - self._deaths[0] < SPATE_SECONDS and len(self._deaths) == SPATE:
+            msg = f"{SPATE} workers ended within {SPATE_SECONDS:.0f} seconds"
+            # raised when what was handed over is written
+            self._trouble = SestrackError(msg, "the lines before this one say why")
+            self._stop()
+
+    def _note_down(self, lost: int | None) -> None:
+        """Note for doctor and the next server where we are, our trouble, what the store lacks."""
+        if self._note is not None:
+            trouble = self._writer.trouble if self._writer else ""
+            try:
+                self._note(self._url(), lost, trouble)
+            except OSError as error:
+                output.warn(f"doctor cannot be told of this server: {error.strerror}")
 
     def _url(self) -> str:
         host, port = self._listeners[0].getsockname()[:2]

@@ -73,11 +73,15 @@ class Shipper:
         except queue.Empty:
             return False, None
 
-    def hang_up(self) -> None:
-        """End a connection that hangs; whether the lot was stored shows next time."""
+    def hang_up(self) -> bool:
+        """End a connection that hangs; return whether there is one.
+
+        Whether the lot was stored shows next time.
+        """
         connection = self._connection
         if connection is not None:
             connection.sever()
+        return connection is not None
 
     def close(self) -> None:
         """Let the thread end when it has nothing to do."""
@@ -110,13 +114,9 @@ class Shipper:
         if self._connection is None:
             # numbers of texts were not waited for: after a failover they may be gone
             self._numbers = _Numbers()
-            connection = cast("SharedConnection", open_for_recording(self._address))
-            try:
-                self._register(connection)
-            except BaseException:
-                connection.close()
-                raise
-            self._connection = connection
+            self._connection = cast("SharedConnection", open_for_recording(self._address))
+            # it can be ended from now on: to register is to wait for standbys, too
+            self._register(self._connection)
         return self._connection
 
     def _register(self, connection: SharedConnection) -> None:

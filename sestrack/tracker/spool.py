@@ -134,18 +134,20 @@ class Spool:
         ask = "SELECT coalesce(sum(events), 0) FROM parcel"
         return int(self._connection.execute(ask).fetchone()[0])
 
-    def put(self, parcels: list[Parcel]) -> int:
-        """Keep parcels; all of it is on disk then.  Returns how many events had no room.
+    def put(self, parcels: list[Parcel]) -> list[Parcel]:
+        """Keep parcels; all of it is on disk then.  Returns those that had no room.
 
-        That those are lost is kept too, to be counted in the store.
+        That their events are lost is kept too, to be counted in the store.
         """
         rows = []
         octets, lost, last = self.octets, 0, 0
+        refused = []
         for parcel in parcels:
             content = _written(parcel)
             if octets + len(content) > self._limit:
                 lost += len(parcel.rows) + parcel.lost
                 last = parcel.last
+                refused.append(parcel)
                 continue
             octets += len(content)
             rows.append((parcel.last, len(parcel.rows), content))
@@ -168,7 +170,7 @@ class Spool:
         if lost:
             self._losses = losses
         self.waiting += len(rows) - (before is not None)
-        return lost
+        return refused
 
     def take(self, events: int) -> list[Parcel]:
         """Return the parcels that wait longest, some so many events.  They stay until `drop`."""

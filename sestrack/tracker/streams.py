@@ -5,11 +5,15 @@ writer says exactly how far one has read: nothing can come in before it.  That i
 mark on the time, or on one number for all, could not promise where several write at once.
 Here the writers' events are merged by time, as far as all of them were read; within a
 writer ids rule, and the odd event that is older than one before it comes where it stands.
+
+So does one of a time to come, from a clock that is wrong: it must not hold up those behind it,
+and has the time of the next one, or of now while there is none.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import time
+from collections import defaultdict, deque
 from heapq import merge
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -44,6 +48,10 @@ class Streams:
 
     def read(self) -> list[tuple[Any, ...]]:
         """Return the rows that come next, none when there are no more now."""
+        return [row for _, row in self.read_timed()]
+
+    def read_timed(self) -> list[tuple[int, tuple[Any, ...]]]:
+        """Return them with the time (ms) that each has its place by, which is never to come."""
         horizon = None
         for writer, _, stored in self._connection.writers():
             buffer = self._buffers.setdefault(writer, deque())
@@ -60,13 +68,17 @@ class Streams:
             due = [list(buffer) for buffer in full]
             for buffer in full:
                 buffer.clear()
-        return [row for _, _, row in (merge(*due) if len(due) > 1 else chain(*due))]
+        in_turn = merge(*due) if len(due) > 1 else chain(*due)
+        return [(moment, row) for moment, _, row in in_turn]
 
     def _fill(self, writer: int, buffer: deque[_Timed], read_to: int, stored: int) -> int:
         rows = self._connection.execute(self._select, (read_to, stored)).fetchall()
+        now = int(time.time() * 1000)
+        while len(rows) > 1 and rows[-1][0] < stored and rows[-1][1] > now:
+            del rows[-1]  # it is read again, together with the one that it has the time of
         latest = self._latest.get(writer, 0)
-        for row in rows:
-            latest = max(latest, row[1])
+        for moment, row in zip(_moments(rows, now), rows, strict=True):
+            latest = max(latest, moment)
             buffer.append((latest, row[0], row))
         self._latest[writer] = latest
         # where nothing is left before `stored`, it was purged
@@ -76,13 +88,28 @@ class Streams:
 
 def in_order(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     """Put rows that come by id, each of one or the other writer, in the order of a stream."""
-    latest: dict[int, int] = {}
-    timed = []
+    now = int(time.time() * 1000)
+    of_writer: defaultdict[int, list[tuple[Any, ...]]] = defaultdict(list)
     for row in rows:
-        writer = writer_of(row[0])
-        latest[writer] = max(latest.get(writer, 0), row[1])
-        timed.append((latest[writer], row[0], row))
+        of_writer[writer_of(row[0])].append(row)
+    timed = []
+    for own in of_writer.values():
+        latest = 0
+        for moment, row in zip(_moments(own, now), own, strict=True):
+            latest = max(latest, moment)
+            timed.append((latest, row[0], row))
     return [row for _, _, row in sorted(timed)]
+
+
+def _moments(rows: list[tuple[Any, ...]], now: int) -> list[int]:
+    """Return the times that a writer's events have their places by: none is to come."""
+    moments = []
+    moment = now
+    for row in reversed(rows):
+        if row[1] <= now:
+            moment = row[1]
+        moments.append(moment)
+    return moments[::-1]
 
 
 def _until(buffer: deque[_Timed], horizon: int) -> list[_Timed]:

@@ -1,8 +1,8 @@
 """What is done to events after they are on disk: judged, counted, purged, forgotten.
 
-The writer calls `Upkeep.work` while no batch waits; commands call the functions here from
-their own process.  All of it goes in pieces: each a short transaction, so that neither
-keeps the other waiting.
+The writer calls `Upkeep.work` while no batch waits, or the keeper where there are several
+servers; commands call the functions here from their own process.  All of it goes in pieces:
+each a short transaction, so that neither keeps the other waiting.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ PIECE = 200
 _READS = 2
 """How often the judge may read ahead for a piece."""
 PURGE_PIECE = 500
+_LOOKED_THROUGH = 20_000
+"""Of the first events of a writer so many may be younger than those behind them."""
 _STRETCH = 100_000
 _PURGE_EVERY = 600.0
 _REST = 0.5
@@ -129,32 +131,27 @@ def purge_piece(connection: Connection, before_day: int) -> int:
 
     Only what is counted goes; the figures of those days stay.
     """
-    count = connection.drop_days(before_day)
+    count = connection.drop_days(before_day, lambda: _note_purged(connection, before_day))
     if count:
-        with connection.transaction():
-            _note_purged(connection, before_day)
         return count
+    before = before_day * DAY_MS
     for writer, judged, _ in connection.writers():
         with connection.transaction():
+            # ids follow time, but for what waited, or came while a clock was wrong
             rows = connection.execute(
-                "SELECT id, at FROM event WHERE id > ? AND id <= ? ORDER BY id LIMIT ?",
-                (first_id(writer), judged, PURGE_PIECE),
+                "SELECT id FROM (SELECT id, at FROM event WHERE id > ? AND id <= ? ORDER BY id "
+                "LIMIT ?) AS oldest WHERE at < ? LIMIT ?",
+                (first_id(writer), judged, _LOOKED_THROUGH, before, PURGE_PIECE),
             ).fetchall()
-            # ids follow time but for what waited: the odd one that is younger ends a run
-            for _, at in rows:
-                if at >= before_day * DAY_MS:
-                    break
-                count += 1
-            if count:
-                ids = [row[0] for row in rows[:count]]
-                for delete in (
-                    "DELETE FROM visit WHERE event >= ? AND event <= ?",
-                    "DELETE FROM event WHERE id >= ? AND id <= ?",
-                ):
-                    connection.execute(delete, (ids[0], ids[-1]))
+            if rows:
+                ids = [event for (event,) in rows]
+                for table, column in (("visit", "event"), ("event", "id")):
+                    connection.execute(
+                        f"DELETE FROM {table} WHERE {column} >= ? AND {column} <= ? AND at < ?",
+                        (min(ids), max(ids), before),
+                    )
                 _note_purged(connection, before_day)
-        if count:
-            return count
+                return len(ids)
     return 0
 
 

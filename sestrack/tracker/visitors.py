@@ -1,7 +1,7 @@
 """Who a visit was: the program and the machine it ran on, a person or a machine, and why.
 
 Pure: the same facts give the same judgement.  `RULES` is the version of these rules; it is
-kept with every judgement, so that `sestrack events reclassify` knows what is out of date.
+kept with every judgement, and told with it.  `sestrack events reclassify` judges all again.
 
 A visitor is a *person*, a *proxy* (a mail service fetched the images: mostly because somebody
 opened the mail, or, with Apple, whether or not) or a *machine*.  Nothing is dropped: machines

@@ -1,8 +1,8 @@
 """A worker: the process that answers readers.
 
-It looks at settings and keys twice a second, in a thread, and hands what is to be kept to
-the writer.  It ends when it is told to (SIGTERM, from the server), with everything handed
-over and answered, or at once when the writer has gone.
+It looks at settings and keys in a thread, when it is told of a change or else twice a second,
+and hands what is to be kept to the writer.  It ends when it is told to (SIGTERM, from the
+server), with everything handed over and answered, or at once when the writer has gone.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -74,6 +75,8 @@ class Plan(NamedTuple):
     metrics: tuple[str, int] | None = None
     """Where Prometheus asks."""
     log_json: bool = False
+    known: Known | None = None
+    """What the store said when the server began, for a worker that cannot read it."""
 
 
 class Known(NamedTuple):
@@ -122,7 +125,7 @@ async def _work(
         _, recorder = await loop.create_connection(
             lambda: Recorder(loop, lambda: os._exit(EXIT_ORPHAN), output.warn), sock=link
         )
-    known, _ = look(plan.store)
+    known = look(plan.store)[0] or plan.known
     site = Site(
         recorder,
         Answers(all_keys(known, plan), known.settings if known else None),
@@ -244,9 +247,9 @@ class Lookout:
             if self._store is None:
                 self._store = Store(self._address)
             return read(self._store, known), None
-        except SestrackError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next look may be better
             self._close_store()
-            return known, error
+            return known, _trouble(error)
         finally:
             if not self._watch.is_told:  # a file may be another one next time
                 self._close_store()
@@ -254,7 +257,8 @@ class Lookout:
     def _close_store(self) -> None:
         if self._store is not None:
             store, self._store = self._store, None
-            store.close()
+            with suppress(Exception):  # it may be what went wrong
+                store.close()
 
     def close(self) -> None:
         """Hang up, when what the thread is at has ended; the interpreter's end waits for it."""
@@ -271,8 +275,14 @@ def look(address: str) -> tuple[Known | None, SestrackError | None]:
     try:
         with Store(address) as store:
             return read(store, None), None
-    except SestrackError as error:
-        return None, error
+    except Exception as error:  # noqa: BLE001 - whatever it is, readers may be answered without
+        return None, _trouble(error)
+
+
+def _trouble(error: Exception) -> SestrackError:
+    if isinstance(error, SestrackError):
+        return error
+    return SestrackError(f"{type(error).__name__}: {error}")
 
 
 def read(store: Store, known: Known | None) -> Known:

@@ -98,8 +98,8 @@ class Writer(Collector):
     def _write(self, batches: list[tuple[Worker, Batch]]) -> None:
         while not self._commit(batches):
             if time.monotonic() > self.give_up_at:
-                self.given_up += sum(len(batch.rows) + batch.lost for _, batch in batches)
-                break
+                self.give_up(batches)
+                return
             time.sleep(_RETRY_SECONDS)
         self._answer(batches)
         self._checkpoint(sum(len(batch.rows) for _, batch in batches))

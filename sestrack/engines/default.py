@@ -1,0 +1,30 @@
+"""Where the store is unless told otherwise, and how a command is typed for another one."""
+
+from __future__ import annotations
+
+import os
+
+
+def default_address() -> str:
+    """Return where the store is, unless told otherwise: `$SESTRACK_STORE`, or XDG's place."""
+    named = os.environ.get("SESTRACK_STORE")
+    if named:
+        return named
+    return f"{data_folder()}/sestrack/store.db"
+
+
+def data_folder() -> str:
+    """Return the folder of XDG where programs keep what is theirs."""
+    return os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+
+
+def command(name: str, words: str) -> str:
+    """Return how a command is typed for a store; `name` is its address without a password."""
+    import shlex
+
+    from sestrack.engines.addresses import shown
+
+    usual = default_address()
+    if name in {usual, shown(usual)}:
+        return f"sestrack {words}"
+    return f"sestrack --store {shlex.quote(name)} {words}"

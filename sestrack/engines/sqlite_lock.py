@@ -1,0 +1,149 @@
+"""The file `store.db-serve`, whose lock the one server holds that writes to a store.
+
+In it stand, a line each, the URL of the server, how many events were lost that the store knows
+nothing of, with when, and what the server cannot do now.  A clean end takes the URL out: one
+that nobody holds the lock for is of a server that was killed.  All of it has one size, written
+and synced when a server begins, so that it can be written over on a full disk.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shlex
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from sestrack.engines.interface import Left
+from sestrack.errors import CannotCreate, NoPermission, TryAgain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sestrack.engines.interface import Note
+
+_OCTETS = 512
+_TRIES = 5
+_PAUSE_SECONDS = 0.05
+"""Whoever looks whether a server runs has the lock for a moment, too."""
+
+
+@contextmanager
+def serving(path: str) -> Iterator[Note]:
+    """Hold the lock; yield what notes in the file.
+
+    Raises `TryAgain` while another one has it, `NoPermission` or `CannotCreate` where it cannot
+    be had: two that write would give their events the same ids.
+    """
+    handle = _open(path)
+    if handle is None:
+        yield lambda *_: None
+        return
+    try:
+        _lock(handle, path)
+        before = _read(handle)
+        noted = False
+
+        def note(url: str, lost: int | None = None, trouble: str = "") -> None:
+            nonlocal before, noted
+            before = before._replace(trouble=trouble)
+            if lost is not None and lost != before.lost:
+                before = before._replace(lost=lost, lost_at=int(time.time()))
+            _write(handle, url, before)
+            noted = True
+
+        try:
+            yield note
+        finally:
+            if noted:
+                with suppress(OSError):
+                    note("")
+    finally:
+        os.close(handle)
+
+
+def _open(path: str) -> int | None:
+    """Open the file, made if it is not there; None where there is no store or none is written."""
+    name = f"{path}-serve"
+    try:
+        handle = os.open(name, os.O_RDWR | os.O_CREAT, 0o600)
+    except PermissionError:
+        msg = f"no permission to write {name}, which tells servers of each other"
+        raise NoPermission(msg, f"ls -l {shlex.quote(name)}") from None
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.EROFS}:
+            return None
+        msg = f"cannot make {name}, which tells servers of each other: {error.strerror}"
+        raise CannotCreate(msg, f"df -h {shlex.quote(os.path.dirname(name) or '.')}") from None
+    if os.geteuid() == 0:
+        # root writes for the store's owner, who could not open the file else; as SQLite does
+        with suppress(OSError):
+            owner = os.stat(path)
+            os.fchown(handle, owner.st_uid, owner.st_gid)
+    return handle
+
+
+def _lock(handle: int, path: str) -> None:
+    for _ in range(_TRIES):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            return
+    msg = f"another sestrack serve records into {path}; --workers has one use more cores"
+    raise TryAgain(msg, "systemctl status sestrack")
+
+
+def served_at(path: str) -> list[str]:
+    """Return the URL of the server, if one runs; "" where it is not told."""
+    is_served, left = _look(path)
+    return [*left.killed] or [""] if is_served else []
+
+
+def left(path: str) -> Left:
+    """Return what servers left behind."""
+    is_served, left = _look(path)
+    return left._replace(killed=[]) if is_served else left._replace(trouble="")
+
+
+def _look(path: str) -> tuple[bool, Left]:
+    """Tell whether a server runs, and what the file says; it is not made for that."""
+    name = f"{path}-serve"
+    try:
+        handle = os.open(name, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        return False, Left()
+    except PermissionError:
+        msg = f"no permission to read {name}: whether a server runs is not known"
+        raise NoPermission(msg, f"ls -l {shlex.quote(name)}") from None
+    try:
+        said = _read(handle)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True, said
+        # read again: until now a server may have run, and ended well
+        return False, _read(handle)
+    finally:
+        os.close(handle)
+
+
+def _read(handle: int) -> Left:
+    """Read the file; one of an earlier sestrack, which left its URL there, says nothing."""
+    url, line, rest = os.pread(handle, _OCTETS, 0).decode("utf-8", "replace").partition("\n")
+    if not line:
+        return Left()
+    numbers, _, trouble = rest.partition("\n")
+    words = [int(word) for word in numbers.split() if word.isdecimal()]
+    lost, lost_at = words if len(words) == 2 else (0, 0)  # noqa: PLR2004 - a pair
+    return Left([url] if url else [], lost, lost_at, trouble.strip())
+
+
+def _write(handle: int, url: str, left: Left) -> None:
+    text = f"{url}\n{left.lost} {left.lost_at}\n{' '.join(left.trouble.split())}"
+    os.pwrite(handle, text.encode()[:_OCTETS].ljust(_OCTETS), 0)
+    os.ftruncate(handle, _OCTETS)
+    os.fsync(handle)
