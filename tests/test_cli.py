@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Program
+from conftest import Program, Server
 
 from sestrack.cli import COMMANDS
 from sestrack.commands.rewrite import OPTIONS, light
@@ -351,3 +353,186 @@ def test_the_light_reader_knows_every_option() -> None:
 def test_the_light_reader_leaves_the_rest_to_typer(words: list[str]) -> None:
     """What is not plainly right is not read."""
     assert light(words) is None
+
+
+# -- what is printed, and where it goes ------------------------------------------------------------
+
+ODD = "a\u00ad\U0001fae8\u2028z"
+"""A soft hyphen, a character of this Python's future, a line separator: none is printable."""
+
+
+@pytest.mark.sqlite
+def test_json_is_json_whatever_stands_in_it(
+    tracking: Program, serve: Callable[..., Server]
+) -> None:
+    """What a terminal could not show is an escape of JSON's own, in reports and exports too."""
+    (path,) = tracking.paths("<p>x</p>", recipient=ODD, message=ODD)
+    server = serve()
+    server.ask(path)
+    server.stop()
+    url = f"https://trace.example.com{path}"
+    values = [json.loads(tracking.ok("inspect", url, "--json"))]
+    values.append(json.loads(tracking.ok("inspect", "-", "--json", stdin=url.encode())))
+    values += [json.loads(line) for line in tracking.ok("events", "tail", "--json").splitlines()]
+    values += tracking.events()
+    tracking.ok("events", "export", "-o", "events.jsonl")
+    values.append(json.loads((tracking.folder / "events.jsonl").read_text()))
+    values += json.loads(tracking.ok("stats", "--by", "recipient", "--json"))
+    assert [value["recipient"] for value in values] == [ODD] * 6
+    letter = f'<a href="https://example.com/?{ODD}">x</a>'.encode()
+    report = tracking.ok(*SEND, "--report", "-", "-o", "out.html", stdin=letter)
+    assert json.loads(report)["destination"] == f"https://example.com/?{ODD}"
+
+
+@pytest.mark.sqlite
+def test_exported_settings_are_those_applied(tracking: Program) -> None:
+    """To the octet: ends of lines, characters that cannot be shown; and they can be edited so."""
+    text = (
+        tracking.ok("settings", "export").replace("\n", "\r\n")
+        + "# Grüße\u00a0\u00ad\U0001fae8\r\n"
+    )
+    tracking.ok("settings", "apply", "-", stdin=text.encode())
+    for environment in ({}, {"PYTHONUTF8": "0", "LC_ALL": "C", "PYTHONIOENCODING": "ascii"}):
+        assert tracking("settings", "export", **environment).stdout == text.encode()
+    tracking.ok("settings", "apply", "-", stdin=text.encode())
+    done = tracking("settings", "edit", EDITOR=editor(tracking, ""))
+    assert b"cancelled" in done.stderr
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("text", [b"", b" \r\n\n"])
+def test_empty_input_is_no_settings(tracking: Program, text: bytes) -> None:
+    """`ssh host sestrack settings export | sestrack settings apply -` takes nothing away."""
+    before = tracking.ok("settings", "export")
+    done = tracking("settings", "apply", "-", stdin=text)
+    assert (done.returncode, b"sestrack settings disable" in done.stderr) == (65, True)
+    assert tracking.ok("settings", "export") == before
+
+
+def shell(program: Program, line: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Run a line of bash, in which $S is the program."""
+    return subprocess.run(
+        ["bash", "-c", line], input=stdin, capture_output=True, check=False, cwd=program.folder,
+        env=program.environment | {"S": f"{sys.executable} -m sestrack"}, timeout=60,
+    )  # fmt: skip
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize(
+    "command",
+    [
+        "rewrite --sender news.example.com", "rewrite --jsonl --sender news.example.com",
+        "settings apply -", "check -", "inspect -",
+        "recipients - --sender news.example.com --message m",
+    ],
+)  # fmt: skip
+def test_standard_input_that_is_closed(tracking: Program, command: str) -> None:
+    """`<&-` is not an empty input, and no bug of ours."""
+    done = shell(tracking, f"$S {command} <&-")
+    assert (done.returncode, done.stdout) == (74, b"")
+    assert b"standard input is closed" in done.stderr
+
+
+@pytest.mark.sqlite
+def test_standard_output_and_error_that_are_closed(tracking: Program) -> None:
+    """What has a product fails; what only talks goes on; no file gets the number of a stream."""
+    for line in ("sender list", "settings export", "stats --json", "--help", "--version"):
+        done = shell(tracking, f"$S {line} >&-")
+        assert done.returncode == 74, (line, done.stderr)
+        assert b"standard output failed" in done.stderr
+    assert shell(tracking, "$S keys rotate >&-").returncode == 0
+    done = shell(tracking, f"$S {' '.join(FULL)} 2>&-", LETTER)
+    assert (done.returncode, done.stdout.count(b"https://trace.example.com/")) == (0, 2)
+    done = shell(tracking, "$S keys rotate 2>&- >&- <&-; $S keys export sestrack.keys 2>&- >&- <&-")
+    assert done.returncode == 0
+    assert len(json.loads((tracking.folder / "sestrack.keys").read_text())["keys"]) == 3
+
+
+@pytest.mark.sqlite
+def test_serving_with_standard_error_closed(tracking: Program) -> None:
+    """A server whose talk nobody wants serves."""
+    done = shell(tracking, "timeout 3 $S serve --bind 127.0.0.1:0 2>&-")
+    assert done.returncode == 124
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_help_on_a_full_disk(program: Program, unbuffered: str) -> None:
+    """Help and the version are products too."""
+    for words in ("--help", "--version", "stats --help"):
+        done = shell(program, f"PYTHONUNBUFFERED={unbuffered} $S {words} > /dev/full")
+        assert (done.returncode, b"No space left" in done.stderr) == (74, True), words
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        ("stats", -signal.SIGPIPE), ("events tail -f", -signal.SIGPIPE),
+        ("events export", -signal.SIGPIPE), ("inspect -", -signal.SIGPIPE),
+        ("stats --json", -signal.SIGPIPE), ("--help", -signal.SIGPIPE),
+        (" ".join(FULL), 74), ("sender add shop.example.com", 74),
+    ],
+)  # fmt: skip
+def test_a_reader_that_has_gone(
+    tracking: Program, serve: Callable[..., Server], command: str, status: int
+) -> None:
+    """A report ends quietly, as with `| head`; a mail that nobody took is a failure."""
+    mail = tracking.ok(*FULL, stdin=LETTER)
+    url = mail.split('"')[1]
+    if command.startswith("events"):
+        server = serve()
+        server.ask(url.removeprefix("https://trace.example.com"))
+        server.stop()
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "sestrack", *command.split()], stdout=write, check=False,
+        stderr=subprocess.PIPE, env=tracking.environment, timeout=60,
+        input=url.encode() if command == "inspect -" else LETTER,
+    )  # fmt: skip
+    os.close(write)
+    assert done.returncode == status
+    assert (done.stderr == b"") == (status < 0), done.stderr
+
+
+INTERRUPTED = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+sys.argv[1:] = {words!r}
+from sestrack.cli import main
+main()
+"""
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("typer", ["stats"]), ("sestrack.root", ["stats"]), ("sestrack.commands.stats", ["stats"]),
+        ("sestrack.tracker.reports", ["stats"]), ("sestrack.commands.rewrite", list(FULL)),
+    ],
+)  # fmt: skip
+def test_an_interrupt_at_any_time_is_quiet(
+    tracking: Program, module: str, words: list[str]
+) -> None:
+    """Ctrl-C while modules are still imported: no traceback."""
+    code = INTERRUPTED.format(module=module, words=words)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=False, input=LETTER,
+        env=tracking.environment, timeout=60,
+    )  # fmt: skip
+    assert done.returncode in {130, -signal.SIGINT}, done.stderr
+    assert done.stderr.strip() == b""
+
+
+@pytest.mark.sqlite
+def test_an_interrupt_that_is_ignored_stays_so(tracking: Program) -> None:
+    """What `nohup`, or a script's `&`, has us ignore, we ignore."""
+    code = INTERRUPTED.format(module="typer", words=["keys", "list"])
+    line = f"trap '' INT; exec {sys.executable} -c {shlex.quote(code)}"
+    assert shell(tracking, line).returncode == 0
