@@ -105,10 +105,10 @@ def enable(
     switched on only if `dimension` is given too.
     """
     text = text or START
-    if dimension is not None:
-        text = _set_top(text, "dimension", str(dimension))
     if not sender or dimension is not None:
         text = _set_top(text, "enabled", True)  # noqa: FBT003
+    if dimension is not None:
+        text = _set_top(text, "dimension", str(dimension))
     document = tomlkit.parse(text)
     if sender or choices:
         table = _table(document, sender)
@@ -131,7 +131,8 @@ def disable(text: str, *, sender: str = "") -> Text:
 def _set_top(text: str, key: str, value: str | bool) -> str:  # noqa: FBT001
     """Set a key of the document itself, which stands before its tables.
 
-    A new one takes the place of its commented example, else that below the first comment.
+    A new one takes the place of its commented example, else that below the other key, or below
+    the first comment.
     """
     document = tomlkit.parse(text)
     if key in document:
@@ -139,22 +140,25 @@ def _set_top(text: str, key: str, value: str | bool) -> str:  # noqa: FBT001
         return tomlkit.dumps(document)
     end = "\r\n" if "\r\n" in text else "\n"
     new = tomlkit.dumps({key: value}).rstrip("\n")
-    lines = text.splitlines(keepends=True)
+    lines = re.findall("[^\n]*\n|[^\n]+", text)  # splitlines splits comments at U+2028 and more
     head = list(takewhile(lambda line: not _TABLE.match(line), lines))
     for number, line in enumerate(head):
         if example := re.match(rf"#\s*{key}\s*=[^#]*?(\s*#.*)?$", line.rstrip("\r\n")):
             lines[number] = f"{new}{example[1] or ''}{end}"
             return "".join(lines)
-    comment = len(list(takewhile(lambda line: line.startswith("#"), lines)))
-    while comment < len(head) and not head[comment].strip():
-        comment += 1
-    apart = comment < len(lines) and comment == len(head)
-    before = "".join(lines[:comment])
+    place = next((n + 1 for n, line in enumerate(head) if _KEY.match(line)), 0)
+    if not place:
+        place = len(list(takewhile(lambda line: line.startswith("#"), head)))
+        while place < len(head) and not head[place].strip():
+            place += 1
+    before = "".join(lines[:place])
     if before and not before.endswith("\n"):
         before += end
-    return f"{before}{new}{end}{end * apart}{''.join(lines[comment:])}"
+    apart = end if place == len(head) < len(lines) else ""
+    return f"{before}{new}{end}{apart}{''.join(lines[place:])}"
 
 
+_KEY = re.compile(r"(?:enabled|dimension)\s*=")
 _TABLE = re.compile(r"[#\s]*\[")
 """The line that a table, or the example of one, begins with."""
 

@@ -18,6 +18,8 @@ from conftest import Program, Server
 
 from sestrack.cli import COMMANDS
 from sestrack.commands.rewrite import OPTIONS, light
+from sestrack.model import Dimension
+from sestrack.settings import enable, parse
 
 LETTER = b'<html><body><a href="https://example.com/?a=1&amp;b=2">x</a></body></html>\n'
 SEND = ("rewrite", "--sender", "news.example.com")
@@ -536,3 +538,190 @@ def test_an_interrupt_that_is_ignored_stays_so(tracking: Program) -> None:
     code = INTERRUPTED.format(module="typer", words=["keys", "list"])
     line = f"trap '' INT; exec {sys.executable} -c {shlex.quote(code)}"
     assert shell(tracking, line).returncode == 0
+
+
+# -- times and numbers -----------------------------------------------------------------------------
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("stats --since 99999999d", 2), ("stats --until 999999999999", 2),
+        ("stats --since 99999999999999999999d", 2), (f"stats --since {'9' * 5000}", 2),
+        ("stats --since ²d", 2), ("stats --since 0001-01-01 --until 9999-12-31", 0),
+        ("stats --since 0001-01-01T00:00:00+23:00", 2), ("events export --until 999999999999", 2),
+        ("events tail -n 99999999999999999999", 0), ("stats --limit 99999999999999999999", 0),
+        ("domain verify trace --wait ²", 2), (f"domain verify trace --wait {'9' * 5000}d", 2),
+    ],
+)  # fmt: skip
+def test_times_and_numbers_out_of_bounds(ready: Program, command: str, code: int) -> None:
+    """Times are of the years 1 to 9999; whatever else is wrong is said, and no bug of ours."""
+    done = ready(*command.split())
+    assert done.returncode == code, done.stderr
+
+
+# -- what takes something away ---------------------------------------------------------------------
+
+
+@pytest.mark.sqlite
+def test_forget_and_purge_take_no_more_than_was_meant(
+    tracking: Program, serve: Callable[..., Server]
+) -> None:
+    """Nobody is no recipient, though many events have none; no day to come is purged before."""
+    (path,) = tracking.paths("<p>x</p>", recipient="")
+    server = serve()
+    server.ask(path)
+    server.stop()
+    before = tracking.events()
+    assert before[0]["agent"]
+    for words in (("forget", "--recipient", ""), ("forget", "--recipient", " "), ("purge", "--before", "2099-01-01")):  # fmt: skip
+        done = tracking("events", *words)
+        assert (done.returncode, b"hint: sestrack events " in done.stderr) == (2, True)
+    tracking.ok("events", "purge", "--before", "0d")
+    assert tracking.events() == before
+
+
+def test_another_edge_is_said(program: Program) -> None:
+    """An edge is changed while no trace domain points to it, and both are named; "" is none."""
+    assert program("init", "--edge", "").returncode == 65
+    program.ok("init", "--edge", "one.example.net")
+    done = program("init", "--edge", "two.example.net")
+    assert done.returncode == 0
+    assert b"the edge was one.example.net, and is two.example.net now" in done.stderr
+    assert b"the edge was" not in program("init", "--edge", "two.example.net").stderr
+    program.ok("sender", "add", "news.example.com", "--assume-verified")
+    program.ok("domain", "create", "trace")
+    assert program("init", "--edge", "one.example.net").returncode == 1
+
+
+@pytest.mark.sqlite
+def test_keys_on_a_full_disk(tracking: Program) -> None:
+    """No empty file is left, which would be "there already"; a whole one is its owner's alone."""
+    done = shell(tracking, "ulimit -f 0; exec $S keys export sestrack.keys")
+    assert done.returncode == 74, done.stderr
+    assert not list(tracking.folder.glob("sestrack.keys*"))
+    done = tracking("keys", "export", "sestrack.keys")
+    assert b"1 key is in sestrack.keys" in done.stderr
+    assert stat.S_IMODE((tracking.folder / "sestrack.keys").stat().st_mode) == 0o600
+    done = tracking("keys", "export", "sestrack.keys")
+    assert (done.returncode, b"is there already" in done.stderr) == (73, True)
+
+
+@pytest.mark.sqlite
+def test_a_file_that_may_not_be_read(tracking: Program) -> None:
+    """It is 77 for all who read files; the hint has the name as it must be typed."""
+    if os.geteuid() == 0:
+        lock = "chmod 0 'my file'; chown 1 'my file'; chmod 755 ."
+        prefix = "setpriv --reuid 12345 --clear-groups"
+    else:
+        lock, prefix = "chmod 0 'my file'", ""
+    (tracking.folder / "my file").write_text("x")
+    for command in ("settings apply", "serve --keys", "check"):
+        done = shell(
+            tracking,
+            f"{lock}; cd /; export PYTHONPATH={':'.join(sys.path)}; "
+            f'{prefix} $S {command} "$OLDPWD/my file"',
+        )
+        assert done.returncode == 77, done.stderr
+        assert b"hint: ls -ld '" in done.stderr
+
+
+# -- settings ----------------------------------------------------------------------------------
+
+
+@pytest.mark.sqlite
+def test_a_table_is_found_however_it_is_spelt(tracking: Program) -> None:
+    """In capitals, or in one line with others; an address is taken for its domain."""
+    text = tracking.ok("settings", "export").replace('"account"', '"account+domain"')
+    own = '[sender."News.Example.com"]\ndomain = "trace.example.com"\nclick = true\n'
+    tracking.ok("settings", "apply", "-", stdin=(text + own).encode())
+    tracking.ok("settings", "disable", "--sender", "ada@news.example.com")
+    assert f"{own}enabled = false\n" in tracking.ok("settings", "export")
+    line = 'sender = {"News.Example.com" = {domain = "trace.example.com", click = true}}\n'
+    tracking.ok("settings", "apply", "-", stdin=(line + text).encode())
+    tracking.ok(
+        "settings", "enable", "--sender", "ada@shop.example.com", "--domain", "trace", "--open"
+    )
+    shown = json.loads(tracking.ok("settings", "show", "--json"))["entries"]
+    assert shown["shop.example.com"]["domain"] == "trace.example.com"
+    assert shown["news.example.com"]["click"]
+
+
+@pytest.mark.sqlite
+def test_the_hints_to_an_entry_of_its_own_lead_there(tracking: Program) -> None:
+    """Each hint is typed as it stands; each takes away what was in the way."""
+    tracking.ok("settings", "enable", "--sender", "news.example.com", "--click", "--no-open")
+    dimension = "settings enable --dimension account+domain"
+    for line, hint in (
+        ("settings disable --sender news.example.com", dimension),
+        (dimension, "settings enable --sender news.example.com --domain trace.example.com"),
+    ):
+        done = tracking(*line.split())
+        assert done.stderr.decode().split("hint: sestrack ")[1].strip() == hint
+    for line in (hint, dimension, "settings disable --sender news.example.com"):
+        tracking.ok(*line.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("", '# The tracking settings.  A change takes effect when it is saved.\n\nenabled = true\ndimension = "domain"   # account | account+domain | domain\n'),
+        ("# mine\n# all\n\n[account]\n", '# mine\n# all\n\nenabled = true\ndimension = "domain"\n\n[account]\n'),
+        ("# mine\nenabled = false # off\n", '# mine\nenabled = true # off\ndimension = "domain"\n'),
+        ("# mine", '# mine\nenabled = true\ndimension = "domain"\n'),
+        ("[account]\n# dimension = 1\n", 'enabled = true\ndimension = "domain"\n\n[account]\n# dimension = 1\n'),
+        ("# mine\r\n\r\n[account]\r\n", '# mine\r\n\r\nenabled = true\r\ndimension = "domain"\r\n\r\n[account]\r\n'),
+        ("# a\u2028# dimension = 1\nenabled = false\n", '# a\u2028# dimension = 1\nenabled = true\ndimension = "domain"\n'),
+    ],
+)  # fmt: skip
+def test_where_a_new_key_stands(text: str, wanted: str) -> None:
+    """Below the administrator's own first words, or in the place of its commented example."""
+    new = enable(text, dimension=Dimension.DOMAIN, choices={}).text
+    assert new.startswith(wanted)
+    assert parse(new).settings.enabled
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize(
+    ("code", "status", "kept"),
+    [
+        pytest.param("file.unlink()", 0, False, id="the file is gone"),
+        pytest.param("sys.exit(3)", 74, False, id="a failure, nothing typed"),
+        pytest.param("file.write_text('x'); sys.exit(3)", 74, True, id="a failure"),
+        pytest.param("file.write_text(file.read_text() + 'x\\n')", 65, True, id="ever more wrong"),
+        pytest.param("if 'wrong' not in file.read_text(): file.write_text('wrong')", 65, True, id="left wrong"),
+        pytest.param("import os, signal; os.kill(os.getppid(), signal.SIGINT)", 0, False, id="Ctrl-C in the editor"),
+        pytest.param(None, 66, False, id="no such editor"),
+        pytest.param("", 2, False, id="an open quotation mark"),
+    ],
+)  # fmt: skip
+def test_an_edit_that_fails(
+    tracking: Program, code: str | None, status: int, *, kept: bool
+) -> None:
+    """It ends, says where the text is, and leaves none that nobody wrote."""
+    before = tracking.ok("settings", "export")
+    command = "/no/such" if code is None else editor(tracking, code) + (" 'a" if not code else "")
+    drafts = tracking.folder / "drafts"
+    drafts.mkdir()
+    done = tracking("settings", "edit", EDITOR=command, TMPDIR=str(drafts))
+    assert done.returncode == status, done.stderr
+    left = list(drafts.iterdir())
+    assert bool(left) == kept
+    assert [str(path) in done.stderr.decode() for path in left] == [True] * kept
+    assert tracking.ok("settings", "export") == before
+
+
+# -- tracking URLs and lists -------------------------------------------------------------------
+
+
+@pytest.mark.sqlite
+def test_urls_to_inspect(tracking: Program) -> None:
+    """None at all is bad input; one that was altered is named."""
+    assert tracking("inspect", "").returncode == 65
+    assert tracking("inspect", "-", stdin=b"\n\n").returncode == 65
+    url = tracking.ok(*FULL, stdin=LETTER).split('"')[1]
+    altered = url[:-3] + ("A" if url[-3] != "A" else "B") + url[-2:]
+    done = tracking("inspect", "-", stdin=f"{url}\n{altered}\n".encode())
+    assert done.returncode == 65
+    assert altered[:80].encode() in done.stderr
