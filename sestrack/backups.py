@@ -36,7 +36,7 @@ from sestrack.errors import (
     TryAgain,
     UsageError,
 )
-from sestrack.files import beside, is_special
+from sestrack.files import beside, is_special, look, typed
 from sestrack.store import kind_of, shown
 
 if TYPE_CHECKING:
@@ -73,10 +73,11 @@ def save(address: str, to: str, progress: Progress, *, force: bool = False) -> i
     if os.path.exists(to):
         if os.path.exists(address) and os.path.samefile(to, address):
             msg = f"{to} is the store itself"
-            raise UsageError(msg, "sestrack backup FILE, another one")
+            raise UsageError(msg, "sestrack backup FILE  # another one")
         if not force:
             msg = f"{to} is there already"
-            raise CannotCreate(msg, "name a new file, or --force replaces it by a whole new one")
+            hint = f"sestrack backup --force {typed(to)}  # puts a whole new one in its place"
+            raise CannotCreate(msg, hint)
     with beside(to, private=True) as name, sqlite.errors(to), _without_companions(name):
         _SAVING[kind_of(address)](address, name, progress)
         _make_single(name)
@@ -86,7 +87,7 @@ def save(address: str, to: str, progress: Progress, *, force: bool = False) -> i
 def _check_regular(name: str) -> None:
     if is_special(name) or os.path.isdir(name):
         msg = f"{name} is no regular file"
-        raise CannotCreate(msg, f"ls -ld {name}; name a file")
+        raise CannotCreate(msg, look(name))
 
 
 def _save_pages(address: str, to: str, progress: Progress) -> None:
@@ -96,7 +97,20 @@ def _save_pages(address: str, to: str, progress: Progress) -> None:
             if sqlite.version(source) <= 0:  # one of an earlier schema can be kept as it is
                 sqlite.check_schema(source, address)
             source.snapshot()
-        _copy_pages(source, to, progress)
+        with _damaged(address):
+            _copy_pages(source, to, progress)
+
+
+@contextmanager
+def _damaged(name: str) -> Iterator[None]:
+    """Say of what is damaged that it is what was read: what is written is new."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+            with sqlite.errors(name):
+                raise
+        raise
 
 
 def _copy_pages(source: sqlite3.Connection, to: str, progress: Progress) -> None:
@@ -141,6 +155,23 @@ def _without_companions(name: str) -> Iterator[None]:
                 os.unlink(name + companion)
 
 
+@contextmanager
+def _as_it_was(file: str) -> Iterator[None]:
+    """Leave no log of SQLite beside a backup that had none.
+
+    Of a file that may only be read, SQLite leaves an empty one, and its index.
+    """
+    had = any(os.path.exists(file + companion) for companion in _COMPANIONS)
+    try:
+        yield
+    finally:
+        log, index = file + "-wal", file + "-shm"
+        with suppress(OSError):
+            if not had and not os.path.getsize(log):
+                os.unlink(log)
+                os.unlink(index)
+
+
 def _make_single(name: str) -> None:
     """Have all of it in the one file, which can be read where nothing can be written then."""
     with closing(sqlite3.connect(name, isolation_level=None)) as connection:
@@ -160,25 +191,29 @@ def restore(
     if kind_of(address) != sqlite.KIND:
         name = shown(address)
         msg = f"{name} is no file: a backup is copied into an empty database"
-        raise Refused(msg, f"sestrack copy {file} {name}")
+        raise Refused(msg, f"sestrack copy {typed(file)} {typed(name)}")
     if not os.path.exists(file):
         msg = f"there is no file {file}"
-        raise NotFound(msg, f"ls -l {os.path.dirname(file) or '.'}")
+        raise NotFound(msg, look(os.path.dirname(file) or "."))
+    if os.path.isfile(file) and not os.path.getsize(file):
+        msg = f"the file {file} is empty"
+        raise BadInput(msg, look(file))
     there = os.path.exists(address) and os.path.getsize(address) > 0
     if there and os.path.samefile(file, address):
         msg = f"{file} is the store itself"
-        raise UsageError(msg, "sestrack restore FILE, another one")
+        raise UsageError(msg, "sestrack restore FILE  # another one")
     if there and not force:
         msg = f"there is a store at {address}"
-        raise Refused(msg, f"sestrack restore --force {file} gives it another name")
+        raise Refused(msg, f"sestrack restore --force {typed(file)}  # gives it another name")
     _make_folder(address)
-    aside = time.strftime(f"{address}.before-restore-%Y%m%dT%H%M%SZ", time.gmtime(now))
+    moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+    aside = f"{address}.before-restore-{moment}"
     keys: tuple[int, ...] = ()
     strange = False
     with ExitStack() as held:
         _have_alone(address, held)
         with beside(address, private=True) as name, _without_companions(name):
-            with sqlite.errors(file):
+            with sqlite.errors(address), _damaged(file), _as_it_was(file):
                 schema = _take(file, name, progress)
             if there:
                 keys, strange = _keep_keys(address, name)
@@ -205,21 +240,24 @@ def _have_alone(address: str, held: ExitStack) -> None:
         held.enter_context(sqlite.serving(address))
     except TryAgain:
         msg = f"the store {address} is being served"
-        raise TryAgain(msg, "systemctl stop sestrack, then the same command again") from None
+        raise TryAgain(msg, "systemctl stop sestrack  # then the same command again") from None
 
 
 def _take(file: str, name: str, progress: Progress) -> int:
     """Copy a backup, check the copy and bring it up to date; return the schema it had."""
-    with closing(sqlite.connect(file, writing=False)) as source:
-        schema = sqlite.version(source)
-        if not 0 < schema < sqlite.SCHEMA_VERSION:
-            sqlite.check_schema(source, file)
+    with sqlite.errors(file):
+        source = sqlite.connect(file, writing=False)
+    with closing(source):
+        with sqlite.errors(file):
+            schema = sqlite.version(source)
+            if not 0 < schema < sqlite.SCHEMA_VERSION:
+                sqlite.check_schema(source, file)
         _copy_pages(source, name, progress)
     with closing(sqlite.connect(name, writing=True)) as connection:
         ((found,),) = connection.execute("PRAGMA integrity_check(1)").fetchall()
         if found != "ok":
             msg = f"{file} is damaged: {found}"
-            raise BadInput(msg, "an earlier backup; nothing was changed")
+            raise BadInput(msg, "sestrack restore FILE  # an earlier backup; nothing was changed")
         if schema < sqlite.SCHEMA_VERSION:
             from sestrack.engines.sqlite_schema import apply  # imports sqlite-utils
 
@@ -259,7 +297,7 @@ def _put_aside(address: str, aside: str, held: ExitStack) -> None:
         os.link(address, aside)
     except OSError as error:
         msg = f"cannot keep the store as {aside}: {error.strerror}"
-        raise CannotCreate(msg, f"ls -ld {os.path.dirname(address) or '.'}") from None
+        raise CannotCreate(msg, look(os.path.dirname(address) or ".")) from None
 
 
 def _move_companions(address: str, aside: str) -> None:

@@ -7,11 +7,13 @@ Typer (see `sestrack.commands.rewrite`).
 
 from __future__ import annotations
 
+import io
 import os
+import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
-from sestrack.errors import EXIT_BUG, EXIT_USAGE, SestrackError
+from sestrack.errors import EXIT_BUG, EXIT_USAGE, InputOutputError, SestrackError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,6 +43,13 @@ COMMANDS = {
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is signal.default_int_handler:  # else we were told to ignore it
+        # until there is something to tidy up, Ctrl-C ends us at once: a traceback of imports
+        # would tell nobody anything
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if sys.stdin is None or sys.stdout is None or sys.stderr is None:
+        _open_streams()
     arguments = sys.argv[1:]
     store, rest = _global_options(arguments)
     for address in (store, *(rest[1:] if rest[:1] == ["copy"] else ())):
@@ -51,12 +60,14 @@ def main() -> None:
 
         request = light(rest[1:])
         if request is not None:
+            signal.signal(signal.SIGINT, handler)
             code = boundary(lambda: request.run(store), arguments)
             sys.stderr.flush()
             # all is written; taking the interpreter apart would cost another tenth of the time
             os._exit(code)
     from sestrack.root import application
 
+    signal.signal(signal.SIGINT, handler)
     code = boundary(lambda: application(arguments), arguments)
     if code == EXIT_USAGE and rest[:1] == ["rewrite"]:
         from sestrack.commands.rewrite_delivery import pass_on
@@ -95,6 +106,35 @@ def boundary(action: Callable[[], int | None], arguments: Sequence[str] | None =
         return EXIT_BUG
 
 
+class _ClosedInput(io.RawIOBase):
+    """Standard input that was closed (`<&-`), which is not the same as empty."""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, _: object) -> NoReturn:
+        msg = "standard input is closed"
+        raise InputOutputError(msg, "< /dev/null makes it empty")
+
+
+def _open_streams() -> None:
+    """Open the standard streams that were closed, so that no other file gets their numbers.
+
+    stdout so that writing to it fails, as on a full disk; what goes to stderr is lost.
+    """
+    for number, stream in enumerate((sys.stdin, sys.stdout, sys.stderr)):
+        if stream is None:
+            nowhere = os.open(os.devnull, os.O_RDONLY if number == 1 else os.O_RDWR)
+            os.dup2(nowhere, number)  # for processes of ours, too
+            if nowhere != number:
+                os.close(nowhere)
+    if sys.stdin is None:
+        sys.stdin = io.TextIOWrapper(io.BufferedReader(_ClosedInput()), "utf-8")
+    # both stay open to the end
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+
+
 def _warn_of_password(address: str) -> None:
     from sestrack import output
     from sestrack.engines.addresses import has_password
@@ -113,6 +153,3 @@ def _global_options(arguments: list[str]) -> tuple[str | None, list[str]]:
     if arguments and arguments[0].startswith("--store="):
         return arguments[0].removeprefix("--store="), arguments[1:]
     return None, arguments
-
-
-__all__ = ["COMMANDS", "EXIT_USAGE", "boundary", "main"]

@@ -132,7 +132,7 @@ def _check_not_served(old: _Side) -> None:
     if urls:
         where = ", ".join(filter(None, urls))
         msg = f"the store {old.name} is being served{where and f' at {where}'}"
-        raise TryAgain(msg, "systemctl stop sestrack, then the same command again")
+        raise TryAgain(msg, "systemctl stop sestrack  # then the same command again")
 
 
 def _check_place(target: str) -> None:

@@ -9,21 +9,24 @@ import sys
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
-from sestrack.errors import CannotCreate, InputOutputError, NotFound
+from sestrack.errors import CannotCreate, InputOutputError, NoPermission, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 def read(name: str) -> bytes:
-    """Read a file, or standard input for `-`.  Raises `NotFound`, `InputOutputError`."""
+    """Read a file, or standard input for `-`.  Raises what `reading` does."""
     with reading(name) as file:
         return file.read()
 
 
 @contextmanager
 def reading(name: str) -> Iterator[IO[bytes]]:
-    """Open a file, or standard input for `-`.  Raises `NotFound`, `InputOutputError`."""
+    """Open a file, or standard input for `-`.
+
+    Raises `NotFound`, `NoPermission`, `InputOutputError`.
+    """
     try:
         if name == "-":
             yield sys.stdin.buffer
@@ -32,10 +35,30 @@ def reading(name: str) -> Iterator[IO[bytes]]:
             yield file
     except FileNotFoundError:
         msg = f"there is no file {name}"
-        raise NotFound(msg, f"ls -l {os.path.dirname(name) or '.'}") from None
+        raise NotFound(msg, look(os.path.dirname(name) or ".")) from None
+    except PermissionError as error:
+        msg = f"cannot read {shown(name)}: {error.strerror}"
+        raise NoPermission(msg, look(name)) from None
     except OSError as error:
-        msg = f"cannot read {name}: {error.strerror}"
-        raise InputOutputError(msg, f"ls -l {name}") from None
+        msg = f"cannot read {shown(name)}: {error.strerror}"
+        raise InputOutputError(msg, look(name)) from None
+
+
+def shown(name: str) -> str:
+    """Return a name as words have it."""
+    return "standard input" if name == "-" else name
+
+
+def look(name: str) -> str:
+    """Return the command that shows a file or folder as such; "" for standard input."""
+    return "" if name == "-" else f"ls -ld {typed(name)}"
+
+
+def typed(name: str) -> str:
+    """Return a name as it has to be typed."""
+    from shlex import quote
+
+    return quote(name)
 
 
 def is_special(name: str) -> bool:
@@ -71,7 +94,7 @@ def beside(to: str, *, private: bool = False) -> Iterator[str]:
         os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     except OSError as error:
         msg = f"cannot create {to}: {error.strerror}"
-        raise CannotCreate(msg, f"ls -ld {os.path.dirname(target)}") from None
+        raise CannotCreate(msg, look(os.path.dirname(target))) from None
     try:
         yield name
         handle = os.open(name, os.O_RDWR)

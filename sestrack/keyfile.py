@@ -10,7 +10,8 @@ from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from typing import TYPE_CHECKING
 
-from sestrack.errors import BadInput, InputOutputError, NoPermission, NotFound
+from sestrack import files
+from sestrack.errors import BadInput
 from sestrack.times import utc
 from sestrack.tokens import KEY_OCTETS
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sestrack.store import KeyRow
-
-_HINT = "a file that `sestrack keys export FILE` made"
 
 
 def write_keys(keys: Iterable[KeyRow]) -> str:
@@ -32,25 +31,16 @@ def write_keys(keys: Iterable[KeyRow]) -> str:
 
 
 def read_keys(file: str) -> list[tuple[int, bytes]]:
-    """Read ids and secrets, the newest first.  Raises `BadInput`, `NotFound`."""
+    """Read ids and secrets, the newest first.  Raises `BadInput`, and what `files.read` does."""
+    data = files.read(file)
     try:
-        with open(file, encoding="utf-8") as stream:
-            document = json.load(stream)
+        document = json.loads(data)
         keys = [
             (int(row["id"]), b64decode(row["secret"], validate=True)) for row in document["keys"]
         ]
         if document["sestrack-keys"] != 1 or any(len(s) != KEY_OCTETS for _, s in keys):
             raise ValueError
-    except FileNotFoundError:
-        msg = f"there is no key file {file}"
-        raise NotFound(msg, _HINT) from None
-    except PermissionError as error:
-        msg = f"the key file {file} cannot be read: {error.strerror}"
-        raise NoPermission(msg, f"ls -l {file}") from None
     except (ValueError, KeyError, TypeError, Base64Error, OverflowError, RecursionError):
-        msg = f"{file} is not a key file"
-        raise BadInput(msg, _HINT) from None
-    except OSError as error:
-        msg = f"cannot read the key file {file}: {error.strerror}"
-        raise InputOutputError(msg, f"ls -l {file}") from None
+        msg = f"{files.shown(file)} is not a key file"
+        raise BadInput(msg, "sestrack keys export FILE  # makes one") from None
     return sorted(keys, reverse=True)

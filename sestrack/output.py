@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sestrack.errors import InputOutputError
 
@@ -110,6 +110,36 @@ def product(text: str) -> None:
     write_bytes(_printable(text, sys.stdout.encoding).encode(sys.stdout.encoding or "utf-8"))
 
 
+def exactly(text: str) -> None:
+    """Write a text that is read back later: a terminal gets what can be shown, all else UTF-8."""
+    if is_terminal():
+        product(text)
+    else:
+        write_bytes(text.encode())
+
+
+def drawn(text: str) -> None:
+    """Write what others drew (help), with its colours, which a pipe does not get."""
+    from typer._click._compat import strip_ansi
+
+    text = text if is_terminal() else strip_ansi(text)
+    write_bytes(text.encode(sys.stdout.encoding or "utf-8", sys.stdout.errors or "strict"))
+
+
+_is_report = False
+"""Whether a reader may go when it has read enough."""
+
+
+def report() -> None:
+    """What is printed from now on is to be read: with a reader like `head` gone, end quietly.
+
+    As the tools that are in C end: by SIGPIPE.  Where the product must arrive, in `rewrite`, and
+    where something was changed, a reader that has gone is a failure.
+    """
+    global _is_report  # noqa: PLW0603 - stdout is one, too
+    _is_report = True
+
+
 def write_bytes(data: bytes) -> None:
     """Write bytes to stdout, all of them.
 
@@ -123,6 +153,8 @@ def write_bytes(data: bytes) -> None:
             view = view[stream.write(view) :]
         stream.flush()
     except OSError as failure:
+        if _is_report and isinstance(failure, BrokenPipeError):
+            _end_by_sigpipe()
         _abandon_stdout()
         msg = f"writing to standard output failed: {failure.strerror}"
         raise InputOutputError(msg, "what reads the output, or the disk, has gone") from None
@@ -135,21 +167,36 @@ def _abandon_stdout() -> None:
     os.close(nowhere)
 
 
+def _end_by_sigpipe() -> NoReturn:
+    import signal
+
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGPIPE)
+    raise AssertionError  # nobody outlives it
+
+
 def json_object(value: dict[str, Any]) -> None:
     """Print one object."""
-    product(_json(value, indent=2))
+    product(json_text(value, indent=2))
 
 
 def json_line(value: dict[str, Any]) -> None:
     """Print one line of JSON Lines."""
-    product(_json(value))
+    product(json_text(value))
 
 
-def _json(value: object, indent: int | None = None) -> str:
+def json_text(value: object, indent: int | None = None) -> str:
+    """Return JSON and the end of its line, safe for any terminal, file or pipe.
+
+    What cannot be shown (`isprintable`), or stdout has no character for, is an escape of JSON's
+    own, which every reader undoes.
+    """
     import json
 
-    # elsewhere JSON has escapes of its own, which every reader undoes
-    return json.dumps(value, ensure_ascii=not _is_unicode(), indent=indent) + "\n"
+    text = json.dumps(value, ensure_ascii=not _is_unicode(), indent=indent) + "\n"
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def _is_unicode() -> bool:
@@ -158,7 +205,7 @@ def _is_unicode() -> bool:
 
 def json_array(values: Sequence[dict[str, Any]]) -> None:
     """Print an array of objects."""
-    product(_json(values, indent=2))
+    product(json_text(values, indent=2))
 
 
 def csv_lines(rows: Iterable[Iterable[Any]]) -> str:

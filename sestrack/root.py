@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from importlib import import_module
 from typing import Annotated, Any
 
 import typer
-from typer._click import Command, Context, HelpFormatter  # the click that Typer carries with it
+from typer._click import (
+    Command,
+    Context,
+    HelpFormatter,
+    decorators,
+)  # the click that Typer carries with it
 from typer._click.exceptions import ClickException, NoArgsIsHelpError
 from typer._click.shell_completion import CompletionItem
 from typer.core import TyperGroup
@@ -60,9 +66,15 @@ app = typer.Typer(
 )  # fmt: skip
 
 
+def _help(text: str, color: bool | None = None) -> None:  # noqa: ARG001, FBT001 - as Typer calls it
+    output.report()
+    output.drawn(f"{text}\n")
+
+
 def _version(value: bool) -> None:  # noqa: FBT001
     if value:
-        typer.echo(f"sestrack {sestrack.__version__}")
+        output.report()
+        output.product(f"sestrack {sestrack.__version__}\n")
         raise typer.Exit
 
 
@@ -90,6 +102,8 @@ def application(arguments: list[str]) -> int:
     """Run the command tree; return its exit code."""
     output.prepare()
     Context.formatter_class = Formatter
+    # Typer's own way to print help knows no full disk
+    decorators.echo = _help  # type: ignore[attr-defined, assignment]
     if "_SESTRACK_COMPLETE" in os.environ:
         from sestrack.terminal.completion import register
 
@@ -100,7 +114,8 @@ def application(arguments: list[str]) -> int:
             arguments, prog_name="sestrack", standalone_mode=False, terminal_width=width()
         )
     except NoArgsIsHelpError as usage:
-        typer.echo(usage.format_message(), err=True)
+        with suppress(OSError):  # nobody listens
+            typer.echo(usage.format_message(), err=True)
         return usage.exit_code
     except ClickException as usage:
         raise wrong_line(usage, command, arguments) from None

@@ -19,11 +19,14 @@ text is what is kept; `Settings` is what it says.  Commands change the text in p
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import tomlkit
-from tomlkit.exceptions import ParseError, TOMLKitError
+from tomlkit.exceptions import TOMLKitError
+from tomlkit.items import InlineTable
 
 from sestrack.errors import BadInput, SestrackError
 from sestrack.model import Dimension, Entry, Settings
@@ -62,12 +65,12 @@ def parse(text: str) -> Text:
     """Read settings.  Raises `BadInput` that names the line, or the key and its value."""
     try:
         document = tomlkit.parse(text or START).unwrap()
-    except ParseError as error:
-        msg = f"the settings are not TOML: {error}"
-        raise BadInput(msg, "sestrack settings export shows those that are in force") from None
+    except RecursionError:
+        msg = "the settings are not TOML that anybody meant: nested too deep"
+        raise BadInput(msg, "sestrack settings export  # those that are in force") from None
     except TOMLKitError as error:
         msg = f"the settings are not TOML: {error}"
-        raise BadInput(msg, "sestrack settings export shows those that are in force") from None
+        raise BadInput(msg, "sestrack settings export  # those that are in force") from None
     _check_keys("the settings", document, TOP_KEYS)
     dimension = document.get("dimension")
     if dimension is not None and dimension not in set(Dimension):
@@ -104,11 +107,12 @@ def enable(
     With `sender`, the account's tables stay as they are, and tracking as a whole is
     switched on only if `dimension` is given too.
     """
-    document = tomlkit.parse(text or START)
-    if dimension is not None:
-        _set_top(document, "dimension", str(dimension))
+    text = text or START
     if not sender or dimension is not None:
-        _set_top(document, "enabled", True)  # noqa: FBT003
+        text = _set_top(text, "enabled", True)  # noqa: FBT003
+    if dimension is not None:
+        text = _set_top(text, "dimension", str(dimension))
+    document = tomlkit.parse(text)
     if sender or choices:
         table = _table(document, sender)
         for key, value in choices.items():
@@ -119,26 +123,47 @@ def enable(
 
 def disable(text: str, *, sender: str = "") -> Text:
     """Switch tracking off and keep every other choice."""
-    document = tomlkit.parse(text or START)
-    if sender:
-        _table(document, sender)["enabled"] = False
-    else:
-        _set_top(document, "enabled", False)  # noqa: FBT003
+    text = text or START
+    if not sender:
+        return parse(_set_top(text, "enabled", False))  # noqa: FBT003
+    document = tomlkit.parse(text)
+    _table(document, sender)["enabled"] = False
     return parse(tomlkit.dumps(document))
 
 
-def _set_top(document: tomlkit.TOMLDocument, key: str, value: str | bool) -> None:  # noqa: FBT001
-    """Set a key of the document itself, which stands before its tables."""
+def _set_top(text: str, key: str, value: str | bool) -> str:  # noqa: FBT001
+    """Set a key of the document itself, which stands before its tables.
+
+    A new one takes the place of its commented example, else that below the other key, or below
+    the first comment.
+    """
+    document = tomlkit.parse(text)
     if key in document:
         document[key] = value
-        return
-    head = tomlkit.document()
-    head.add(key, value)
-    merged = tomlkit.parse(tomlkit.dumps(head) + tomlkit.dumps(document))
-    document.clear()
-    document.body.clear()
-    for inner_key, item in merged.body:
-        document.append(inner_key, item) if inner_key else document.add(item)
+        return tomlkit.dumps(document)
+    end = "\r\n" if "\r\n" in text else "\n"
+    new = tomlkit.dumps({key: value}).rstrip("\n")
+    lines = re.findall("[^\n]*\n|[^\n]+", text)  # splitlines splits comments at U+2028 and more
+    head = list(takewhile(lambda line: not _TABLE.match(line), lines))
+    for number, line in enumerate(head):
+        if example := re.match(rf"#\s*{key}\s*=[^#]*?(\s*#.*)?$", line.rstrip("\r\n")):
+            lines[number] = f"{new}{example[1] or ''}{end}"
+            return "".join(lines)
+    place = next((n + 1 for n, line in enumerate(head) if _KEY.match(line)), 0)
+    if not place:
+        place = len(list(takewhile(lambda line: line.startswith("#"), head)))
+        while place < len(head) and not head[place].strip():
+            place += 1
+    before = "".join(lines[:place])
+    if before and not before.endswith("\n"):
+        before += end
+    apart = end if place == len(head) < len(lines) else ""
+    return f"{before}{new}{end}{apart}{''.join(lines[place:])}"
+
+
+_KEY = re.compile(r"(?:enabled|dimension)\s*=")
+_TABLE = re.compile(r"[#\s]*\[")
+"""The line that a table, or the example of one, begins with."""
 
 
 def _table(document: tomlkit.TOMLDocument, sender: str) -> Any:
@@ -150,9 +175,13 @@ def _table(document: tomlkit.TOMLDocument, sender: str) -> Any:
         document["sender"] = tomlkit.table(is_super_table=True)
     tables = document["sender"]
     assert isinstance(tables, dict)
-    if sender not in tables:
-        tables[sender] = tomlkit.table()
-    return tables[sender]
+    # it may be written Shop.Example.com
+    written = next((name for name in tables if _name("", name) == sender), None)
+    if written is None:
+        written = sender
+        inline = isinstance(tables, InlineTable)
+        tables[sender] = tomlkit.inline_table() if inline else tomlkit.table()
+    return tables[written]
 
 
 def _entry(where: str, table: object) -> Entry:
@@ -177,7 +206,7 @@ def _name(where: str, name: str) -> str:
 def _check_keys(where: str, table: dict[str, object], keys: dict[str, type]) -> None:
     for key, value in table.items():
         if key not in keys:
-            msg = f"{where} has no key {key!r}"
+            msg = f"{key!r} is no key of {where}"
             raise BadInput(msg, _meant(key, list(keys)))
         if not isinstance(value, keys[key]):
             msg = f"{where}: {key} = {value!r} is not {_TYPE_WORDS[keys[key]]}"

@@ -62,6 +62,14 @@ class KeyRow(NamedTuple):
     created_at: int
 
 
+class Initialised(NamedTuple):
+    """What `initialise` did."""
+
+    changed: bool
+    former_edge: str
+    """The edge that it put another in the place of; "" for none."""
+
+
 def default_address() -> str:
     """Return where the store is, unless told otherwise: `$SESTRACK_STORE`, or XDG's place."""
     return default.default_address()
@@ -94,11 +102,12 @@ def errors_of(address: str) -> AbstractContextManager[None]:
     return engine_of(address).errors(address)
 
 
-def initialise(address: str, edge: str, now: int) -> bool:
-    """Make the store with its first key, or set the edge of one that has none.
+def initialise(address: str, edge: str, now: int) -> Initialised:
+    """Make the store with its first key, or set its edge while no trace domain points to one.
 
-    Returns whether anything changed.  Raises `Refused` if another edge is in use.
+    Raises `Refused` if another edge is in use.
     """
+    former = ""
     engine = engine_of(address)
     engine.create(address)
     with Store(address, fresh=True) as store, store.change() as db:
@@ -112,8 +121,8 @@ def initialise(address: str, edge: str, now: int) -> bool:
                 msg = f"the edge is {known} already, and trace domains point to it"
                 raise Refused(msg, "sestrack domain list")
             db.execute("UPDATE config SET edge = ?", [edge])
-            changed = True
-    return changed
+            changed, former = True, known
+    return Initialised(changed, former)
 
 
 def open_for_recording(address: str) -> Connection:
@@ -303,13 +312,13 @@ class Store:
                 raise Refused(msg, f"sestrack sender show {sender.domain}")
             _put(db, "sender", sender._asdict())
 
-    def verify_sender(self, domain: str, now: int, *, assumed: bool = False) -> Sender:
-        """Note that a sender domain is proven, or taken on trust."""
+    def verify_sender(self, domain: str, now: int) -> Sender:
+        """Note that a sender domain is proven."""
         with self.change() as db:
             self.sender(domain)
             db.execute(
                 "UPDATE sender SET status = ?, verified_at = ?, assumed = ? WHERE domain = ?",
-                [SenderStatus.VERIFIED, now, assumed, domain],
+                [SenderStatus.VERIFIED, now, False, domain],
             )
         return self.sender(domain)
 
@@ -466,7 +475,7 @@ class Store:
         with self.change() as db:
             if self.settings_text()[1] != revision:
                 msg = "the settings were changed meanwhile by another"
-                raise TryAgain(msg, "sestrack settings export shows them as they are now")
+                raise TryAgain(msg, "sestrack settings export  # as they are now")
             settings = text.settings
             db.execute(
                 "UPDATE config SET enabled = ?, dimension = ?, text = ?, revision = revision + 1",

@@ -6,6 +6,9 @@ from datetime import UTC, datetime
 
 from sestrack.errors import UsageError
 
+FIRST, LAST = -62_135_596_800, 253_402_300_799
+"""The seconds of the years 1 to 9999, which `datetime` and ISO 8601 can write."""
+
 
 def utc(seconds: int) -> str:
     """Write seconds since 1970 as `2026-06-01T08:00:00Z`; "" for 0, which is never."""
@@ -20,17 +23,21 @@ def seconds_of(time: str, option: str = "--at", now: int | None = None) -> int:
     Without an offset it is UTC.  With `now` also what is so long ago: `7d`, `12h`, `30m`.
     Raises `UsageError` that names the option.
     """
-    if time.isdigit() and len(time) > 8:  # noqa: PLR2004 - eight digits are a day
-        return int(time)
-    if now is not None and time[:-1].isdigit() and time[-1:] in _UNITS:
-        return now - int(time[:-1]) * _UNITS[time[-1]]
     try:
-        moment = datetime.fromisoformat(time)
-        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
-    except (ValueError, OverflowError):
+        if time.isdecimal() and len(time) > 8:  # noqa: PLR2004 - eight digits are a day
+            seconds = int(time)
+        elif now is not None and time[:-1].isdecimal() and time[-1:] in _UNITS:
+            seconds = now - int(time[:-1]) * _UNITS[time[-1]]
+        else:
+            moment = datetime.fromisoformat(time)
+            seconds = int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+        if not FIRST <= seconds <= LAST:
+            raise ValueError
+    except (ValueError, OverflowError):  # int() takes some thousand digits, and no more
         msg = f"{option} {time!r} is not a time"
         ago = ", or 7d" if now is not None else ""
         raise UsageError(msg, f"a time like 2026-06-01T08:00:00Z, a day{ago}") from None
+    return seconds
 
 
 def duration(text: str, option: str) -> int:
@@ -38,11 +45,13 @@ def duration(text: str, option: str) -> int:
 
     Raises `UsageError` that names the option.
     """
-    number, unit = (text, "s") if text.isdigit() else (text[:-1], text[-1:])
-    if not number.isdigit() or unit not in _UNITS:
+    number, unit = (text, "s") if text.isdecimal() else (text[:-1], text[-1:])
+    if not number.isdecimal() or len(number) > _DIGITS or unit not in _UNITS:
         msg = f"{option} {text!r} is not a span of time"
         raise UsageError(msg, f"{option} 10m")
     return int(number) * _UNITS[unit]
 
 
+_DIGITS = 9
+"""What a span may have: thirty years of seconds."""
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}

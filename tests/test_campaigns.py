@@ -268,6 +268,7 @@ def test_a_single_pipe_counts_when_told(campaign: Program) -> None:
         ("x,a@example.org\ny,b@example.org", "", ["a@example.org", "b@example.org"]),
         ('\ufeffname,email\n"two\nlines",b@example.org\n', "", ["b@example.org"]),
         ("a\tb\n1\t2\n", "b", ["2"]),
+        ("\r\n\r\nemail\r\na\r\n", "", ["a"]),
     ],
 )
 def test_lists(tmp_path: Path, text: str, column: str, recipients: list[str]) -> None:
@@ -287,6 +288,10 @@ def test_lists(tmp_path: Path, text: str, column: str, recipients: list[str]) ->
     [
         (b"", "is empty", 65),
         (b"email\na@example.org\n\xff\n", "not UTF-8", 65),
+        (b"\n \n", "is empty", 65),
+        (b'"email"x,y\na,b\n', "line 1: ", 65),
+        (b"x" * 140_000 + b"\na\n", "line 1: field larger", 65),
+        (b"\n\nemail\n\n,1\n", "line 5: the recipient is empty", 65),
         (b"email,x\n,1\n", "line 2: the recipient is empty", 65),
         (b"email\n" + b"a" * 300 + b"\n", "line 2: the recipient", 65),
         (b'email\n"a\n', "line 2", 65),

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Program
+from conftest import Program, Server
 
 from sestrack.cli import COMMANDS
 from sestrack.commands.rewrite import OPTIONS, light
 from sestrack.demo.nameserver import NameServer
+from sestrack.model import Dimension
+from sestrack.settings import enable, parse
 
 LETTER = b'<html><body><a href="https://example.com/?a=1&amp;b=2">x</a></body></html>\n'
 SEND = ("rewrite", "--sender", "news.example.com")
@@ -468,3 +472,373 @@ def test_the_light_reader_knows_every_option() -> None:
 def test_the_light_reader_leaves_the_rest_to_typer(words: list[str]) -> None:
     """What is not plainly right is not read."""
     assert light(words) is None
+
+
+# -- what is printed, and where it goes ------------------------------------------------------------
+
+ODD = "a\u00ad\U0001fae8\u2028z"
+"""A soft hyphen, a character of this Python's future, a line separator: none is printable."""
+
+
+@pytest.mark.sqlite
+def test_json_is_json_whatever_stands_in_it(
+    tracking: Program, serve: Callable[..., Server]
+) -> None:
+    """What a terminal could not show is an escape of JSON's own, in reports and exports too."""
+    (path,) = tracking.paths("<p>x</p>", recipient=ODD, message=ODD)
+    server = serve()
+    server.ask(path)
+    server.stop()
+    url = f"https://trace.example.com{path}"
+    values = [json.loads(tracking.ok("inspect", url, "--json"))]
+    values.append(json.loads(tracking.ok("inspect", "-", "--json", stdin=url.encode())))
+    values += [json.loads(line) for line in tracking.ok("events", "tail", "--json").splitlines()]
+    values += tracking.events()
+    tracking.ok("events", "export", "-o", "events.jsonl")
+    values.append(json.loads((tracking.folder / "events.jsonl").read_text()))
+    values += json.loads(tracking.ok("stats", "--by", "recipient", "--json"))
+    assert [value["recipient"] for value in values] == [ODD] * 6
+    letter = f'<a href="https://example.com/?{ODD}">x</a>'.encode()
+    report = tracking.ok(*SEND, "--report", "-", "-o", "out.html", stdin=letter)
+    assert json.loads(report)["destination"] == f"https://example.com/?{ODD}"
+
+
+@pytest.mark.sqlite
+def test_exported_settings_are_those_applied(tracking: Program) -> None:
+    """To the octet: ends of lines, characters that cannot be shown; and they can be edited so."""
+    text = (
+        tracking.ok("settings", "export").replace("\n", "\r\n")
+        + "# Grüße\u00a0\u00ad\U0001fae8\r\n"
+    )
+    tracking.ok("settings", "apply", "-", stdin=text.encode())
+    for environment in ({}, {"PYTHONUTF8": "0", "LC_ALL": "C", "PYTHONIOENCODING": "ascii"}):
+        assert tracking("settings", "export", **environment).stdout == text.encode()
+    tracking.ok("settings", "apply", "-", stdin=text.encode())
+    done = tracking("settings", "edit", EDITOR=editor(tracking, ""))
+    assert b"cancelled" in done.stderr
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("text", [b"", b" \r\n\n"])
+def test_empty_input_is_no_settings(tracking: Program, text: bytes) -> None:
+    """`ssh host sestrack settings export | sestrack settings apply -` takes nothing away."""
+    before = tracking.ok("settings", "export")
+    done = tracking("settings", "apply", "-", stdin=text)
+    assert (done.returncode, b"sestrack settings disable" in done.stderr) == (65, True)
+    assert tracking.ok("settings", "export") == before
+
+
+def shell(program: Program, line: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Run a line of bash, in which $S is the program."""
+    return subprocess.run(
+        ["bash", "-c", line], input=stdin, capture_output=True, check=False, cwd=program.folder,
+        env=program.environment | {"S": f"{sys.executable} -m sestrack"}, timeout=60,
+    )  # fmt: skip
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize(
+    "command",
+    [
+        "rewrite --sender news.example.com", "rewrite --jsonl --sender news.example.com",
+        "settings apply -", "check -", "inspect -",
+        "recipients - --sender news.example.com --message m",
+    ],
+)  # fmt: skip
+def test_standard_input_that_is_closed(tracking: Program, command: str) -> None:
+    """`<&-` is not an empty input, and no bug of ours."""
+    done = shell(tracking, f"$S {command} <&-")
+    assert (done.returncode, done.stdout) == (74, b"")
+    assert b"standard input is closed" in done.stderr
+
+
+@pytest.mark.sqlite
+def test_standard_output_and_error_that_are_closed(tracking: Program) -> None:
+    """What has a product fails; what only talks goes on; no file gets the number of a stream."""
+    for line in ("sender list", "settings export", "stats --json", "--help", "--version"):
+        done = shell(tracking, f"$S {line} >&-")
+        assert done.returncode == 74, (line, done.stderr)
+        assert b"standard output failed" in done.stderr
+    assert shell(tracking, "$S keys rotate >&-").returncode == 0
+    done = shell(tracking, f"$S {' '.join(FULL)} 2>&-", LETTER)
+    assert (done.returncode, done.stdout.count(b"https://trace.example.com/")) == (0, 2)
+    done = shell(tracking, "$S keys rotate 2>&- >&- <&-; $S keys export sestrack.keys 2>&- >&- <&-")
+    assert done.returncode == 0
+    assert len(json.loads((tracking.folder / "sestrack.keys").read_text())["keys"]) == 3
+
+
+@pytest.mark.sqlite
+def test_serving_with_standard_error_closed(tracking: Program) -> None:
+    """A server whose talk nobody wants serves."""
+    done = shell(tracking, "timeout 3 $S serve --bind 127.0.0.1:0 2>&-")
+    assert done.returncode == 124
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_help_on_a_full_disk(program: Program, unbuffered: str) -> None:
+    """Help and the version are products too."""
+    for words in ("--help", "--version", "stats --help"):
+        done = shell(program, f"PYTHONUNBUFFERED={unbuffered} $S {words} > /dev/full")
+        assert (done.returncode, b"No space left" in done.stderr) == (74, True), words
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        ("stats", -signal.SIGPIPE), ("events tail -f", -signal.SIGPIPE),
+        ("events export", -signal.SIGPIPE), ("inspect -", -signal.SIGPIPE),
+        ("stats --json", -signal.SIGPIPE), ("--help", -signal.SIGPIPE),
+        (" ".join(FULL), 74), ("sender add shop.example.com", 74),
+    ],
+)  # fmt: skip
+def test_a_reader_that_has_gone(
+    tracking: Program, serve: Callable[..., Server], command: str, status: int
+) -> None:
+    """A report ends quietly, as with `| head`; a mail that nobody took is a failure."""
+    mail = tracking.ok(*FULL, stdin=LETTER)
+    url = mail.split('"')[1]
+    if command.startswith("events"):
+        server = serve()
+        server.ask(url.removeprefix("https://trace.example.com"))
+        server.stop()
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "sestrack", *command.split()], stdout=write, check=False,
+        stderr=subprocess.PIPE, env=tracking.environment, timeout=60,
+        input=url.encode() if command == "inspect -" else LETTER,
+    )  # fmt: skip
+    os.close(write)
+    assert done.returncode == status
+    assert (done.stderr == b"") == (status < 0), done.stderr
+
+
+INTERRUPTED = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+sys.argv[1:] = {words!r}
+from sestrack.cli import main
+main()
+"""
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("typer", ["stats"]), ("sestrack.root", ["stats"]), ("sestrack.commands.stats", ["stats"]),
+        ("sestrack.tracker.reports", ["stats"]), ("sestrack.commands.rewrite", list(FULL)),
+    ],
+)  # fmt: skip
+def test_an_interrupt_at_any_time_is_quiet(
+    tracking: Program, module: str, words: list[str]
+) -> None:
+    """Ctrl-C while modules are still imported: no traceback."""
+    code = INTERRUPTED.format(module=module, words=words)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=False, input=LETTER,
+        env=tracking.environment, timeout=60,
+    )  # fmt: skip
+    assert done.returncode in {130, -signal.SIGINT}, done.stderr
+    assert done.stderr.strip() == b""
+
+
+@pytest.mark.sqlite
+def test_an_interrupt_that_is_ignored_stays_so(tracking: Program) -> None:
+    """What `nohup`, or a script's `&`, has us ignore, we ignore."""
+    code = INTERRUPTED.format(module="typer", words=["keys", "list"])
+    line = f"trap '' INT; exec {sys.executable} -c {shlex.quote(code)}"
+    assert shell(tracking, line).returncode == 0
+
+
+# -- times and numbers -----------------------------------------------------------------------------
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("stats --since 99999999d", 2), ("stats --until 999999999999", 2),
+        ("stats --since 99999999999999999999d", 2), (f"stats --since {'9' * 5000}", 2),
+        ("stats --since ²d", 2), ("stats --since 0001-01-01 --until 9999-12-31", 0),
+        ("stats --since 0001-01-01T00:00:00+23:00", 2), ("events export --until 999999999999", 2),
+        ("events tail -n 99999999999999999999", 0), ("stats --limit 99999999999999999999", 0),
+        ("domain verify trace --wait ²", 2), (f"domain verify trace --wait {'9' * 5000}d", 2),
+    ],
+)  # fmt: skip
+def test_times_and_numbers_out_of_bounds(ready: Program, command: str, code: int) -> None:
+    """Times are of the years 1 to 9999; whatever else is wrong is said, and no bug of ours."""
+    done = ready(*command.split())
+    assert done.returncode == code, done.stderr
+
+
+# -- what takes something away ---------------------------------------------------------------------
+
+
+@pytest.mark.sqlite
+def test_forget_and_purge_take_no_more_than_was_meant(
+    tracking: Program, serve: Callable[..., Server]
+) -> None:
+    """Nobody is no recipient, though many events have none; no day to come is purged before."""
+    (path,) = tracking.paths("<p>x</p>", recipient="")
+    server = serve()
+    server.ask(path)
+    server.stop()
+    before = tracking.events()
+    assert before[0]["agent"]
+    for words in (("forget", "--recipient", ""), ("forget", "--recipient", " "), ("purge", "--before", "2099-01-01")):  # fmt: skip
+        done = tracking("events", *words)
+        assert (done.returncode, b"hint: sestrack events " in done.stderr) == (2, True)
+    tracking.ok("events", "purge", "--before", "0d")
+    assert tracking.events() == before
+
+
+def test_another_edge_is_said(program: Program) -> None:
+    """An edge is changed while no trace domain points to it, and both are named; "" is none."""
+    assert program("init", "--edge", "").returncode == 65
+    program.ok("init", "--edge", "one.example.net")
+    done = program("init", "--edge", "two.example.net")
+    assert done.returncode == 0
+    assert b"the edge was one.example.net, and is two.example.net now" in done.stderr
+    assert b"the edge was" not in program("init", "--edge", "two.example.net").stderr
+    program.ok("sender", "add", "news.example.com", "--assume-verified")
+    program.ok("domain", "create", "trace")
+    assert program("init", "--edge", "one.example.net").returncode == 1
+
+
+@pytest.mark.sqlite
+def test_keys_on_a_full_disk(tracking: Program) -> None:
+    """No empty file is left, which would be "there already"; a whole one is its owner's alone."""
+    done = shell(tracking, "ulimit -f 0; exec $S keys export sestrack.keys")
+    assert done.returncode == 74, done.stderr
+    assert not list(tracking.folder.glob("sestrack.keys*"))
+    done = tracking("keys", "export", "sestrack.keys")
+    assert b"1 key is in sestrack.keys" in done.stderr
+    assert stat.S_IMODE((tracking.folder / "sestrack.keys").stat().st_mode) == 0o600
+    done = tracking("keys", "export", "sestrack.keys")
+    assert (done.returncode, b"is there already" in done.stderr) == (73, True)
+
+
+@pytest.mark.sqlite
+def test_a_file_that_may_not_be_read(tracking: Program) -> None:
+    """It is 77 for all who read files; the hint has the name as it must be typed."""
+    if os.geteuid() == 0:
+        lock = "chmod 0 'my file'; chown 1 'my file'; chmod 755 ."
+        prefix = "setpriv --reuid 12345 --clear-groups"
+    else:
+        lock, prefix = "chmod 0 'my file'", ""
+    (tracking.folder / "my file").write_text("x")
+    for command in ("settings apply", "serve --keys", "check"):
+        done = shell(
+            tracking,
+            f"{lock}; cd /; export PYTHONPATH={':'.join(sys.path)}; "
+            f'{prefix} $S {command} "$OLDPWD/my file"',
+        )
+        assert done.returncode == 77, done.stderr
+        assert b"hint: ls -ld '" in done.stderr
+
+
+# -- settings ----------------------------------------------------------------------------------
+
+
+@pytest.mark.sqlite
+def test_a_table_is_found_however_it_is_spelt(tracking: Program) -> None:
+    """In capitals, or in one line with others; an address is taken for its domain."""
+    text = tracking.ok("settings", "export").replace('"account"', '"account+domain"')
+    own = '[sender."News.Example.com"]\ndomain = "trace.example.com"\nclick = true\n'
+    tracking.ok("settings", "apply", "-", stdin=(text + own).encode())
+    tracking.ok("settings", "disable", "--sender", "ada@news.example.com")
+    assert f"{own}enabled = false\n" in tracking.ok("settings", "export")
+    line = 'sender = {"News.Example.com" = {domain = "trace.example.com", click = true}}\n'
+    tracking.ok("settings", "apply", "-", stdin=(line + text).encode())
+    tracking.ok(
+        "settings", "enable", "--sender", "ada@shop.example.com", "--domain", "trace", "--open"
+    )
+    shown = json.loads(tracking.ok("settings", "show", "--json"))["entries"]
+    assert shown["shop.example.com"]["domain"] == "trace.example.com"
+    assert shown["news.example.com"]["click"]
+
+
+@pytest.mark.sqlite
+def test_the_hints_to_an_entry_of_its_own_lead_there(tracking: Program) -> None:
+    """Each hint is typed as it stands; each takes away what was in the way."""
+    tracking.ok("settings", "enable", "--sender", "news.example.com", "--click", "--no-open")
+    dimension = "settings enable --dimension account+domain"
+    for line, hint in (
+        ("settings disable --sender news.example.com", dimension),
+        (dimension, "settings enable --sender news.example.com --domain trace.example.com"),
+    ):
+        done = tracking(*line.split())
+        assert done.stderr.decode().split("hint: sestrack ")[1].strip() == hint
+    for line in (hint, dimension, "settings disable --sender news.example.com"):
+        tracking.ok(*line.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("", '# The tracking settings.  A change takes effect when it is saved.\n\nenabled = true\ndimension = "domain"   # account | account+domain | domain\n'),
+        ("# mine\n# all\n\n[account]\n", '# mine\n# all\n\nenabled = true\ndimension = "domain"\n\n[account]\n'),
+        ("# mine\nenabled = false # off\n", '# mine\nenabled = true # off\ndimension = "domain"\n'),
+        ("# mine", '# mine\nenabled = true\ndimension = "domain"\n'),
+        ("[account]\n# dimension = 1\n", 'enabled = true\ndimension = "domain"\n\n[account]\n# dimension = 1\n'),
+        ("# mine\r\n\r\n[account]\r\n", '# mine\r\n\r\nenabled = true\r\ndimension = "domain"\r\n\r\n[account]\r\n'),
+        ("# a\u2028# dimension = 1\nenabled = false\n", '# a\u2028# dimension = 1\nenabled = true\ndimension = "domain"\n'),
+    ],
+)  # fmt: skip
+def test_where_a_new_key_stands(text: str, wanted: str) -> None:
+    """Below the administrator's own first words, or in the place of its commented example."""
+    new = enable(text, dimension=Dimension.DOMAIN, choices={}).text
+    assert new.startswith(wanted)
+    assert parse(new).settings.enabled
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize(
+    ("code", "status", "kept"),
+    [
+        pytest.param("file.unlink()", 0, False, id="the file is gone"),
+        pytest.param("sys.exit(3)", 74, False, id="a failure, nothing typed"),
+        pytest.param("file.write_text('x'); sys.exit(3)", 74, True, id="a failure"),
+        pytest.param("file.write_text(file.read_text() + 'x\\n')", 65, True, id="ever more wrong"),
+        pytest.param("if 'wrong' not in file.read_text(): file.write_text('wrong')", 65, True, id="left wrong"),
+        pytest.param("import os, signal; os.kill(os.getppid(), signal.SIGINT)", 0, False, id="Ctrl-C in the editor"),
+        pytest.param(None, 66, False, id="no such editor"),
+        pytest.param("", 2, False, id="an open quotation mark"),
+    ],
+)  # fmt: skip
+def test_an_edit_that_fails(
+    tracking: Program, code: str | None, status: int, *, kept: bool
+) -> None:
+    """It ends, says where the text is, and leaves none that nobody wrote."""
+    before = tracking.ok("settings", "export")
+    command = "/no/such" if code is None else editor(tracking, code) + (" 'a" if not code else "")
+    drafts = tracking.folder / "drafts"
+    drafts.mkdir()
+    done = tracking("settings", "edit", EDITOR=command, TMPDIR=str(drafts))
+    assert done.returncode == status, done.stderr
+    left = list(drafts.iterdir())
+    assert bool(left) == kept
+    assert [str(path) in done.stderr.decode() for path in left] == [True] * kept
+    assert tracking.ok("settings", "export") == before
+
+
+# -- tracking URLs and lists -------------------------------------------------------------------
+
+
+@pytest.mark.sqlite
+def test_urls_to_inspect(tracking: Program) -> None:
+    """None at all is bad input; one that was altered is named."""
+    assert tracking("inspect", "").returncode == 65
+    assert tracking("inspect", "-", stdin=b"\n\n").returncode == 65
+    url = tracking.ok(*FULL, stdin=LETTER).split('"')[1]
+    altered = url[:-3] + ("A" if url[-3] != "A" else "B") + url[-2:]
+    done = tracking("inspect", "-", stdin=f"{url}\n{altered}\n".encode())
+    assert done.returncode == 65
+    assert altered[:80].encode() in done.stderr

@@ -79,6 +79,7 @@ EXCEPTIONS = {
     ("sestrack", "errors"),
     ("commands.domain", "commands.domain_verify"),  # one noun in several modules
     ("commands.domain", "commands.domain_accelerate"),
+    ("commands.settings", "commands.settings_edit"),
     ("cli", "root"),
     ("root", "cli"),
     ("__main__", "cli"),

@@ -205,6 +205,43 @@ def test_restore_waits_for_whoever_has_the_store_open(tracking: Program) -> None
 
 
 @pytest.mark.sqlite
+def test_restore_where_names_are_odd(tracking: Program) -> None:
+    """A store in a folder with `%` in its name; the hint has a name with a blank as it is typed."""
+    tracking.ok("backup", "my backup.db")
+    folder = tracking.folder / "100%d"
+    folder.mkdir()
+    odd = str(folder / "store.db")
+    tracking.ok("--store", odd, "restore", "my backup.db")
+    done = tracking("--store", odd, "restore", "my backup.db")
+    assert b"hint: sestrack restore --force 'my backup.db'  # " in done.stderr
+    tracking.ok("--store", odd, "restore", "my backup.db", "--force")
+    assert len(list(folder.glob("store.db.before-restore-*"))) == 1
+
+
+@pytest.mark.sqlite
+def test_restore_leaves_a_file_as_it_was(tracking: Program) -> None:
+    """An empty one is said to be; beside a damaged copy of a store nothing appears."""
+    file = tracking.folder / "copy.db"
+    file.write_bytes(b"")
+    done = tracking("restore", "copy.db", "--force")
+    assert (done.returncode, b"copy.db is empty" in done.stderr) == (65, True)
+    file.write_bytes(tracking.store.read_bytes()[:30_000])
+    done = tracking("restore", "copy.db", "--force")
+    assert (done.returncode, b"copy.db is not a store" in done.stderr) == (65, True)
+    assert list(tracking.folder.glob("copy.db*")) == [file]
+
+
+@pytest.mark.sqlite
+def test_a_backup_names_the_store_that_is_damaged(tracking: Program) -> None:
+    """And not the file that is made."""
+    data = tracking.store.read_bytes()
+    tracking.store.write_bytes(data[:100] + bytes(3996) + data[4096:])  # its list of tables
+    done = tracking("backup", "one.db")
+    assert (done.returncode, b"store.db is not a store" in done.stderr) == (65, True)
+    assert not list(tracking.folder.glob("one.db*"))
+
+
+@pytest.mark.sqlite
 def test_killing_restore_leaves_a_store(tracking: Program) -> None:
     """`kill -9` at any moment: the store is the old one or the new one, and opens."""
     tracking.ok("backup", "one.db")

@@ -32,6 +32,7 @@ from sestrack.tracker.clients import Clients
 from sestrack.tracker.protocol import Connection, Site
 from sestrack.tracker.recorder import Nowhere
 from sestrack.tracker.server import count_lost
+from sestrack.tracker.upkeep import purge_piece
 
 LETTER = (
     '<body><a href="https://www.example.com/a?x=1&amp;y=2#part">a</a>'
@@ -161,7 +162,9 @@ def test_links_outlive_everything(tracking: Program, serve: Serve) -> None:
     assert [event["kind"] for event in tracking.events()] == ["click"]
     tracking.ok("settings", "apply", "-", stdin=b"enabled = false\n")
     tracking.ok("domain", "delete", "trace.example.com")
-    tracking.ok("events", "purge", "--before", "2099-01-01")
+    with tracking.connection() as connection:  # the command refuses to take what came today
+        while purge_piece(connection, 2**20):
+            pass
     time.sleep(1.2)
     assert server.ask(link).status == 302
     server.stop()

@@ -46,6 +46,7 @@ def check(
 
     Example: sestrack check letter.html --sender news.example.com
     """
+    output.report()
     data = files.read(file)
     wrapping = _wrapping(ctx.obj, sender)
     if data.startswith(b"From ") or looks_like_message(data):

@@ -38,4 +38,5 @@ def completion(
 
     Example: source <(sestrack completion bash)
     """  # noqa: D301 - \b is click's sign for lines as they are
+    output.report()
     output.product(SCRIPTS[shell])

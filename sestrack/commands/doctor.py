@@ -52,6 +52,7 @@ def doctor(
 
     Example: sestrack doctor
     """
+    output.report()
     checks = _checks(ctx.obj or store.default_address(), resolver, offline=offline)
     if json:
         output.json_array([check._asdict() for check in checks])

@@ -90,6 +90,7 @@ def list_(ctx: typer.Context, json: Json = False) -> None:
 
     Example: sestrack domain list
     """
+    output.report()
     with store.Store(ctx.obj or store.default_address()) as opened:
         domains = opened.trace_domains()
     if json:
@@ -112,6 +113,7 @@ def show(ctx: typer.Context, name: Name, json: Json = False) -> None:
 
     Example: sestrack domain show trace.example.com
     """
+    output.report()
     with store.Store(ctx.obj or store.default_address()) as opened:
         domain = _found(opened, name)
         history = opened.history(domain.name)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from sestrack.engines.interface import Connection
     from sestrack.tracker.streams import Marks
 
+_MOST = 2**62
+"""What a number in SQL can be, within."""
 _PATIENCE = 150
 """Looks, 0.2 seconds apart, that a server may get no further."""
 
@@ -67,7 +69,9 @@ def tail(
     from sestrack.tracker.ledger import events, marks_back
     from sestrack.tracker.places import Places
 
+    output.report()
     places = Places(mmdb)
+    number = min(number, _MOST)
     path = ctx.obj or store.default_address()
     with store.Store(path) as opened, store.errors_of(path):
         after = marks_back(opened.connection, number)
@@ -116,11 +120,13 @@ def export(  # noqa: PLR0913 - one for each choice
     if format_ is Format.PARQUET and to in {"", "-"}:
         msg = "Parquet is written to a file"
         raise UsageError(msg, "sestrack events export --format parquet -o events.parquet")
+    if to in {"", "-"}:
+        output.report()
     path = ctx.obj or store.default_address()
     with store.Store(path) as opened, store.errors_of(path):
         rows = events(opened.connection, Places(mmdb), {}, since_ms, until_ms)
         count = WRITERS[format_](rows, to)
-    output.note(f"{count} events")
+    output.note(_events(count))
 
 
 @app.command()
@@ -134,7 +140,11 @@ def purge(
     """
     from sestrack.tracker.upkeep import purge_piece
 
-    day = seconds_of(before, "--before", store.now()) // 86_400
+    now = store.now()
+    day = seconds_of(before, "--before", now) // 86_400
+    if day > now // 86_400:
+        msg = f"--before {before} is in the future: all events would go"
+        raise UsageError(msg, "--before 400d")
     path = ctx.obj or store.default_address()
     with _changing(path) as connection:
         _settle(path, connection)
@@ -142,7 +152,7 @@ def purge(
         while piece := purge_piece(connection, day):
             count += piece
             time.sleep(0.005)  # the server's turn
-    output.note(f"{count} events purged; the figures of their days stay")
+    output.note(f"{_events(count)} purged; the figures of their days stay")
 
 
 @app.command()
@@ -157,6 +167,9 @@ def forget(
 
     Example: sestrack events forget --recipient ada@example.org
     """
+    if not recipient.strip():  # as in all events of copies made for nobody
+        msg = "--recipient is empty, and names nobody"
+        raise UsageError(msg, "--recipient ada@example.org")
     from sestrack.tracker.upkeep import forget as forget_recipient
     from sestrack.tracker.upkeep import hashed_name
 
@@ -170,7 +183,7 @@ def forget(
     if not count:
         msg = f"there are no events of {recipient!r}"
         raise NotFound(msg, "sestrack stats --by recipient")
-    output.note(f"{count} events of {recipient} are nobody's now")
+    output.note(f"{_events(count)} of {recipient} {'is' if count == 1 else 'are'} nobody's now")
 
 
 @app.command()
@@ -187,7 +200,11 @@ def reclassify(ctx: typer.Context, mmdb: Mmdb = "") -> None:
         ((count,),) = connection.execute("SELECT count(*) FROM visit").fetchall()
         with output.progress("judging", count) as step:
             seen, changed = judge_again(connection, Places(mmdb), step)
-    output.note(f"{seen} events judged again, {changed} differently")
+    output.note(f"{_events(seen)} judged again, {changed} differently")
+
+
+def _events(count: int) -> str:
+    return "1 event" if count == 1 else f"{count} events"
 
 
 @contextmanager

@@ -16,18 +16,21 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 def init(
     ctx: typer.Context,
     edge: Annotated[
-        str,
+        str | None,
         typer.Option(metavar="HOST", help="The host name that the tracking server answers under."),
-    ] = "",
+    ] = None,
 ) -> None:
     """Make the store and its first key.  Again: nothing changes.
 
     Example: sestrack init --edge edge.example.net
     """
     path = ctx.obj or store.default_address()
-    changed = store.initialise(path, check_name("edge", edge) if edge else "", store.now())
-    name = store.shown(path)
-    output.note(f"the store {name} is {'ready' if changed else 'set up already; nothing changed'}")
+    named = "" if edge is None else check_name("edge", edge)
+    done = store.initialise(path, named, store.now())
+    state = "ready" if done.changed else "set up already; nothing changed"
+    output.note(f"the store {store.shown(path)} is {state}")
+    if done.former_edge:
+        output.note(f"the edge was {done.former_edge}, and is {named} now")
     with store.Store(path) as opened:
         if not opened.edge():
             output.note(

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from sestrack import output, store
-from sestrack.errors import ForgedToken, NotSetUp
+from sestrack.errors import BadInput, ForgedToken, NotSetUp
 from sestrack.times import utc
 from sestrack.tokens import Key, open_copy, open_link
 
@@ -29,8 +29,9 @@ def inspect(
 ) -> None:
     """Show what is inside a tracking URL; works without network.
 
-    Example: sestrack inspect https://trace.example.com/QX.../QY...
+    Example: sestrack inspect - < urls.txt
     """
+    output.report()
     with store.Store(ctx.obj or store.default_address()) as opened:
         keys = [
             Key.from_secret(row.id, row.secret)
@@ -40,9 +41,11 @@ def inspect(
         msg = "the store has no key"
         raise NotSetUp(msg, "sestrack init")
     many = url == "-"
+    found = False
     for line in sys.stdin if many else [url]:
-        if not line.strip():
+        if many and not line.strip():
             continue
+        found = True
         values = _open(keys, line)
         if many and json:
             output.json_line(values)
@@ -50,6 +53,9 @@ def inspect(
             output.json_object(values)
         else:
             output.facts((name.replace("_", " "), str(value)) for name, value in values.items())
+    if not found:
+        msg = "there is no URL in standard input"
+        raise BadInput(msg, "sestrack inspect - < urls.txt")
 
 
 def _open(keys: list[Key], url: str) -> dict[str, Any]:
@@ -57,7 +63,7 @@ def _open(keys: list[Key], url: str) -> dict[str, Any]:
     match = _URL.fullmatch(cleaned)
     if match is None:
         msg = f"{cleaned[:80]!r} is not a tracking URL"
-        raise ForgedToken(msg, "sestrack inspect https://trace.example.com/Q.../Q...")
+        raise ForgedToken(msg, "the whole of a link, as it stands in the mail")
     host = match[1].lower()
     for key in keys:
         try:
@@ -70,7 +76,11 @@ def _open(keys: list[Key], url: str) -> dict[str, Any]:
             "recipient": copy.recipient, "minted_at": utc(copy.minted), "key": key.id,
         }  # fmt: skip
         if match[3]:
-            link = open_link(keys, host, copy, match[3].encode())
+            try:
+                link = open_link(keys, host, copy, match[3].encode())
+            except ForgedToken as error:
+                msg = f"{cleaned[:80]!r}: {error.message}"
+                raise ForgedToken(msg, error.hint) from None
             values |= {"link": link.number, "destination": link.url}
         return values
     msg = f"{cleaned[:80]!r} was not sealed by a key of this store for {host}"

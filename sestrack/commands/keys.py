@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sestrack import output, store
+from sestrack import files, output, store
 from sestrack.errors import CannotCreate
 from sestrack.keyfile import write_keys
 from sestrack.terminal import offers
@@ -24,6 +24,7 @@ def list_(
 
     Example: sestrack keys list
     """
+    output.report()
     with store.Store(ctx.obj or store.default_address()) as opened:
         keys = opened.keys()
     rows = [(key.id, utc(key.created_at), "seals" if key is keys[0] else "reads") for key in keys]
@@ -64,13 +65,10 @@ def export(
     if file == "-":
         output.product(text)
         return
-    try:
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-            stream.write(text)
-    except FileExistsError:
+    if os.path.lexists(file):
         msg = f"{file} is there already, and is not written over"
-        raise CannotCreate(msg, f"sestrack keys export {file}.new") from None
-    except OSError as failure:
-        msg = f"cannot create {file}: {failure.strerror}"
-        raise CannotCreate(msg, f"ls -ld {os.path.dirname(file) or '.'}") from None
-    output.note(f"{len(keys)} keys are in {file}; whoever has it can read and forge links")
+        raise CannotCreate(msg, f"sestrack keys export {files.typed(f'{file}.new')}")
+    with files.beside(file, private=True) as name, open(name, "w", encoding="ascii") as stream:
+        stream.write(text)
+    said = "1 key is" if len(keys) == 1 else f"{len(keys)} keys are"
+    output.note(f"{said} in {file}; whoever has it can read and forge links")

@@ -8,6 +8,7 @@ import typer
 
 from sestrack import output, store
 from sestrack.errors import Refused
+from sestrack.files import shown, typed
 from sestrack.mail.recipients import open_list
 from sestrack.store import default_address
 from sestrack.terminal import offers
@@ -60,8 +61,8 @@ def recipients(  # noqa: PLR0913 - one for each choice
     with open_list(file, column, raw=True) as found:
         names = [cell.strip(' "\r\n') for cell in found.heading.split(found.delimiter)]
         if name in names:
-            msg = f"the list {file} has a column {name!r} already"
-            raise Refused(msg, f"--name {name}2")
+            msg = f"the list {shown(file)} has a column {name!r} already"
+            raise Refused(msg, f"--name {typed(f'{name}2')}")
         lines = [_with(found.heading, found.delimiter, name)] if found.heading else []
         for row in found.rows:
             token = sealer.seal(row.recipient.encode()).decode() if sealer else ""

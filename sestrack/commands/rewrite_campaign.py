@@ -73,7 +73,7 @@ def _check(request: Request) -> int:
     if request.resume and (_is_stream(request.output) or request.recipients == "-"):
         msg = "--resume needs a list and an output that are files"
         raise UsageError(msg, f"{_CAMPAIGN} --recipients list.csv --output copies.jsonl --resume")
-    if not request.jobs.isdigit() or not 1 <= int(request.jobs) <= (os.cpu_count() or 1) * 4:
+    if not request.jobs.isdecimal() or not 1 <= int(request.jobs) <= (os.cpu_count() or 1) * 4:
         msg = f"--jobs {request.jobs!r} is not a number of processes that helps here"
         raise UsageError(msg, f"--jobs {os.cpu_count() or 1}")
     if request.jobs != "1" and request.recipients == "-":

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-from shlex import quote
 from typing import TYPE_CHECKING, NamedTuple
 
 from sestrack import files, output
@@ -88,7 +87,7 @@ def _in(name: str) -> Iterator[Input]:
             yield Input(path, os.path.relpath(path, name))
     if empty:
         msg = f"there is no .html, .htm or .eml in the folder {name}"
-        raise NotFound(msg, f"ls -l {quote(name)}")
+        raise NotFound(msg, files.look(name))
 
 
 def quiet(request: Request) -> bool:
@@ -128,7 +127,7 @@ def _make_folder(name: str) -> None:
         os.makedirs(name, exist_ok=True)
     except OSError as error:
         msg = f"cannot make the folder {name}: {error.strerror}"
-        raise CannotCreate(msg, f"ls -ld {quote(os.path.dirname(name) or '.')}") from None
+        raise CannotCreate(msg, files.look(os.path.dirname(name) or ".")) from None
 
 
 def original(request: Request) -> None:

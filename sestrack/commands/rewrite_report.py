@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from difflib import diff_bytes, unified_diff
 from typing import TYPE_CHECKING
@@ -42,7 +41,7 @@ def report(to: str, name: str, parts: Iterable[tuple[str, Template]]) -> None:
                 "wrapped": reason is Reason.WRAPPED, "reason": str(reason),
                 "words": REASON_WORDS[reason], "conditional": href.conditional,
             }  # fmt: skip
-            lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+            lines.append(output.json_text(line))
     text = "".join(lines)
     if to == "-":
         output.product(text)

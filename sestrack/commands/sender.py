@@ -122,6 +122,7 @@ def list_(ctx: typer.Context, json: Json = False) -> None:
 
     Example: sestrack sender list
     """
+    output.report()
     with store.Store(ctx.obj or store.default_address()) as opened:
         senders = opened.senders()
     if json:

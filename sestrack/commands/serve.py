@@ -129,7 +129,7 @@ def serve(  # noqa: PLR0913 - one for each choice
 
 def _address(option: str, text: str, usual: int) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:  # noqa: PLR2004
+    if not colon or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004
         msg = f"{option} {text!r} is not an address and a port"
         raise UsageError(msg, f"{option} 127.0.0.1:{usual}")
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - ":8025" asks for just that
@@ -139,7 +139,7 @@ def _days(keep: str) -> int:
     if not keep:
         return 0
     number = keep.removesuffix("d")
-    if not number.isdigit() or not int(number):
+    if not number.isdecimal() or not int(number):
         msg = f"--keep {keep!r} is not a number of days"
         raise UsageError(msg, "--keep 400d")
     return int(number)

@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import os
-import shlex
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sestrack import output, store
-from sestrack.errors import (
-    EXIT_NO,
-    BadInput,
-    InputOutputError,
-    NoPermission,
-    NotFound,
-    NotSetUp,
-    Refused,
-    SestrackError,
-    TryAgain,
-    UsageError,
-)
+from sestrack import files, output, store
+from sestrack.commands.settings_edit import check as check_saving
+from sestrack.commands.settings_edit import edit
+from sestrack.errors import EXIT_NO, BadInput, Refused
 from sestrack.model import Dimension
-from sestrack.rules import check_name, check_settings, sender_domain_of, tracked
+from sestrack.rules import named_domain, sender_domain_of, tracked
 from sestrack.settings import Text, disable, enable, parse
 from sestrack.terminal import mistyped, offers
 
@@ -54,6 +39,7 @@ def show(
 
     Example: sestrack settings show --sender news.example.com
     """
+    output.report()
     with store.Store(ctx.obj or store.default_address()) as opened:
         settings = opened.settings()
         names = [sender_domain_of(sender)] if sender else [s.domain for s in opened.senders()]
@@ -118,17 +104,16 @@ def enable_command(  # noqa: PLR0913 - one for each choice
     Example: sestrack settings enable --dimension account --domain trace.example.com --click --open
     """
     choices: dict[str, str | bool] = {}
-    if domain:
-        choices["domain"] = check_name("trace domain", domain)
     if click is not None:
         choices["click"] = click
     if opens is not None:
         choices["open"] = opens
-    own = check_name("sender domain", sender) if sender else ""
+    own = sender_domain_of(sender) if sender else ""
     with store.Store(ctx.obj or store.default_address()) as opened:
         if domain:
-            with mistyped.trace_domain(domain, opened.trace_domains()):
-                opened.trace_domain(str(choices["domain"]))
+            domains = opened.trace_domains()
+            with mistyped.trace_domain(domain, domains):
+                choices["domain"] = opened.trace_domain(named_domain(domain, domains)).name
         text, revision = opened.settings_text()
         _save(opened, enable(text, sender=own, dimension=dimension, choices=choices), revision)
         settings = opened.settings()
@@ -148,7 +133,7 @@ def disable_command(
 
     Example: sestrack settings disable
     """
-    own = check_name("sender domain", sender) if sender else ""
+    own = sender_domain_of(sender) if sender else ""
     with store.Store(ctx.obj or store.default_address()) as opened:
         if own and opened.settings().dimension is Dimension.ACCOUNT:
             msg = f"dimension is account: {own} uses the account's settings like all others"
@@ -166,7 +151,7 @@ def export(ctx: typer.Context) -> None:
     """
     with store.Store(ctx.obj or store.default_address()) as opened:
         text, _ = opened.settings_text()
-    output.product(parse(text).text)
+    output.exactly(parse(text).text)
 
 
 @app.command("apply")
@@ -190,7 +175,7 @@ def apply_command(
         if old.text == new.text:
             output.note("the settings are so already; nothing changed")
             return 0
-        _check(opened, new)
+        check_saving(opened, new)
         output.product(_diff(old.text, new.text))
         if dry_run or check:
             return EXIT_NO if check else 0
@@ -199,111 +184,25 @@ def apply_command(
     return 0
 
 
-@app.command()
-def edit(ctx: typer.Context) -> None:
-    """Edit the settings in $VISUAL or $EDITOR.
-
-    The text opens again with the error on top until it is valid; leave it as it is, or
-    empty it, to change nothing.
-
-    Example: EDITOR=nano sestrack settings edit
-    """
-    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR")
-    if not editor:
-        if not sys.stdin.isatty():
-            msg = "no editor is named, and there is no terminal to open one on"
-            raise UsageError(msg, "EDITOR=nano sestrack settings edit")
-        editor = "vi"
-    with store.Store(ctx.obj or store.default_address()) as opened:
-        stored, revision = opened.settings_text()
-        before = parse(stored).text
-    handle, name = tempfile.mkstemp(prefix="sestrack-settings-", suffix=".toml")
-    os.close(handle)
-    draft = Path(name)
-    shown = before
-    while True:
-        draft.write_text(shown, encoding="utf-8")
-        _run_editor(editor, draft)
-        text = _without_error(draft.read_text(encoding="utf-8", errors="replace"))
-        if not text.strip() or text == before:
-            draft.unlink()
-            output.note("cancelled; nothing changed")
-            return
-        if text == _without_error(shown) and shown != before:
-            msg = "the text is still invalid, and was left as it was; nothing changed"
-            raise BadInput(msg, f"your text is in {draft}")
-        try:
-            new = parse(text)
-            with store.Store(ctx.obj or store.default_address()) as opened:
-                _check(opened, new)
-        except (TryAgain, NoPermission, NotSetUp) as error:  # the text has no part in it
-            raise type(error)(error.message, f"{error.hint}; your text is in {draft}") from None
-        except SestrackError as error:
-            shown = _with_error(text, error)
-            continue
-        break
-    try:
-        with store.Store(ctx.obj or store.default_address()) as opened:
-            opened.save_settings(new, revision)
-    except SestrackError as error:
-        raise type(error)(error.message, f"{error.hint}; your text is in {draft}") from None
-    draft.unlink()
-    output.note("saved")
-
-
-_ERROR_MARK = "#! "
-
-
-def _with_error(text: str, error: SestrackError) -> str:
-    lines = [f"error: {error.message}", f"hint: {error.hint}", "save as it is, or empty, to cancel"]
-    return "".join(f"{_ERROR_MARK}{line}\n" for line in lines) + text
-
-
-def _without_error(text: str) -> str:
-    lines = text.splitlines(keepends=True)
-    return "".join(line for line in lines if not line.startswith(_ERROR_MARK))
-
-
-def _run_editor(editor: str, draft: Path) -> None:
-    try:
-        status = subprocess.run([*shlex.split(editor), str(draft)], check=False).returncode  # noqa: S603
-    except OSError as error:
-        msg = f"the editor {editor!r} cannot be started: {error.strerror}"
-        raise NotFound(msg, "EDITOR=nano sestrack settings edit") from None
-    if status:
-        msg = f"the editor {editor!r} ended with status {status}; nothing changed"
-        raise InputOutputError(msg, f"your text is in {draft}")
+app.command()(edit)
 
 
 def _read(file: str) -> str:
+    data = files.read(file)
     try:
-        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    except FileNotFoundError:
-        msg = f"there is no file {file}"
-        raise NotFound(msg, "sestrack settings export > settings.toml") from None
-    except OSError as error:
-        msg = f"cannot read {file}: {error.strerror}"
-        raise InputOutputError(msg, f"ls -l {file}") from None
-    try:
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        msg = f"{file} is not UTF-8, as TOML is"
-        raise BadInput(msg, f"file {file}") from None
+        msg = f"{files.shown(file)} is not UTF-8, as TOML is"
+        raise BadInput(msg, "" if file == "-" else f"file {files.typed(file)}") from None
+    if not text.strip():  # a pipe whose left side failed must not take all settings away
+        msg = f"there are no settings in {files.shown(file)}: it is empty"
+        raise BadInput(msg, "sestrack settings disable  # switches tracking off")
+    return text
 
 
 def _save(opened: store.Store, text: Text, revision: int) -> None:
-    _check(opened, text)
+    check_saving(opened, text)
     opened.save_settings(text, revision)
-
-
-def _check(opened: store.Store, text: Text) -> None:
-    domains = {domain.name: domain for domain in opened.trace_domains()}
-    old = opened.settings()
-    entries = [*old.senders.values(), *([old.account] if old.account else [])]
-    check_settings(text.settings, domains, {entry.domain for entry in entries})
-    for name in text.settings.senders:
-        if opened.find_sender(name) is None:
-            output.warn(f"{name} has an entry, and is not a sender domain yet")
 
 
 def _diff(old: str, new: str) -> str:

@@ -79,6 +79,7 @@ def stats(  # noqa: PLR0913 - one for each choice
     if json and csv:
         msg = "--json and --csv are two different things"
         raise UsageError(msg, "sestrack stats --json")
+    output.report()
     from sestrack.tracker.places import Places
     from sestrack.tracker.reports import Look, Question, report
 

@@ -11,10 +11,10 @@ import csv
 import io
 from contextlib import contextmanager
 from itertools import chain
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sestrack.errors import BadInput, NotFound, SestrackError
-from sestrack.files import reading
+from sestrack.files import reading, shown, typed
 from sestrack.tokens import check_text
 
 if TYPE_CHECKING:
@@ -52,21 +52,28 @@ def open_list(name: str, column: str = "", *, raw: bool = False) -> Iterator[Rec
         try:
             yield _open(name, text, column, raw=raw)
         except UnicodeDecodeError as error:
-            msg = f"the list {name} is not UTF-8: {error.reason}"
-            raise BadInput(msg, f"iconv -f windows-1252 -t utf-8 {name}") from None
+            msg = f"the list {shown(name)} is not UTF-8: {error.reason}"
+            raise BadInput(msg, f"iconv -f windows-1252 -t utf-8 {typed(name)}") from None
         finally:
             if name == "-":
                 text.detach()
 
 
 def _open(name: str, lines: Iterator[str], column: str, *, raw: bool) -> Recipients:
-    first = next(lines, "")
-    if not first.strip():
-        msg = f"the list {name} is empty"
+    blank = 0
+    for first in lines:
+        if first.strip():
+            break
+        blank += 1
+    else:
+        msg = f"the list {shown(name)} is empty"
         raise BadInput(msg, "a CSV file with the column `recipient`")
     delimiter = max(",;\t", key=first.count)
     source = _Recorded(first, lines)
-    (heading,) = csv.reader([first], delimiter=delimiter)
+    try:
+        (heading,) = csv.reader([first], delimiter=delimiter)
+    except csv.Error as error:
+        raise _bad(name, blank + 1, error) from None
     heading = [cell.strip() for cell in heading]
     names = [cell.lower() for cell in heading]
     if not column and any("@" in cell for cell in heading):
@@ -76,14 +83,17 @@ def _open(name: str, lines: Iterator[str], column: str, *, raw: bool) -> Recipie
         wanted = [column.lower()] if column else ["recipient", "email"]
         index = next((names.index(name) for name in wanted if name in names), -1 if column else 0)
         if index < 0:
-            msg = f"the list {name} has no column {column!r}; it has {', '.join(heading)}"
-            raise NotFound(msg, f"--column {heading[0]}")
+            msg = f"the list {shown(name)} has no column {column!r}; it has {', '.join(heading)}"
+            raise NotFound(msg, f"--column {typed(heading[0])}")
     every = source if raw else chain([source.first], lines)
     reader = csv.reader(every, delimiter=delimiter, strict=True)
     if first:
-        next(reader)
+        try:
+            next(reader)
+        except csv.Error as error:
+            raise _bad(name, blank + 1, error) from None
         source.taken()
-    return Recipients(first, delimiter, _rows(name, source, reader, index))
+    return Recipients(first, delimiter, _rows(name, source, reader, index, blank))
 
 
 class _Recorded:
@@ -109,7 +119,8 @@ class _Recorded:
         return raw
 
 
-def _rows(name: str, source: _Recorded, reader: Iterator[list[str]], index: int) -> Iterator[Row]:
+def _rows(name: str, source: _Recorded, reader: Any, index: int, blank: int) -> Iterator[Row]:
+    """Read on, below the heading and `blank` lines above it."""
     number = 0
     while True:
         try:
@@ -126,7 +137,10 @@ def _rows(name: str, source: _Recorded, reader: Iterator[list[str]], index: int)
                 raise BadInput(msg)
             check_text("recipient", recipient)
         except (csv.Error, SestrackError) as error:
-            line = getattr(reader, "line_num", 0)
-            msg = f"{name}, line {line}: {error}"
-            raise BadInput(msg, f"sed -n {line}p {name}") from None
+            raise _bad(name, blank + reader.line_num, error) from None
         yield Row(number, recipient, raw)
+
+
+def _bad(name: str, line: int, error: Exception) -> BadInput:
+    msg = f"{shown(name)}, line {line}: {error}"
+    return BadInput(msg, "" if name == "-" else f"sed -n {line}p {typed(name)}")

@@ -5,7 +5,6 @@ A file is written beside and renamed, so that it is whole or not there.
 
 from __future__ import annotations
 
-import json
 from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -30,7 +29,7 @@ def write_jsonl(rows: Rows, to: str) -> int:
     count = 0
     with _open(to) as put:
         while chunk := list(islice(rows, _CHUNK)):
-            put("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in chunk))
+            put("".join(map(output.json_text, chunk)))
             count += len(chunk)
     return count
 

@@ -1,0 +1,167 @@
+"""`sestrack settings edit`: the text in an editor, and again until it is valid."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import typer
+
+from sestrack import output, store
+from sestrack.errors import (
+    BadInput,
+    InputOutputError,
+    NoPermission,
+    NotFound,
+    NotSetUp,
+    Refused,
+    SestrackError,
+    TryAgain,
+    UsageError,
+)
+from sestrack.model import DomainStatus, TraceDomain
+from sestrack.rules import check_settings
+from sestrack.settings import Text, parse
+
+_ERROR_MARK = "#! "
+_TRIES = 3
+"""Texts that may be invalid where there is no terminal, and so nobody who would mend them."""
+
+
+def edit(ctx: typer.Context) -> None:
+    """Edit the settings in $VISUAL or $EDITOR.
+
+    The text opens again with the error on top until it is valid; leave it as it is, or
+    empty it, to change nothing.
+
+    Example: EDITOR=nano sestrack settings edit
+    """
+    editor = _editor()
+    address = ctx.obj or store.default_address()
+    with store.Store(address) as opened:
+        stored, revision = opened.settings_text()
+    before = parse(stored).text
+    handle, name = tempfile.mkstemp(prefix="sestrack-settings-", suffix=".toml")
+    os.close(handle)
+    draft = Path(name)
+    try:
+        new = _edited(editor, draft, before, address)
+        if new is not None:
+            with store.Store(address) as opened:
+                opened.save_settings(new, revision)
+    except SestrackError as error:
+        if _read(draft) in {"", before}:
+            draft.unlink(missing_ok=True)
+            raise
+        between = "" if not error.hint else "; " if "  # " in error.hint else "  # "
+        hint = f"{error.hint}{between}your text is in {draft}"
+        raise type(error)(error.message, hint) from None
+    draft.unlink(missing_ok=True)
+    output.note("cancelled; nothing changed" if new is None else "saved")
+
+
+def _editor() -> list[str]:
+    """Return the words that the editor is called by.  Raises `UsageError`."""
+    named = (os.environ.get("VISUAL") or os.environ.get("EDITOR") or "").strip()
+    if not named:
+        if not sys.stdin.isatty():
+            msg = "no editor is named, and there is no terminal to open one on"
+            raise UsageError(msg, "EDITOR=nano sestrack settings edit")
+        return ["vi"]
+    try:
+        return shlex.split(named)
+    except ValueError as error:
+        msg = f"the editor {named!r} is no command line: {error}"
+        raise UsageError(msg, "EDITOR=nano sestrack settings edit") from None
+
+
+def _edited(editor: list[str], draft: Path, before: str, address: str) -> Text | None:
+    """Have the text edited until it is valid; None if it is left as it was, or emptied."""
+    text = shown = before
+    tries = 0
+    while True:
+        draft.write_bytes(shown.encode())  # each end of a line as it is
+        _run_editor(editor, draft)
+        last, text = text, _read(draft)
+        if not text.strip() or text == before:
+            return None
+        try:
+            if text == last:
+                msg = "the text is still invalid, and was left as it was; nothing changed"
+                raise BadInput(msg)
+            new = parse(text)
+            with store.Store(address) as opened:
+                check(opened, new)
+        except (TryAgain, NoPermission, NotSetUp):  # the text has no part in it
+            raise
+        except SestrackError as error:
+            tries += 1
+            if text == last or (tries == _TRIES and not sys.stdin.isatty()):
+                raise
+            shown = _with_error(text, error)
+            continue
+        return new
+
+
+def _run_editor(editor: list[str], draft: Path) -> None:
+    try:
+        process = subprocess.Popen([*editor, str(draft)])  # noqa: S603
+    except OSError as error:
+        msg = f"the editor {shlex.join(editor)!r} cannot be started: {error.strerror}"
+        raise NotFound(msg, "EDITOR=nano sestrack settings edit") from None
+    # Ctrl-C is the editor's affair while it runs
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        status = process.wait()
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if status:
+        msg = f"the editor {shlex.join(editor)!r} ended with status {status}; nothing changed"
+        raise InputOutputError(msg)
+
+
+def _with_error(text: str, error: SestrackError) -> str:
+    lines = [f"error: {error.message}", f"hint: {error.hint}", "save as it is, or empty, to cancel"]
+    return "".join(f"{_ERROR_MARK}{line}\n" for line in lines) + text
+
+
+def _read(draft: Path) -> str:
+    """Return the text of a draft without the error on top; "" if it is gone."""
+    with suppress(FileNotFoundError):
+        text = draft.read_bytes().decode("utf-8-sig", "replace")
+        return re.sub(f"^{_ERROR_MARK}.*\n?", "", text, flags=re.MULTILINE)
+    return ""
+
+
+def check(opened: store.Store, text: Text) -> None:
+    """Raise `Refused` if settings cannot be saved; warn of what may be meant otherwise."""
+    domains = {domain.name: domain for domain in opened.trace_domains()}
+    old = opened.settings()
+    entries = [*old.senders.values(), *([old.account] if old.account else [])]
+    try:
+        check_settings(text.settings, domains, {entry.domain for entry in entries})
+    except Refused as error:
+        raise Refused(error.message, _own(error, text, domains) or error.hint) from None
+    for name in text.settings.senders:
+        if opened.find_sender(name) is None:
+            output.warn(f"{name} has an entry, and is not a sender domain yet")
+
+
+def _own(error: Refused, text: Text, domains: dict[str, TraceDomain]) -> str:
+    """Return the command that gives a sender's own entry its trace domain; "" if it wants none.
+
+    The rule's hint would give one to the account.
+    """
+    verified = [name for name, d in domains.items() if d.status is DomainStatus.VERIFIED]
+    for name, entry in text.settings.senders.items():
+        if verified and error.message == f'[sender."{name}"] has no trace domain':
+            nothing = "" if entry.click or entry.open else " --click --open"
+            return f"sestrack settings enable --sender {name} --domain {verified[0]}{nothing}"
+    return ""
