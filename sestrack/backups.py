@@ -113,6 +113,16 @@ def _damaged(name: str) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def _unusable() -> Iterator[None]:
+    """Name what helps when it is the backup that is damaged, or none."""
+    try:
+        yield
+    except BadInput as error:
+        hint = "sestrack restore FILE  # an earlier backup; nothing was changed"
+        raise BadInput(error.message, hint) from None
+
+
 def _copy_pages(source: sqlite3.Connection, to: str, progress: Progress) -> None:
     ((pages,),) = source.execute("PRAGMA page_count").fetchall()
     ((size,),) = source.execute("PRAGMA page_size").fetchall()
@@ -213,7 +223,7 @@ def restore(
     with ExitStack() as held:
         _have_alone(address, held)
         with beside(address, private=True) as name, _without_companions(name):
-            with sqlite.errors(address), _damaged(file), _as_it_was(file):
+            with sqlite.errors(address), _unusable(), _damaged(file), _as_it_was(file):
                 schema = _take(file, name, progress)
             if there:
                 keys, strange = _keep_keys(address, name)
@@ -257,7 +267,7 @@ def _take(file: str, name: str, progress: Progress) -> int:
         ((found,),) = connection.execute("PRAGMA integrity_check(1)").fetchall()
         if found != "ok":
             msg = f"{file} is damaged: {found}"
-            raise BadInput(msg, "sestrack restore FILE  # an earlier backup; nothing was changed")
+            raise BadInput(msg)
         if schema < sqlite.SCHEMA_VERSION:
             from sestrack.engines.sqlite_schema import apply  # imports sqlite-utils
 

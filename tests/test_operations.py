@@ -227,7 +227,8 @@ def test_restore_leaves_a_file_as_it_was(tracking: Program) -> None:
     assert (done.returncode, b"copy.db is empty" in done.stderr) == (65, True)
     file.write_bytes(tracking.store.read_bytes()[:30_000])
     done = tracking("restore", "copy.db", "--force")
-    assert (done.returncode, b"copy.db is not a store" in done.stderr) == (65, True)
+    assert (done.returncode, b"copy.db is damaged" in done.stderr) == (65, True)
+    assert b"hint: sestrack restore FILE  # an earlier backup" in done.stderr
     assert list(tracking.folder.glob("copy.db*")) == [file]
 
 
@@ -237,7 +238,7 @@ def test_a_backup_names_the_store_that_is_damaged(tracking: Program) -> None:
     data = tracking.store.read_bytes()
     tracking.store.write_bytes(data[:100] + bytes(3996) + data[4096:])  # its list of tables
     done = tracking("backup", "one.db")
-    assert (done.returncode, b"store.db is not a store" in done.stderr) == (65, True)
+    assert (done.returncode, b"store.db is damaged" in done.stderr) == (65, True)
     assert not list(tracking.folder.glob("one.db*"))
 
 
