@@ -304,17 +304,19 @@ def check_settings(
         raise Refused(msg, "dimension is one of account, account+domain, domain")
     if settings.dimension is not Dimension.DOMAIN and settings.account is None:
         msg = f"dimension is {settings.dimension} and there is no [account] table"
-        raise Refused(msg, _account_hint(domains))
+        raise Refused(msg, _enable_hint(domains))
     used = dict(settings.senders) if settings.dimension is not Dimension.ACCOUNT else {}
-    applied = [(f'[sender."{name}"]', entry) for name, entry in used.items()]
+    applied = list(used.items())
     if settings.dimension is not Dimension.DOMAIN and settings.account is not None:
-        applied.append(("[account]", settings.account))
-    for table, entry in applied:
+        applied.append(("", settings.account))
+    for sender, entry in applied:
+        table = f'[sender."{sender}"]' if sender else "[account]"
         if not entry.enabled:
             continue
         if not entry.domain:
             msg = f"{table} has no trace domain"
-            raise Refused(msg, _account_hint(domains))
+            tracks = bool(sender) and (entry.click or entry.open)
+            raise Refused(msg, _enable_hint(domains, sender, tracks=tracks))
         if not (entry.click or entry.open):
             msg = f"{table} tracks neither clicks nor opens"
             raise Refused(msg, "click = true, or open = true; enabled = false to track nothing")
@@ -334,11 +336,16 @@ def _check_entry(
     raise Refused(msg, "sestrack domain list")
 
 
-def _account_hint(domains: Mapping[str, TraceDomain]) -> str:
+def _enable_hint(
+    domains: Mapping[str, TraceDomain], sender: str = "", *, tracks: bool = False
+) -> str:
+    """Return what gives a trace domain to the account, or to a sender's own entry."""
     verified = [name for name, d in domains.items() if d.status is DomainStatus.VERIFIED]
-    if verified:
-        return f"sestrack settings enable --domain {verified[0]} --click --open"
-    return "sestrack domain create trace, then sestrack domain verify"
+    if not verified:
+        return "sestrack domain create trace, then sestrack domain verify"
+    own = f" --sender {sender}" if sender else ""
+    what = "" if tracks else " --click --open"
+    return f"sestrack settings enable{own} --domain {verified[0]}{what}"
 
 
 def _no(code: str, words: str) -> Verdict:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
@@ -16,6 +16,7 @@ from sestrack.times import utc
 
 if TYPE_CHECKING:
     from sestrack.domains.judgement import Report
+    from sestrack.engines.interface import Left
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -72,13 +73,14 @@ def doctor(
 def _checks(path: str, resolver: str | None, *, offline: bool) -> list[Check]:
     try:
         with store.Store(path) as opened, store.errors_of(path):
+            serving, left = _serving(path, offline=offline)
             return [
                 Check("store", True, store.shown(path)),  # noqa: FBT003
                 *_space(opened),
                 _keys(opened),
-                *_serving(path, offline=offline),
+                *serving,
                 *(_domains_as_known(opened) if offline else _domains(opened, resolver)),
-                *_recording(opened, path),
+                *_recording(opened, left),
                 *_spools(),
             ]
     except UsageError:
@@ -177,8 +179,8 @@ def _judged(domain: TraceDomain, report: Report) -> Check:
     )  # fmt: skip
 
 
-def _serving(path: str, *, offline: bool) -> list[Check]:
-    """Ask the servers that record here for an answer.
+def _serving(path: str, *, offline: bool) -> tuple[list[Check], Left | None]:
+    """Ask the servers that record here for an answer; return what others left, if it can be told.
 
     A store that nobody serves may be one that is served elsewhere: no problem by itself, for
     the trace domains show whether anyone answers.
@@ -186,7 +188,7 @@ def _serving(path: str, *, offline: bool) -> list[Check]:
     try:
         urls = store.served_at(path)
     except NoPermission as error:
-        return [Check("server", False, error.message, error.hint)]  # noqa: FBT003
+        return [Check("server", False, error.message, error.hint)], None  # noqa: FBT003
     left = store.left(path)
     hint = "systemctl start sestrack"
     checks = [
@@ -197,7 +199,7 @@ def _serving(path: str, *, offline: bool) -> list[Check]:
         checks.append(Check("server", False, left.trouble, "df -h; journalctl -u sestrack -n 50"))  # noqa: FBT003
     if not urls:
         none = Check("server", True, "no server records into this store now")  # noqa: FBT003
-        return checks or [none]
+        return checks or [none], left
     hint = "journalctl -u sestrack -n 50"
     for url in urls:
         if offline or not url:
@@ -205,7 +207,7 @@ def _serving(path: str, *, offline: bool) -> list[Check]:
         else:
             trouble = _trouble_at(url)
             checks.append(Check("server", not trouble, trouble or f"answers on {url}", hint))
-    return checks
+    return checks, left
 
 
 def _trouble_at(url: str) -> str:
@@ -249,12 +251,11 @@ def _spools() -> list[Check]:
     ]  # fmt: skip
 
 
-def _recording(opened: store.Store, path: str) -> list[Check]:
+def _recording(opened: store.Store, left: Left | None) -> list[Check]:
     from sestrack.tracker.upkeep import behind
 
     ((lost, lost_at),) = opened.connection.execute("SELECT lost, lost_at FROM progress").fetchall()
-    with suppress(NoPermission):  # said already, of the server
-        left = store.left(path)
+    if left is not None:
         lost, lost_at = lost + left.lost, max(lost_at, left.lost_at if left.lost else 0)
     count, oldest = behind(opened.connection)
     late = oldest is not None and store.now() - oldest // 1000 > LATE_SECONDS

@@ -7,7 +7,6 @@ import sys
 from contextlib import ExitStack, suppress
 from hashlib import blake2b
 from secrets import token_hex
-from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from sestrack import files, output
@@ -164,10 +163,10 @@ class _Campaign:
             raise Refused(msg, "--resume")
         if journal is None and request.resume and _is_finished(self.name):
             msg = f"{self.name} is finished: there is nothing to go on with"
-            raise Refused(msg, f"ls -l {quote(self.name)}")
+            raise Refused(msg, f"ls -l {files.typed(self.name)}")
         if journal is None and os.path.exists(self.partial):
             msg = f"{self.partial} is there, and no journal of a campaign that it belongs to"
-            raise Refused(msg, f"rm -r {quote(self.partial)}")
+            raise Refused(msg, f"rm -r {files.typed(self.partial)}")
         if self.is_folder and os.path.isdir(self.name) and os.listdir(self.name):
             msg = f"the folder {self.name} is not empty"
             raise Refused(msg, "--output a folder that is not there yet, with a / at the end")

@@ -130,12 +130,12 @@ class _Rewriter:
         return result.data, 0
 
     def _html(self, data: bytes) -> _Result:
-        if self.tracking.entry is None:
+        untracked = self.tracking.untracked
+        if not untracked and self.request.type == "auto" and not has_tag(data):
+            untracked = "it has no tag, and may be plain text; --type html"
+        if untracked:
             refuse_other_input(data)
-            return _Result(data, "", self.tracking.untracked, [])
-        if self.request.type == "auto" and not has_tag(data):
-            refuse_other_input(data)
-            return _Result(data, "", "it has no tag, and may be plain text; --type html", [])
+            return _Result(data, "", untracked, [])
         message = self.request.message or label(data)
         token = self.how.field.encode()
         size = 0

@@ -21,12 +21,10 @@ from sestrack.errors import (
     NoPermission,
     NotFound,
     NotSetUp,
-    Refused,
     SestrackError,
     TryAgain,
     UsageError,
 )
-from sestrack.model import DomainStatus, TraceDomain
 from sestrack.rules import check_settings
 from sestrack.settings import Text, parse
 
@@ -145,23 +143,7 @@ def check(opened: store.Store, text: Text) -> None:
     domains = {domain.name: domain for domain in opened.trace_domains()}
     old = opened.settings()
     entries = [*old.senders.values(), *([old.account] if old.account else [])]
-    try:
-        check_settings(text.settings, domains, {entry.domain for entry in entries})
-    except Refused as error:
-        raise Refused(error.message, _own(error, text, domains) or error.hint) from None
+    check_settings(text.settings, domains, {entry.domain for entry in entries})
     for name in text.settings.senders:
         if opened.find_sender(name) is None:
             output.warn(f"{name} has an entry, and is not a sender domain yet")
-
-
-def _own(error: Refused, text: Text, domains: dict[str, TraceDomain]) -> str:
-    """Return the command that gives a sender's own entry its trace domain; "" if it wants none.
-
-    The rule's hint would give one to the account.
-    """
-    verified = [name for name, d in domains.items() if d.status is DomainStatus.VERIFIED]
-    for name, entry in text.settings.senders.items():
-        if verified and error.message == f'[sender."{name}"] has no trace domain':
-            nothing = "" if entry.click or entry.open else " --click --open"
-            return f"sestrack settings enable --sender {name} --domain {verified[0]}{nothing}"
-    return ""

@@ -251,7 +251,7 @@ def _words(element: Any) -> str:
 
 def check_unharmed(data: bytes, template: Template, base: str) -> None:
     """Raise `BadInput` if more than links and the pixel differs after rewriting."""
-    charset = template.encoding or charsets.declared(data)
+    charset = charsets.declared(data)
     before = _tree(data, charset)
     first = ""
     for prune in (False, True):

@@ -19,12 +19,11 @@ from __future__ import annotations
 import json
 import os
 from itertools import islice
-from shlex import quote
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from sestrack import output
 from sestrack.errors import BadInput, CannotCreate, InputOutputError, Refused
-from sestrack.files import beside
+from sestrack.files import beside, look, typed
 from sestrack.mail.recipients import Row, open_list
 
 if TYPE_CHECKING:
@@ -255,7 +254,7 @@ def read_journal(path: str) -> Journal | None:
         return None
     except (OSError, ValueError, RecursionError) as error:
         msg = f"the journal {path} cannot be read: {error}"
-        raise BadInput(msg, f"rm -r {quote(path.removesuffix('.json'))}*") from None
+        raise BadInput(msg, f"rm -r {typed(path.removesuffix('.json'))}*") from None
     return Journal(path, facts)
 
 
@@ -265,7 +264,7 @@ def check_same(journal: Journal, facts: dict[str, Any]) -> None:
         if name not in {"id", "minted"} and journal.facts.get(name) != value:
             was, words = journal.facts.get(name), name.replace("_", " ")
             msg = f"the interrupted campaign had another {words}: {was}, and now it is {value}"
-            raise Refused(msg, f"rm -r {quote(journal.path.removesuffix('.json'))}*")
+            raise Refused(msg, f"rm -r {typed(journal.path.removesuffix('.json'))}*")
 
 
 def resume_at(file: IO[bytes], *, as_json: bool) -> int:
@@ -299,7 +298,7 @@ def open_result(path: str) -> IO[bytes]:
         return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
     except OSError as error:
         msg = f"cannot create {path}: {error.strerror}"
-        raise CannotCreate(msg, f"ls -ld {quote(os.path.dirname(path) or '.')}") from None
+        raise CannotCreate(msg, look(os.path.dirname(path) or ".")) from None
 
 
 def finish(file: IO[bytes], partial: str, name: str) -> None:
