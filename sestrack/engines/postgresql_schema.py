@@ -162,10 +162,18 @@ def _certificates(db: Connection) -> None:
 
 MIGRATIONS = (_first, _certificates)
 SCHEMA_VERSION = len(MIGRATIONS)
+_MAKING = int.from_bytes(b"sestrack")
+"""The number of the lock of whoever makes the tables; of a database, like them."""
 
 
 def apply(db: Connection) -> bool:
-    """Run what is pending within a transaction; return whether anything was."""
+    """Run what is pending within a transaction; return whether anything was.
+
+    Two that make the same table at once meet in PostgreSQL's own catalogue, and the later one
+    fails in one of three ways, for IF NOT EXISTS looks too early; so it waits before.  (Where
+    nothing holds such a lock, as in CockroachDB, the later one is told to come again.)
+    """
+    db.execute("SELECT pg_advisory_xact_lock(?)", [_MAKING])
     db.execute("CREATE TABLE IF NOT EXISTS sestrack (version bigint NOT NULL)")
     rows = db.execute("SELECT version FROM sestrack").fetchall()
     version = rows[0][0] if rows else 0
