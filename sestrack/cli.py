@@ -57,11 +57,12 @@ def main() -> None:
             _warn_of_password(address)
     if rest[:1] == ["rewrite"]:
         from sestrack.commands.rewrite import light
+        from sestrack.engines.default import default_address
 
         request = light(rest[1:])
         if request is not None:
             signal.signal(signal.SIGINT, handler)
-            code = boundary(lambda: request.run(store), arguments)
+            code = boundary(lambda: request.run(store or default_address()), arguments)
             sys.stderr.flush()
             # all is written; taking the interpreter apart would cost another tenth of the time
             os._exit(code)

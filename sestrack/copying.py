@@ -39,7 +39,7 @@ _WHO = ""
 """The row of `copying` that names the old store: by the key of its recipients' hashes."""
 
 
-class Copied(NamedTuple):
+class CopiedTable(NamedTuple):
     """A table that is the same in both stores."""
 
     table: str
@@ -48,10 +48,10 @@ class Copied(NamedTuple):
     """The sum of its rows' digests (BLAKE2b, 128 bits), in hexadecimal."""
 
 
-class Copy(NamedTuple):
+class CopiedStore(NamedTuple):
     """What was done."""
 
-    tables: list[Copied]
+    tables: list[CopiedTable]
     resumed: int
     """How many rows an interrupted copy had left there."""
     altered: int
@@ -82,7 +82,7 @@ class _Side(NamedTuple):
         return self.engine.errors(self.address)
 
 
-def copy(source: str, target: str, progress: Progress, *, live: bool = False) -> Copy:
+def copy(source: str, target: str, progress: Progress, *, live: bool = False) -> CopiedStore:
     """Copy the store at one address to another one, or go on with it.
 
     With `live` the source may be served: what is there at one moment is copied, for a backup.
@@ -115,7 +115,7 @@ def copy(source: str, target: str, progress: Progress, *, live: bool = False) ->
             if not live:
                 _check_not_served(old)
             _finish(new)
-    return Copy(copied, there, altered)
+    return CopiedStore(copied, there, altered)
 
 
 @contextmanager
@@ -243,7 +243,7 @@ def _put(connection: Connection, table: Table, rows: list[Row], mark: _Mark) -> 
     return moved
 
 
-def _verify(old: _Side, new: _Side, step: Callable[[int], None]) -> tuple[list[Copied], int]:
+def _verify(old: _Side, new: _Side, step: Callable[[int], None]) -> tuple[list[CopiedTable], int]:
     """Compare the two; have what differs copied anew the next time."""
     copied, altered, wrong, words = [], 0, set(), []
     for table in TABLES:
@@ -254,7 +254,7 @@ def _verify(old: _Side, new: _Side, step: Callable[[int], None]) -> tuple[list[C
         if wanted[:2] != found[:2]:
             wrong.add(table.name)
             words.append(f"{table.name} ({wanted.rows} rows, {found.rows} there)")
-        copied.append(Copied(table.name, wanted.rows, f"{wanted.sum:032x}"))
+        copied.append(CopiedTable(table.name, wanted.rows, f"{wanted.sum:032x}"))
         altered += wanted.altered
     with old.errors():
         marks = _judged(old.connection)
@@ -282,4 +282,4 @@ def _finish(new: _Side) -> None:
         new.engine.set_version(new.connection, new.engine.SCHEMA_VERSION)
 
 
-__all__ = ["Copied", "Copy", "copy"]
+__all__ = ["CopiedStore", "CopiedTable", "copy"]

@@ -21,6 +21,7 @@ from typer.core import TyperGroup
 import sestrack
 from sestrack import output
 from sestrack.cli import COMMANDS
+from sestrack.engines.default import default_address
 from sestrack.terminal.helping import Formatter, example_of, first_sentence, width, wrong_line
 from sestrack.terminal.offers import FileName
 
@@ -95,7 +96,7 @@ def root(
 
     Example: sestrack init --edge edge.example.net
     """
-    ctx.obj = store or None
+    ctx.obj = store or default_address()
 
 
 def application(arguments: list[str]) -> int:

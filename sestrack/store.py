@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from sestrack.engines import default, engine_of
-from sestrack.errors import NotFound, Refused, TryAgain
+from sestrack.errors import NotFound, NotSetUp, Refused, TryAgain
 from sestrack.model import (
     Dimension,
     DomainStatus,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from sestrack.engines.interface import Connection, Left, Note, Watch
     from sestrack.settings import Text
+    from sestrack.tokens import Key
 
 BUSY_SECONDS = 5.0
 KEY_OCTETS = 64
@@ -68,11 +69,6 @@ class Initialised(NamedTuple):
     changed: bool
     former_edge: str
     """The edge that it put another in the place of; "" for none."""
-
-
-def default_address() -> str:
-    """Return where the store is, unless told otherwise: `$SESTRACK_STORE`, or XDG's place."""
-    return default.default_address()
 
 
 def default_spool(address: str) -> str:
@@ -272,6 +268,16 @@ class Store:
         """Return the keys, the one that seals first."""
         rows = self._rows("SELECT id, secret, created_at FROM key ORDER BY id DESC")
         return [KeyRow._make(row) for row in rows]
+
+    def token_keys(self) -> list[Key]:
+        """Return what seals and opens tokens.  Raises `NotSetUp` if the store has no key."""
+        from sestrack.tokens import Key
+
+        keys = [Key.from_secret(row.id, row.secret) for row in self.keys()]
+        if not keys:
+            msg = f"the store {shown(self.address)} has no key"
+            raise NotSetUp(msg, "sestrack init")
+        return keys
 
     def rotate_key(self, now: int) -> int:
         """Add a key that seals from now on; return its id.  The older ones keep reading."""

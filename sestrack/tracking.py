@@ -18,12 +18,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from sestrack.errors import BadInput, ForgedToken, NotSetUp
+from sestrack.engines.default import default_address
+from sestrack.errors import BadInput, ForgedToken
 from sestrack.html import charset as charsets
 from sestrack.links import Wrapping
 from sestrack.rewrite import Decision, Template, compile_html, refuse_other_input
 from sestrack.rules import sender_domain_of, tracked
-from sestrack.store import Store, default_address, now, shown
+from sestrack.store import Store, now
 from sestrack.tokens import (
     Copy,
     CopySealer,
@@ -75,23 +76,18 @@ class Tracking(NamedTuple):
         Raises `NotSetUp` for a store that is missing or has no key, `TryAgain` if it is
         busy, `BadInput` for what is no domain.
         """
-        path = store or default_address()
         sender = sender_domain_of(sender)
-        with Store(path) as opened:
-            rows = opened.keys()
+        with Store(store or default_address()) as opened:
+            keys = opened.token_keys()
             settings = opened.settings(sender)
             known = opened.find_sender(sender)
             wanted = [e.domain for e in (settings.account, *settings.senders.values()) if e]
             found = (opened.find_trace_domain(name) for name in wanted if name)
             domains = {domain.name: domain for domain in found if domain}
-        if not rows:
-            msg = f"the store {shown(path)} has no key"
-            raise NotSetUp(msg, "sestrack init")
         verdict = tracked(settings, known, sender, domains)
         if verdict.entry is None:
             return cls(sender, "", "", None, verdict.words, [])
         domain = domains[verdict.entry.domain]
-        keys = [Key.from_secret(row.id, row.secret) for row in rows]
         return cls(sender, domain.name, domain.base, verdict.entry, "", keys)
 
     def copy_token(self, message: str, recipient: str, minted: int | None = None) -> bytes:

@@ -21,7 +21,7 @@ from conftest import ENGINES, Program, Server
 from postgresql import QuickServer
 from test_figures import fill
 
-from sestrack.copying import Copy, copy
+from sestrack.copying import copy
 from sestrack.engines import engine_of, tables
 from sestrack.engines.interface import Connection
 from sestrack.engines.tables import TABLES
@@ -490,7 +490,7 @@ def test_pieces_are_read_in_the_order_of_keys(
 def test_a_file_to_a_file(full: Program) -> None:
     """Any way works; the file is its owner's alone."""
     target = full.folder / "other" / "store.db"
-    done: Copy = copy(full.address, str(target), quiet)
+    done = copy(full.address, str(target), quiet)
     assert (done.resumed, done.altered, len(done.tables)) == (0, 0, len(TABLES))
     assert os.stat(target).st_mode & 0o777 == 0o600
     assert rows_of(str(target)) == rows_of(full.address)

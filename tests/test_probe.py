@@ -24,7 +24,7 @@ from sestrack.domains.facts import DomainFacts, HttpFacts, HttpOutcome, NameFact
 from sestrack.domains.findings import Check, Finding, Level, State
 from sestrack.domains.judgement import Report, judge
 from sestrack.domains.probe import Prober
-from sestrack.domains.survey import How, survey
+from sestrack.domains.survey import SurveyOptions, survey
 from sestrack.model import Conclusion, DomainStatus
 
 NAME = "trace.example.com"
@@ -51,7 +51,9 @@ def look(
         target="edge.example.net", port=port, plain_http=plain
     )
     with NameServer({".": zone}, faults) as dns:
-        (report,) = asyncio.run(survey([domain], How(dns.address), Prober([KEY, OLD_KEY]), NOW))
+        (report,) = asyncio.run(
+            survey([domain], SurveyOptions(dns.address), Prober([KEY, OLD_KEY]), NOW)
+        )
     return report
 
 

@@ -16,7 +16,7 @@ from sestrack.domains.dns_judgement import judge_txt
 from sestrack.domains.findings import Check, Finding, Level, State
 from sestrack.domains.judgement import Report
 from sestrack.domains.resolver import Resolver
-from sestrack.domains.survey import How, survey
+from sestrack.domains.survey import SurveyOptions, survey
 from sestrack.errors import UsageError
 from sestrack.model import Conclusion, DomainStatus
 
@@ -57,7 +57,7 @@ def look(
 ) -> Report:
     """Look at a trace domain over DNS alone."""
     domain = a_domain(name, DomainStatus.PENDING)._replace(target=target, former_target=former)
-    (report,) = asyncio.run(survey([domain], How(server.address, **how), None, 0))  # type: ignore[arg-type]
+    (report,) = asyncio.run(survey([domain], SurveyOptions(server.address, **how), None, 0))  # type: ignore[arg-type]
     return report
 
 
@@ -162,7 +162,7 @@ def test_no_server_at_all() -> None:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
     domain = a_domain("right.example.com", DomainStatus.PENDING)._replace(target=EDGE)
-    (report,) = asyncio.run(survey([domain], How(f"127.0.0.1:{port}"), None, 0))
+    (report,) = asyncio.run(survey([domain], SurveyOptions(f"127.0.0.1:{port}"), None, 0))
     assert report.conclusion is Conclusion.LATER
 
 

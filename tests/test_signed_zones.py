@@ -17,7 +17,7 @@ from test_rules import a_domain
 
 from sestrack.domains.findings import Check, State
 from sestrack.domains.judgement import Report
-from sestrack.domains.survey import How, survey
+from sestrack.domains.survey import SurveyOptions, survey
 from sestrack.model import Conclusion, DomainStatus
 
 ZONE = """\
@@ -53,7 +53,7 @@ class Servers:
     def look(self, name: str, zone: str, *, authoritative: bool = False) -> Report:
         """Look at a trace domain of a zone."""
         domain = a_domain(f"{name}.{zone}", DomainStatus.PENDING)._replace(target=f"edge.{zone}")
-        how = How(
+        how = SurveyOptions(
             f"127.0.0.1:{self.resolver}", authoritative=authoritative, authority_port=self.authority
         )
         (report,) = asyncio.run(survey([domain], how, None, 0))

@@ -32,7 +32,7 @@ def backup(
 
     Example: sestrack backup /backup/sestrack-$(date +%F).db
     """
-    address = ctx.obj or store.default_address()
+    address = ctx.obj
     octets = save(address, file, output.progress, force=force)
     output.note(f"{file} has all of {store.shown(address)}, {octets / (1 << 20):,.1f} MiB")
     output.note("whoever has it can read and forge links; sestrack restore FILE puts it back")

@@ -60,7 +60,7 @@ def check(
     return 0 if audit.is_good else EXIT_NO
 
 
-def _wrapping(store: str | None, sender: str) -> Wrapping:
+def _wrapping(store: str, sender: str) -> Wrapping:
     if sender:
         tracking = Tracking.of(store, sender)
         if tracking.entry is not None:

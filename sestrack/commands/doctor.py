@@ -54,7 +54,7 @@ def doctor(
     Example: sestrack doctor
     """
     output.report()
-    checks = _checks(ctx.obj or store.default_address(), resolver, offline=offline)
+    checks = _checks(ctx.obj, resolver, offline=offline)
     if json:
         output.json_array([check._asdict() for check in checks])
     elif output.is_terminal():
@@ -126,7 +126,7 @@ def _days_left(ends: int) -> str:
 
 
 def _domains(opened: store.Store, resolver: str | None) -> list[Check]:
-    from sestrack.domains.survey import How, check, note
+    from sestrack.domains.survey import SurveyOptions, check, note
 
     # links in sent mail lead to those that are retired, too
     domains = [
@@ -140,7 +140,7 @@ def _domains(opened: store.Store, resolver: str | None) -> list[Check]:
         for one in check(
             opened,
             [d for d in domains if d.dns_only is dns_only],
-            How(resolver, http=not dns_only),
+            SurveyOptions(resolver, http=not dns_only),
             store.now(),
         )
     ]

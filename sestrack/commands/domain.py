@@ -55,7 +55,7 @@ def create(  # noqa: PLR0913 - one for each choice
 
     Example: sestrack domain create trace --primary example.com >> example.com.zone
     """
-    with store.Store(ctx.obj or store.default_address()) as opened:
+    with store.Store(ctx.obj) as opened:
         edge = opened.edge()
         if not edge:
             msg = "the store knows no edge, the host that trace domains point to"
@@ -91,7 +91,7 @@ def list_(ctx: typer.Context, json: Json = False) -> None:
     Example: sestrack domain list
     """
     output.report()
-    with store.Store(ctx.obj or store.default_address()) as opened:
+    with store.Store(ctx.obj) as opened:
         domains = opened.trace_domains()
     if json:
         output.json_array([_as_json(domain) for domain in domains])
@@ -114,7 +114,7 @@ def show(ctx: typer.Context, name: Name, json: Json = False) -> None:
     Example: sestrack domain show trace.example.com
     """
     output.report()
-    with store.Store(ctx.obj or store.default_address()) as opened:
+    with store.Store(ctx.obj) as opened:
         domain = _found(opened, name)
         history = opened.history(domain.name)
     if json:
@@ -141,7 +141,7 @@ def delete(ctx: typer.Context, name: Name) -> None:
 
     Example: sestrack domain delete trace.example.com
     """
-    with store.Store(ctx.obj or store.default_address()) as opened:
+    with store.Store(ctx.obj) as opened:
         name = _found(opened, name).name
         opened.retire(name)
     output.note(f"{name} is retired; keep its CNAME, for the links in sent mail need it")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from sestrack import output, store
-from sestrack.domains.frontends import FrontEnd, Place, cdn_advice, configuration
+from sestrack.domains.frontends import FrontEnd, Setup, cdn_advice, configuration
 from sestrack.errors import Refused, UsageError
 from sestrack.rules import check_name, named_domain
 from sestrack.terminal import mistyped, offers
@@ -46,14 +46,14 @@ def accelerate(  # noqa: PLR0913 - one for each choice
     if sum((kind is not None, bool(via), off)) != 1:
         msg = "one of --for, --via and --off is wanted"
         raise UsageError(msg, f"sestrack domain accelerate {name} --for nginx")
-    with store.Store(ctx.obj or store.default_address()) as opened:
+    with store.Store(ctx.obj) as opened:
         edge = opened.edge()
         domains = opened.trace_domains()
         with mistyped.trace_domain(name, domains):
             domain = opened.trace_domain(named_domain(name, domains))
         if kind is not None:
-            place = Place(domain.name, upstream, ask, through_cdn=domain.target != edge)
-            output.product(configuration(kind, place))
+            setup = Setup(domain.name, upstream, ask, through_cdn=domain.target != edge)
+            output.product(configuration(kind, setup))
             return
         target = edge if off else check_name("--via", via)
         if not off and target in {domain.name, edge}:

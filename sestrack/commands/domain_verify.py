@@ -17,7 +17,7 @@ from sestrack.times import duration, utc
 if TYPE_CHECKING:
     from sestrack.domains.findings import Finding
     from sestrack.domains.judgement import Report
-    from sestrack.domains.survey import How
+    from sestrack.domains.survey import SurveyOptions
     from sestrack.model import Settings
 
 Checked = tuple[TraceDomain, "Report"]
@@ -59,11 +59,11 @@ def verify(  # noqa: PLR0913 - one for each choice
 
     Example: sestrack domain verify trace.example.com --wait 10m
     """
-    from sestrack.domains.survey import How, note
+    from sestrack.domains.survey import SurveyOptions, note
 
-    how = How(resolver, authoritative=authoritative, http=not no_http)
+    how = SurveyOptions(resolver, authoritative=authoritative, http=not no_http)
     deadline = time.monotonic() + duration(wait, "--wait") if wait else 0.0
-    with store.Store(ctx.obj or store.default_address()) as opened:
+    with store.Store(ctx.obj) as opened:
         checked = _look(opened, _wanted(opened, names or [], every=every), how, deadline)
         note(opened, checked)
         in_use = _in_use(opened.settings())
@@ -115,7 +115,7 @@ def _complain(wanting: list[Checked]) -> None:
 
 
 def _look(
-    opened: store.Store, domains: list[TraceDomain], how: How, deadline: float
+    opened: store.Store, domains: list[TraceDomain], how: SurveyOptions, deadline: float
 ) -> list[Checked]:
     """Look at the domains, with a deadline again and again at those that are not usable.
 

@@ -72,7 +72,7 @@ def tail(
     output.report()
     places = Places(mmdb)
     number = min(number, _MOST)
-    path = ctx.obj or store.default_address()
+    path = ctx.obj
     with store.Store(path) as opened, store.errors_of(path):
         after = marks_back(opened.connection, number)
         rows = list(events(opened.connection, places, after))
@@ -122,7 +122,7 @@ def export(  # noqa: PLR0913 - one for each choice
         raise UsageError(msg, "sestrack events export --format parquet -o events.parquet")
     if to in {"", "-"}:
         output.report()
-    path = ctx.obj or store.default_address()
+    path = ctx.obj
     with store.Store(path) as opened, store.errors_of(path):
         rows = events(opened.connection, Places(mmdb), {}, since_ms, until_ms)
         count = WRITERS[format_](rows, to)
@@ -145,7 +145,7 @@ def purge(
     if day > now // 86_400:
         msg = f"--before {before} is in the future: all events would go"
         raise UsageError(msg, "--before 400d")
-    path = ctx.obj or store.default_address()
+    path = ctx.obj
     with _changing(path) as connection:
         _settle(path, connection)
         count = 0
@@ -173,7 +173,7 @@ def forget(
     from sestrack.tracker.upkeep import forget as forget_recipient
     from sestrack.tracker.upkeep import hashed_name
 
-    path = ctx.obj or store.default_address()
+    path = ctx.obj
     with _changing(path) as connection:
         # judged first: without its user agent and address a machine would pass for a person
         if not _settle(path, connection):
@@ -195,7 +195,7 @@ def reclassify(ctx: typer.Context, mmdb: Mmdb = "") -> None:
     from sestrack.tracker.places import Places
     from sestrack.tracker.reclassify import reclassify as judge_again
 
-    path = ctx.obj or store.default_address()
+    path = ctx.obj
     with _changing(path) as connection:
         ((count,),) = connection.execute("SELECT count(*) FROM visit").fetchall()
         with output.progress("judging", count) as step:

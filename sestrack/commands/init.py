@@ -24,7 +24,7 @@ def init(
 
     Example: sestrack init --edge edge.example.net
     """
-    path = ctx.obj or store.default_address()
+    path = ctx.obj
     named = "" if edge is None else check_name("edge", edge)
     done = store.initialise(path, named, store.now())
     state = "ready" if done.changed else "set up already; nothing changed"

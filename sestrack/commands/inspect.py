@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from sestrack import output, store
-from sestrack.errors import BadInput, ForgedToken, NotSetUp
+from sestrack.errors import BadInput, ForgedToken
 from sestrack.times import utc
 from sestrack.tokens import Key, open_copy, open_link
 
@@ -32,14 +32,8 @@ def inspect(
     Example: sestrack inspect - < urls.txt
     """
     output.report()
-    with store.Store(ctx.obj or store.default_address()) as opened:
-        keys = [
-            Key.from_secret(row.id, row.secret)
-            for row in opened.keys()  # noqa: SIM118 - a store is no dictionary
-        ]
-    if not keys:
-        msg = "the store has no key"
-        raise NotSetUp(msg, "sestrack init")
+    with store.Store(ctx.obj) as opened:
+        keys = opened.token_keys()
     many = url == "-"
     found = False
     for line in sys.stdin if many else [url]:

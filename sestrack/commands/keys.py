@@ -25,7 +25,7 @@ def list_(
     Example: sestrack keys list
     """
     output.report()
-    with store.Store(ctx.obj or store.default_address()) as opened:
+    with store.Store(ctx.obj) as opened:
         keys = opened.keys()
     rows = [(key.id, utc(key.created_at), "seals" if key is keys[0] else "reads") for key in keys]
     if json:
@@ -40,7 +40,7 @@ def rotate(ctx: typer.Context) -> None:
 
     Example: sestrack keys rotate
     """
-    with store.Store(ctx.obj or store.default_address()) as opened:
+    with store.Store(ctx.obj) as opened:
         key = opened.rotate_key(store.now())
     output.note(f"key {key} seals from now on; export the keys again if you keep a copy")
 
@@ -59,7 +59,7 @@ def export(
 
     Example: sestrack keys export sestrack.keys
     """
-    with store.Store(ctx.obj or store.default_address()) as opened:
+    with store.Store(ctx.obj) as opened:
         keys = opened.keys()
     text = write_keys(keys)
     if file == "-":

@@ -10,7 +10,6 @@ from sestrack import output, store
 from sestrack.errors import Refused
 from sestrack.files import shown, typed
 from sestrack.mail.recipients import open_list
-from sestrack.store import default_address
 from sestrack.terminal import offers
 from sestrack.times import seconds_of
 from sestrack.tracking import Tracking
@@ -75,7 +74,7 @@ def recipients(  # noqa: PLR0913 - one for each choice
     if sealer is None:
         output.note(f"sestrack: untracked: {tracking.untracked}; the column is empty")
     elif count:
-        store.count_copies(ctx.obj or default_address(), tracking.sender, {message: made})
+        store.count_copies(ctx.obj, tracking.sender, {message: made})
 
 
 def _with(raw: str, delimiter: str, cell: str) -> str:

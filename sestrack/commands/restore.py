@@ -35,7 +35,7 @@ def restore(
 
     Example: sestrack restore --force /backup/sestrack-2026-06-01.db
     """
-    address = ctx.obj or store.default_address()
+    address = ctx.obj
     done = put_back(file, address, output.progress, store.now(), force=force)
     if done.schema < SCHEMA_VERSION:
         output.note(f"it had schema {done.schema}, and has {SCHEMA_VERSION} now")

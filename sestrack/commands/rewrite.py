@@ -90,7 +90,7 @@ class Request(NamedTuple):
     jobs: str = "1"
     resume: bool = False
 
-    def run(self, store: str | None) -> int:
+    def run(self, store: str) -> int:
         """Carry it out; return the exit code."""
         from sestrack.commands.rewrite_run import run
 

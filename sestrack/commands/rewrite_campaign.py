@@ -26,7 +26,7 @@ from sestrack.mail.campaign import (
 )
 from sestrack.mail.recipients import open_list
 from sestrack.rewrite import looks_like_message
-from sestrack.store import count_copies, default_address
+from sestrack.store import count_copies
 from sestrack.tracking import Letter, Tracking
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _CAMPAIGN = "sestrack rewrite letter.html --sender DOMAIN"
 
 
-def run(request: Request, store: str | None) -> int:
+def run(request: Request, store: str) -> int:
     """Make the copies; return the exit code."""
     jobs = _check(request)
     check_texts(request)
@@ -100,7 +100,7 @@ def _is_stream(name: str) -> bool:
     return name in {"", "-"} or files.is_special(name)
 
 
-def _to_stream(request: Request, store: str | None, letter: Letter, jobs: int, total: int) -> int:
+def _to_stream(request: Request, store: str, letter: Letter, jobs: int, total: int) -> int:
     plan = Plan(letter, minted(request), request.recipients, request.column)
     made = 0
     try:
@@ -150,7 +150,7 @@ class _Campaign:
     """A campaign into a file or a folder, which can be gone on with."""
 
     def __init__(
-        self, request: Request, store: str | None, tracking: Tracking, data: bytes, people: str
+        self, request: Request, store: str, tracking: Tracking, data: bytes, people: str
     ) -> None:
         self.request, self.store, self.people = request, store, people
         self.is_folder = request.output.endswith("/") or os.path.isdir(request.output)
@@ -217,7 +217,7 @@ class _Campaign:
                 raise InputOutputError(msg, "df -h; then the same command with --resume") from None
             if self.letter.tracking.entry is not None:
                 count_copies(
-                    self.store or default_address(), facts["sender"], {facts["message"]: made},
+                    self.store, facts["sender"], {facts["message"]: made},
                     facts["id"],
                 )  # fmt: skip
             if self.is_folder and os.path.isdir(self.name):

@@ -28,7 +28,7 @@ COMPILED = 64
 """Documents that are kept compiled."""
 
 
-def run(request: Request, store: str | None) -> int:
+def run(request: Request, store: str) -> int:
     """Filter until the input ends; return the worst exit code."""
     if (
         request.files or request.in_place or request.diff or request.check or request.report
@@ -58,7 +58,7 @@ def run(request: Request, store: str | None) -> int:
 class _Filter:
     """Rewrites line by line, with the settings of the moment."""
 
-    def __init__(self, request: Request, store: str | None) -> None:
+    def __init__(self, request: Request, store: str) -> None:
         self.request, self.store = request, store
         self.how = how(request)
         self.tracking = Tracking.of(store, request.sender)

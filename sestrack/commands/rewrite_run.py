@@ -26,7 +26,7 @@ HEAD = 65_536
 """Octets looked at to tell what the input is."""
 
 
-def run(request: Request, store: str | None) -> int:
+def run(request: Request, store: str) -> int:
     """Carry out a command line; return the exit code."""
     try:
         _check(request)
@@ -105,7 +105,7 @@ class _Result(NamedTuple):
 class _Rewriter:
     """Rewrites documents and messages as one command line says."""
 
-    def __init__(self, request: Request, store: str | None) -> None:
+    def __init__(self, request: Request, store: str) -> None:
         self.request = request
         self.tracking = Tracking.of(store, request.sender)
         self.how = how(request)
@@ -265,12 +265,12 @@ COUNT_SECONDS = 0.25
 """How long counting waits for a busy store."""
 
 
-def count(store: str | None, sender: str, made: Mapping[str, int]) -> None:
+def count(store: str, sender: str, made: Mapping[str, int]) -> None:
     """Count copies as well as can be, when they are out: no mail waits for it."""
-    from sestrack.store import count_copies, default_address
+    from sestrack.store import count_copies
 
     try:
-        count_copies(store or default_address(), sender, made, wait=COUNT_SECONDS)
+        count_copies(store, sender, made, wait=COUNT_SECONDS)
     except SestrackError as error:
         output.warn(f"{sum(made.values())} copies are not counted: {error.message}")
 

@@ -51,7 +51,7 @@ def add(
     if primary is None:
         msg = f"{name} is a public suffix: nobody can own it"
         raise Refused(msg, f"sestrack sender add example.{name}")
-    with store.Store(ctx.obj or store.default_address()) as opened:
+    with store.Store(ctx.obj) as opened:
         sender = Sender(
             name, primary, f"sestrack-verify={secrets.token_hex(16)}",
             SenderStatus.PENDING, assumed=False, created_at=store.now(), verified_at=0,
@@ -84,7 +84,7 @@ def verify(ctx: typer.Context, domain: Known, resolver: Server = None, json: Jso
     from sestrack.domains.resolver import Resolver
 
     name = check_name("sender domain", domain)
-    with store.Store(ctx.obj or store.default_address()) as opened:
+    with store.Store(ctx.obj) as opened:
         with mistyped.sender_domain(opened, name):
             sender = opened.sender(name)
         if sender.assumed:
@@ -123,7 +123,7 @@ def list_(ctx: typer.Context, json: Json = False) -> None:
     Example: sestrack sender list
     """
     output.report()
-    with store.Store(ctx.obj or store.default_address()) as opened:
+    with store.Store(ctx.obj) as opened:
         senders = opened.senders()
     if json:
         output.json_array([_as_json(sender) for sender in senders])
@@ -143,7 +143,7 @@ def show(ctx: typer.Context, domain: Known, json: Json = False) -> None:
     """
     name = check_name("sender domain", domain)
     with (
-        store.Store(ctx.obj or store.default_address()) as opened,
+        store.Store(ctx.obj) as opened,
         mistyped.sender_domain(opened, name),
     ):
         sender = opened.sender(name)
@@ -166,7 +166,7 @@ def remove(ctx: typer.Context, domain: Known) -> None:
     """
     name = check_name("sender domain", domain)
     with (
-        store.Store(ctx.obj or store.default_address()) as opened,
+        store.Store(ctx.obj) as opened,
         mistyped.sender_domain(opened, name, "sestrack sender list"),
     ):
         opened.remove_sender(name)

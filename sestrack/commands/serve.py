@@ -89,14 +89,14 @@ def serve(  # noqa: PLR0913 - one for each choice
     from sestrack.keyfile import read_keys
     from sestrack.tracker.clients import networks_of
     from sestrack.tracker.server import serve
-    from sestrack.tracker.worker import Plan
+    from sestrack.tracker.worker import ServeOptions
 
     if log is Log.JSON:
         output.log_as_json("server")
     if bool(tls_cert) != bool(tls_key):
         msg = "--tls-cert and --tls-key go together"
         raise UsageError(msg, "sestrack serve --tls-cert fullchain.pem --tls-key key.pem")
-    address = ctx.obj or store.default_address()
+    address = ctx.obj
     host, port = _address("--bind", bind, 8025)
     asked = _address("--ask", ask, 8026) if ask else None
     if asked and not asked[0].startswith(_LOOPBACK):
@@ -105,7 +105,7 @@ def serve(  # noqa: PLR0913 - one for each choice
     if shown and not shown[0].startswith(_LOOPBACK):
         output.warn(f"--metrics {metrics} is open to others: it tells how much is read, and when")
     return serve(
-        Plan(
+        ServeOptions(
             store=address,
             host=host,
             port=port,

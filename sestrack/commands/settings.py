@@ -40,7 +40,7 @@ def show(
     Example: sestrack settings show --sender news.example.com
     """
     output.report()
-    with store.Store(ctx.obj or store.default_address()) as opened:
+    with store.Store(ctx.obj) as opened:
         settings = opened.settings()
         names = [sender_domain_of(sender)] if sender else [s.domain for s in opened.senders()]
         answers = _answers(opened, settings, names)
@@ -109,7 +109,7 @@ def enable_command(  # noqa: PLR0913 - one for each choice
     if opens is not None:
         choices["open"] = opens
     own = sender_domain_of(sender) if sender else ""
-    with store.Store(ctx.obj or store.default_address()) as opened:
+    with store.Store(ctx.obj) as opened:
         if domain:
             domains = opened.trace_domains()
             with mistyped.trace_domain(domain, domains):
@@ -134,7 +134,7 @@ def disable_command(
     Example: sestrack settings disable
     """
     own = sender_domain_of(sender) if sender else ""
-    with store.Store(ctx.obj or store.default_address()) as opened:
+    with store.Store(ctx.obj) as opened:
         if own and opened.settings().dimension is Dimension.ACCOUNT:
             msg = f"dimension is account: {own} uses the account's settings like all others"
             raise Refused(msg, "sestrack settings enable --dimension account+domain")
@@ -149,7 +149,7 @@ def export(ctx: typer.Context) -> None:
 
     Example: sestrack settings export > settings.toml
     """
-    with store.Store(ctx.obj or store.default_address()) as opened:
+    with store.Store(ctx.obj) as opened:
         text, _ = opened.settings_text()
     output.exactly(parse(text).text)
 
@@ -169,7 +169,7 @@ def apply_command(
     Example: sestrack settings apply settings.toml --dry-run
     """
     new = parse(_read(file))
-    with store.Store(ctx.obj or store.default_address()) as opened:
+    with store.Store(ctx.obj) as opened:
         text, revision = opened.settings_text()
         old = parse(text)
         if old.text == new.text:

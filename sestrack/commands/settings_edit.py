@@ -42,7 +42,7 @@ def edit(ctx: typer.Context) -> None:
     Example: EDITOR=nano sestrack settings edit
     """
     editor = _editor()
-    address = ctx.obj or store.default_address()
+    address = ctx.obj
     with store.Store(address) as opened:
         stored, revision = opened.settings_text()
     before = parse(stored).text

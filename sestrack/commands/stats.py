@@ -92,7 +92,7 @@ def stats(  # noqa: PLR0913 - one for each choice
     if question.since_day >= question.until_day:
         msg = f"--since {since} is after --until {until}"
         raise UsageError(msg, "sestrack stats --since 7d")
-    path = ctx.obj or store.default_address()
+    path = ctx.obj
     with store.Store(path) as opened, store.errors_of(path):
         lines = report(Look(opened.connection, Places(mmdb)), question)
         if not lines and (message or sender):

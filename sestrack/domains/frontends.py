@@ -19,7 +19,7 @@ class FrontEnd(StrEnum):
     HAPROXY = "haproxy"
 
 
-class Place(NamedTuple):
+class Setup(NamedTuple):
     """What a configuration is made for."""
 
     name: str
@@ -32,19 +32,19 @@ class Place(NamedTuple):
     """A CDN stands before the front end: the addresses it tells are to be kept."""
 
 
-def configuration(kind: FrontEnd, place: Place) -> str:
+def configuration(kind: FrontEnd, setup: Setup) -> str:
     """Write a complete configuration."""
-    client = _CLIENTS[kind][place.through_cdn]
-    values = place._asdict() | {"client": client, "trust": _trust(place)}
+    client = _CLIENTS[kind][setup.through_cdn]
+    values = setup._asdict() | {"client": client, "trust": _trust(setup)}
     text = _CONFIGURATIONS[kind] if client else _CONFIGURATIONS[kind].replace("@client@\n", "")
     for key, value in values.items():
         text = text.replace(f"@{key}@", str(value))
     return text
 
 
-def _trust(place: Place) -> str:
+def _trust(setup: Setup) -> str:
     own = "--trust-proxy 127.0.0.1"
-    if not place.through_cdn:
+    if not setup.through_cdn:
         return own
     return f"{own} --trust-proxy CIDR\n# (one --trust-proxy CIDR for each network of the CDN)"
 

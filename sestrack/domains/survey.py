@@ -30,7 +30,7 @@ MAX_ADDRESSES = 16
 """Asked over HTTPS of one domain."""
 
 
-class How(NamedTuple):
+class SurveyOptions(NamedTuple):
     """How trace domains are to be looked at."""
 
     resolver: str | None = None
@@ -45,7 +45,7 @@ class How(NamedTuple):
 def check(
     opened: Store,
     domains: Sequence[TraceDomain],
-    how: How,
+    how: SurveyOptions,
     now: int,
     step: Callable[[], None] = lambda: None,
 ) -> list[tuple[TraceDomain, Report]]:
@@ -84,7 +84,7 @@ def _after(domain: TraceDomain, report: Report, now: int) -> TraceDomain:
 
 async def survey(
     domains: Sequence[TraceDomain],
-    how: How,
+    how: SurveyOptions,
     prober: Prober | None,
     now: int,
     step: Callable[[], None] = lambda: None,
@@ -104,7 +104,11 @@ async def survey(
 
 
 async def _gather(
-    domain: TraceDomain, target: Target, resolver: Resolver, how: How, prober: Prober | None
+    domain: TraceDomain,
+    target: Target,
+    resolver: Resolver,
+    how: SurveyOptions,
+    prober: Prober | None,
 ) -> DomainFacts:
     name = domain.name
     own, edge, wildcard = await asyncio.gather(

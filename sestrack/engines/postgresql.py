@@ -27,7 +27,7 @@ from sestrack.engines.postgresql_connection import (
     SILENT_SECONDS,
     Connection,
 )
-from sestrack.engines.postgresql_errors import Place, judge_code, judge_words, lost
+from sestrack.engines.postgresql_errors import Login, judge_code, judge_words, lost
 from sestrack.engines.postgresql_schema import SCHEMA_VERSION, apply
 from sestrack.errors import NotSetUp, SestrackError, TryAgain
 
@@ -102,17 +102,17 @@ def create(address: str) -> None:
         encoding = connection.raw.info.parameter_status("server_encoding")
         if encoding != "UTF8":
             msg = f"the database of {shown(address)} has the encoding {encoding}, not UTF8"
-            raise NotSetUp(msg, f"one beside it: {_place(address).elsewhere}")
+            raise NotSetUp(msg, f"one beside it: {_login(address).elsewhere}")
         if _is_there(connection):
             versions.refuse_newer(_number(connection), SCHEMA_VERSION, shown(address))
 
 
-def _place(address: str) -> Place:
+def _login(address: str) -> Login:
     """Take the address apart for messages."""
     known = {name: str(value) for name, value in conninfo_to_dict(_conninfo(address)).items()}
     user = known.get("user") or os.environ.get("PGUSER") or _own_name()
     database = known.get("dbname") or os.environ.get("PGDATABASE") or user
-    return Place(shown(address), known.get("host", ""), known.get("port", ""), user, database)
+    return Login(shown(address), known.get("host", ""), known.get("port", ""), user, database)
 
 
 def _own_name() -> str:
@@ -251,13 +251,13 @@ def errors(address: str) -> Iterator[None]:
 
 
 def _ours(error: psycopg.Error, address: str) -> Exception:
-    place = _place(address)
+    login = _login(address)
     if error.sqlstate:
         words = " ".join((error.diag.message_primary or str(error)).split())
-        if found := judge_code(error.sqlstate, words, place):
+        if found := judge_code(error.sqlstate, words, login):
             return found
     elif isinstance(error, psycopg.OperationalError) or "connect_timeout" in str(error):
-        return judge_words(str(error), place)
+        return judge_words(str(error), login)
     if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
-        return lost(str(error).partition("\n")[0], place.name)
+        return lost(str(error).partition("\n")[0], login.name)
     return error

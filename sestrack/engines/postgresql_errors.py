@@ -22,7 +22,7 @@ from sestrack.errors import (
 )
 
 
-class Place(NamedTuple):
+class Login(NamedTuple):
     """Where the store is, for messages and for commands that can be typed."""
 
     name: str
@@ -72,9 +72,9 @@ _LOST = re.compile("08|57P0|25P0[34]")
 _FOREIGN = {"42P01", "42703", "42P07", "42809", "42710"}
 
 
-def judge_code(code: str, words: str, place: Place) -> SestrackError | None:
+def judge_code(code: str, words: str, login: Login) -> SestrackError | None:
     """Judge a statement that failed; None if it is a bug of ours."""
-    name = place.name
+    name = login.name
     if code in _BUSY or (code == "23505" and '"pg_' in words):
         # two that make the same table at the same moment meet in PostgreSQL's own catalogue
         msg = f"the store {name} is busy: {words}"
@@ -90,26 +90,26 @@ def judge_code(code: str, words: str, place: Place) -> SestrackError | None:
         hint = "the primary, or all of them: --store postgresql://USER@HOST1,HOST2/DATABASE"
         return NoPermission(msg, hint)
     if code.startswith("28"):
-        return NoPermission(f"the store {name} does not let us in: {words}", place.password)
+        return NoPermission(f"the store {name} does not let us in: {words}", login.password)
     if code in {"42501", "3F000"}:
-        return NoPermission(f"no right in the store {name}: {words}", _right(code, words, place))
+        return NoPermission(f"no right in the store {name}: {words}", _right(code, words, login))
     if code == "3D000":
-        return NotSetUp(f"there is no database for the store {name}: {words}", place.creating)
+        return NotSetUp(f"there is no database for the store {name}: {words}", login.creating)
     if code in _FOREIGN:
         msg = f"{name} is a database, but not a store of sestrack: {words}"
-        return BadInput(msg, f"a database of its own: {place.elsewhere}")
+        return BadInput(msg, f"a database of its own: {login.elsewhere}")
     return lost(words, name) if _LOST.match(code) else None
 
 
-def _right(code: str, words: str, place: Place) -> str:
+def _right(code: str, words: str, login: Login) -> str:
     """Say how the right is had.  What is not understood may need all of it."""
     if "must be owner" in words:
         return "name the user that ran sestrack init: postgresql://USER@HOST/DATABASE"
     if "for database" in words:
-        return place.granting(f'CONNECT ON DATABASE "{place.database}"')
+        return login.granting(f'CONNECT ON DATABASE "{login.database}"')
     if code == "3F000" or "for schema" in words:
-        return place.granting("ALL ON SCHEMA public")
-    reading = place.granting("SELECT ON ALL TABLES IN SCHEMA public")
+        return login.granting("ALL ON SCHEMA public")
+    reading = login.granting("SELECT ON ALL TABLES IN SCHEMA public")
     return f"name the user that ran sestrack init; to read only: {reading}"
 
 
@@ -161,26 +161,26 @@ _CERTIFICATES = (
 )  # fmt: skip
 
 
-def judge_words(text: str, place: Place) -> SestrackError:
+def judge_words(text: str, login: Login) -> SestrackError:
     """Judge a connection that never was, or is no more, by what libpq and psycopg say."""
     if not _NEVER_WAS.match(text):
-        return lost(_first_line(text), place.name)
+        return lost(_first_line(text), login.name)
     hosts: dict[tuple[str, str], list[str]] = {}
     for host, port, said in _ATTEMPT.findall(text):
         hosts.setdefault((host, port), []).append(said)
     tried = list(hosts.values()) or [[text]]
     # a host of several addresses: one of them may have said more than that it is not there
     verdicts = [
-        _of_one_host([_judge_one(_first_line(said), place) for said in one]) for one in tried
+        _of_one_host([_judge_one(_first_line(said), login) for said in one]) for one in tried
     ]
     patient = next((each for each in verdicts if isinstance(each, TryAgain)), None)
     if patient is None or len(verdicts) == 1:
         return verdicts[0]
     lines = "; ".join(dict.fromkeys(_first_line(said) for one in tried for said in one))
     if "read-only" in lines or "hot standby" in lines:
-        msg = f"none of the hosts of the store {place.name} can be written to now: {lines}"
+        msg = f"none of the hosts of the store {login.name} can be written to now: {lines}"
         return TryAgain(msg, f"a standby is being promoted, perhaps; then {_AGAIN}")
-    return _away(lines, place)
+    return _away(lines, login)
 
 
 def _of_one_host(found: list[SestrackError]) -> SestrackError:
@@ -192,25 +192,25 @@ def _first_line(text: str) -> str:
     return " ".join(_BEFORE.sub("", text, count=1).strip().partition("\n")[0].split())
 
 
-def _judge_one(words: str, place: Place) -> SestrackError:
+def _judge_one(words: str, login: Login) -> SestrackError:
     match = _SERVER_SAYS.fullmatch(words)
     said = match[1] if match else words
     if _INVALID.match(said):
-        return UsageError(f"{place.name} is not an address of PostgreSQL: {said}", _MANUAL)
+        return UsageError(f"{login.name} is not an address of PostgreSQL: {said}", _MANUAL)
     for pattern, code in _CODES:
-        if pattern.search(said) and (found := judge_code(code, said, place)):
+        if pattern.search(said) and (found := judge_code(code, said, login)):
             return found
     for pattern, trouble, hint in _CERTIFICATES:
         if pattern.search(said):
-            return NotSetUp(f"{trouble.format(place.name)}: {said}", hint)
+            return NotSetUp(f"{trouble.format(login.name)}: {said}", hint)
     if "authentication failed" in said:
-        return NoPermission(f"the store {place.name} does not let us in: {said}", place.password)
-    return _away(words, place)
+        return NoPermission(f"the store {login.name} does not let us in: {said}", login.password)
+    return _away(words, login)
 
 
-def _away(words: str, place: Place) -> TryAgain:
-    msg = f"the store {place.name} cannot be reached: {words}"
-    return TryAgain(msg, f"{place.tool('pg_isready')} asks whether it is there; then {_AGAIN}")
+def _away(words: str, login: Login) -> TryAgain:
+    msg = f"the store {login.name} cannot be reached: {words}"
+    return TryAgain(msg, f"{login.tool('pg_isready')} asks whether it is there; then {_AGAIN}")
 
 
 _MANUAL = "https://www.postgresql.org/docs/current/libpq-connect.html lists what it may hold"

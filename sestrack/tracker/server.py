@@ -39,7 +39,7 @@ from sestrack.tracker.listening import listen, raise_file_limit
 from sestrack.tracker.places import Places
 from sestrack.tracker.spool import open_spool
 from sestrack.tracker.upkeep import Upkeep
-from sestrack.tracker.worker import Plan, all_keys, look
+from sestrack.tracker.worker import ServeOptions, all_keys, look
 from sestrack.tracker.writer import Writer
 
 if TYPE_CHECKING:
@@ -61,57 +61,59 @@ SPATE_SECONDS = 10.0
 _LINK_OCTETS = 4 << 20
 
 
-def serve(plan: Plan) -> int:
+def serve(options: ServeOptions) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code.
 
     Raises `CannotListen`; `NotSetUp` without any key; `TryAgain` while another one serves;
     `BadInput` for a certificate that cannot be used.  With keys from a file, a store that
     cannot be read or written is said, and readers are served all the same.
     """
-    known, trouble = look(plan.store)
-    if not all_keys(known, plan):
-        raise trouble or NotSetUp(f"the store {shown(plan.store)} has no key", "sestrack init")
-    plan = plan._replace(known=known)
-    tls_context(plan.tls_cert, plan.tls_key)
+    known, trouble = look(options.store)
+    if not all_keys(known, options):
+        raise trouble or NotSetUp(f"the store {shown(options.store)} has no key", "sestrack init")
+    options = options._replace(known=known)
+    tls_context(options.tls_cert, options.tls_key)
     raise_file_limit()
     with contextlib.ExitStack() as stack:
         note: Note | None = None
         try:
-            note = stack.enter_context(serving(plan.store))
+            note = stack.enter_context(serving(options.store))
         except (NoPermission, CannotCreate) as error:
-            if not plan.secrets:
+            if not options.secrets:
                 raise
             output.warn(f"nothing is recorded: {error.message}")
         listeners = [
             stack.enter_context(listener)
-            for listener in listen(plan.host, plan.port, plan.workers, "--bind 127.0.0.1:8025")
+            for listener in listen(
+                options.host, options.port, options.workers, "--bind 127.0.0.1:8025"
+            )
         ]
         ask = None
-        if plan.ask is not None:
-            ask = stack.enter_context(listen(*plan.ask, 1, "--ask 127.0.0.1:8026")[0])
+        if options.ask is not None:
+            ask = stack.enter_context(listen(*options.ask, 1, "--ask 127.0.0.1:8026")[0])
         page = None
-        if plan.metrics is not None:
-            page = stack.enter_context(listen(*plan.metrics, 1, "--metrics 127.0.0.1:9125")[0])
+        if options.metrics is not None:
+            page = stack.enter_context(listen(*options.metrics, 1, "--metrics 127.0.0.1:9125")[0])
         collector = None
         try:
             if note is not None:
-                collector = COLLECTORS[kind_of(plan.store)](plan, stack)
+                collector = COLLECTORS[kind_of(options.store)](options, stack)
         except SestrackError as error:
-            if not plan.secrets:
+            if not options.secrets:
                 raise
             output.warn(f"nothing is recorded: {error.message}")
-        server = Server(plan, listeners, ask, collector, note)
+        server = Server(options, listeners, ask, collector, note)
         if page is not None:
             metrics.listen(page, partial(metrics.write, server.source()))
         stack.callback(server.close)
         return server.run()
 
 
-def _into_sqlite(plan: Plan, stack: contextlib.ExitStack) -> Collector:
-    connection = stack.enter_context(contextlib.closing(open_for_recording(plan.store)))
-    upkeep = Upkeep(connection, Places(plan.mmdb), plan.keep_days)
+def _into_sqlite(options: ServeOptions, stack: contextlib.ExitStack) -> Collector:
+    connection = stack.enter_context(contextlib.closing(open_for_recording(options.store)))
+    upkeep = Upkeep(connection, Places(options.mmdb), options.keep_days)
     writer = Writer(connection, upkeep.work, output.note)
-    writer.owed = count_lost(connection, plan.store)
+    writer.owed = count_lost(connection, options.store)
     return writer
 
 
@@ -131,9 +133,9 @@ def count_lost(connection: Connection, address: str) -> int:
     return 0
 
 
-def _into_postgresql(plan: Plan, _: contextlib.ExitStack) -> Collector:
-    Places(plan.mmdb)  # the keeper reads it: here it is only seen that it can be
-    return Forwarder(plan.store, open_spool(plan.spool, plan.spool_limit), output.note)
+def _into_postgresql(options: ServeOptions, _: contextlib.ExitStack) -> Collector:
+    Places(options.mmdb)  # the keeper reads it: here it is only seen that it can be
+    return Forwarder(options.store, open_spool(options.spool, options.spool_limit), output.note)
 
 
 COLLECTORS = {"sqlite": _into_sqlite, "postgresql": _into_postgresql}
@@ -147,7 +149,7 @@ class Server:
 
     def __init__(
         self,
-        plan: Plan,
+        options: ServeOptions,
         listeners: list[socket.socket],
         ask: socket.socket | None,
         collector: Collector | None,
@@ -155,7 +157,7 @@ class Server:
     ) -> None:
         """Take what was opened, and what tells others where; no worker runs yet."""
         self._note = note
-        self._plan = plan
+        self._options = options
         self._listeners = listeners
         self._ask = ask
         self._writer = collector
@@ -175,7 +177,7 @@ class Server:
 
     def source(self) -> metrics.Source:
         """Begin to count; return where the counts are."""
-        source = metrics.Source(self._plan.store, Tally(), lambda: self._restarts)
+        source = metrics.Source(self._options.store, Tally(), lambda: self._restarts)
         writer = self._writer
         if writer is not None:
             writer.tally = source.tally
@@ -183,7 +185,7 @@ class Server:
                 reports=lambda: [worker.report for worker in writer.workers],
                 spool=writer.spool_file,
             )
-        return source._replace(certificate=self._plan.tls_cert)
+        return source._replace(certificate=self._options.tls_cert)
 
     def run(self) -> int:
         """Start the workers, write until they have ended; return the exit code."""
@@ -209,7 +211,7 @@ class Server:
         else:
             self._writer.watch(self._wake_out)
             self._writer.troubled = lambda: self._note_down(None)
-            if kind_of(self._plan.store) in KEPT_APART:
+            if kind_of(self._options.store) in KEPT_APART:
                 self._start_keeper()
             self._writer.run(self._going_on)
             self._end_keeper()
@@ -241,7 +243,9 @@ class Server:
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LINK_OCTETS)
             handles[1] = link[1].fileno()
         process = _start_program(
-            "sestrack.tracker.worker", (self._plan, handles), [h for h in handles if h is not None]
+            "sestrack.tracker.worker",
+            (self._options, handles),
+            [h for h in handles if h is not None],
         )
         self._workers[process] = index
         if self._stopping:  # while it was started
@@ -251,8 +255,10 @@ class Server:
             self._writer.add(Worker(link[0]))
 
     def _start_keeper(self) -> None:
-        plan = self._plan
-        charge = Charge(plan.store, self._url(), plan.mmdb, plan.keep_days, plan.log_json)
+        options = self._options
+        charge = Charge(
+            options.store, self._url(), options.mmdb, options.keep_days, options.log_json
+        )
         self._keeper = _start_program("sestrack.tracker.keeper", charge)
         self._keeper_since = time.monotonic()
 
@@ -336,7 +342,7 @@ class Server:
 
     def _url(self) -> str:
         host, port = self._listeners[0].getsockname()[:2]
-        scheme = "https" if self._plan.tls_cert else "http"
+        scheme = "https" if self._options.tls_cert else "http"
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/"
 
 

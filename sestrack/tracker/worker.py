@@ -51,7 +51,7 @@ EXIT_ORPHAN = 3
 """The writer has gone."""
 
 
-class Plan(NamedTuple):
+class ServeOptions(NamedTuple):
     """What `sestrack serve` was told."""
 
     store: str
@@ -90,32 +90,38 @@ class Known(NamedTuple):
 
 
 def main() -> None:
-    """Be a worker: the plan and the open sockets come from the server on stdin."""
-    plan, handles = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own parent
+    """Be a worker: the options and the open sockets come from the server on stdin."""
+    options, handles = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own parent
     listener, link, ask = (
         None if handle is None else socket.socket(fileno=handle) for handle in handles
     )
     assert listener is not None
-    if plan.log_json:
+    if options.log_json:
         output.log_as_json("worker")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the server tells us
-    code = boundary(lambda: work(plan, listener, link, ask))
+    code = boundary(lambda: work(options, listener, link, ask))
     sys.exit(code)
 
 
 def work(
-    plan: Plan, listener: socket.socket, link: socket.socket | None, ask: socket.socket | None
+    options: ServeOptions,
+    listener: socket.socket,
+    link: socket.socket | None,
+    ask: socket.socket | None,
 ) -> int:
     """Answer until SIGTERM; return the exit code.
 
     Without a link nothing is recorded; `ask` is where front ends ask, of one worker only.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_work(plan, listener, link, ask))
+        return runner.run(_work(options, listener, link, ask))
 
 
 async def _work(
-    plan: Plan, listener: socket.socket, link: socket.socket | None, ask: socket.socket | None
+    options: ServeOptions,
+    listener: socket.socket,
+    link: socket.socket | None,
+    ask: socket.socket | None,
 ) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -125,18 +131,18 @@ async def _work(
         _, recorder = await loop.create_connection(
             lambda: Recorder(loop, lambda: os._exit(EXIT_ORPHAN), output.warn), sock=link
         )
-    known = look(plan.store)[0] or plan.known
+    known = look(options.store)[0] or options.known
     site = Site(
         recorder,
-        Answers(all_keys(known, plan), known.settings if known else None),
-        Clients(plan.proxies, anonymize=plan.anonymize_ip),
+        Answers(all_keys(known, options), known.settings if known else None),
+        Clients(options.proxies, anonymize=options.anonymize_ip),
     )
-    if plan.no_recipient:
+    if options.no_recipient:
         # without the store's key nobody is named at all
         site.name_of = partial(pseudonym, known.who) if known else _nobody
     # a few files are open besides connections
     site.room = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 64
-    tls = tls_context(plan.tls_cert, plan.tls_key)
+    tls = tls_context(options.tls_cert, options.tls_key)
     server = await loop.create_server(
         lambda: Connection(site),
         sock=listener,
@@ -144,17 +150,17 @@ async def _work(
         ssl=tls,
         ssl_handshake_timeout=HANDSHAKE_SECONDS if tls else None,
     )
-    asked = await asyncio.start_server(Ask(plan.store).answer, sock=ask) if ask else None
+    asked = await asyncio.start_server(Ask(options.store).answer, sock=ask) if ask else None
     # what is there now stays: collecting it again and again would cost, and hold up readers
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
     tasks = [
-        asyncio.create_task(_keep_fresh(plan, site, known)),
-        asyncio.create_task(_tick(site, recorder, reports=plan.metrics is not None)),
+        asyncio.create_task(_keep_fresh(options, site, known)),
+        asyncio.create_task(_tick(site, recorder, reports=options.metrics is not None)),
     ]
     if tls is not None:
-        tasks.append(asyncio.create_task(renew(plan.tls_cert, plan.tls_key, tls)))
+        tasks.append(asyncio.create_task(renew(options.tls_cert, options.tls_key, tls)))
     await stop.wait()
     server.close()
     if asked is not None:
@@ -168,7 +174,7 @@ async def _work(
         task.cancel()
     for connection in list(site.connections):
         connection.abort()
-    if plan.metrics is not None:
+    if options.metrics is not None:
         recorder.report(site.replies, 0)
     recorder.close()
     await asyncio.gather(*tasks, server.wait_closed(), return_exceptions=True)
@@ -192,10 +198,10 @@ async def _tick(site: Site, recorder: Recorder | Nowhere, *, reports: bool) -> N
             site.answers = site.answers.anew()
 
 
-async def _keep_fresh(plan: Plan, site: Site, known: Known | None) -> None:
+async def _keep_fresh(options: ServeOptions, site: Site, known: Known | None) -> None:
     """See changed settings and keys; what cannot be read stays as it was."""
     said = ""
-    lookout = Lookout(plan.store)
+    lookout = Lookout(options.store)
     try:
         while True:
             await lookout.wait()
@@ -208,8 +214,8 @@ async def _keep_fresh(plan: Plan, site: Site, known: Known | None) -> None:
             said = ""
             if seen is not known and seen is not None:
                 known = seen
-                site.answers = Answers(all_keys(known, plan), known.settings)
-                if plan.no_recipient:
+                site.answers = Answers(all_keys(known, options), known.settings)
+                if options.no_recipient:
                     site.name_of = partial(pseudonym, known.who)
     finally:
         lookout.close()
@@ -294,7 +300,7 @@ def read(store: Store, known: Known | None) -> Known:
     return Known(stamp, secrets, store.settings(), store.who())
 
 
-def all_keys(known: Known | None, plan: Plan) -> list[tuple[int, bytes]]:
+def all_keys(known: Known | None, options: ServeOptions) -> list[tuple[int, bytes]]:
     """Return the store's keys, then those of the key file that it has not."""
     own = list(known.secrets) if known else []
-    return own + [key for key in plan.secrets if key not in own]
+    return own + [key for key in options.secrets if key not in own]
