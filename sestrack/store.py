@@ -251,16 +251,31 @@ class Store:
         """Return the octets left where the store is; None where that cannot be told."""
         return self._engine.free_space(self.address)
 
-    def stamp(self) -> tuple[int, int]:
-        """Return what differs when the settings or the keys were changed since."""
-        ((revision, key),) = self._rows("SELECT revision, (SELECT max(id) FROM key) FROM config")
-        return int(str(revision)), int(str(key or 0))
+    def stamp(self) -> tuple[int, int, int, int]:
+        """Return what differs when settings, keys or who is forgotten were changed since."""
+        ((revision, key, forgotten, at),) = self._rows(
+            "SELECT revision, (SELECT max(id) FROM key), (SELECT count(*) FROM forgotten), "
+            "(SELECT sum(at) FROM forgotten) FROM config"
+        )
+        return int(str(revision)), int(str(key or 0)), int(str(forgotten)), int(str(at or 0))
 
     def who(self) -> bytes:
         """Return the key of the hashes that stand for recipients."""
         ((key,),) = self._rows("SELECT who FROM progress")
         assert isinstance(key, bytes)
         return key
+
+    def forgotten(self) -> dict[str, int]:
+        """Return when recipients were forgotten (seconds since 1970), by pseudonym."""
+        return {str(who): int(str(at)) for who, at in self._rows("SELECT who, at FROM forgotten")}
+
+    def note_forgotten(self, who: str, now: int) -> None:
+        """Note that a recipient is forgotten from now on; servers see it as they do settings."""
+        with self.change() as db:
+            db.execute(
+                "INSERT INTO forgotten VALUES (?, ?) ON CONFLICT (who) DO UPDATE SET at = ?",
+                [who, now, now],
+            )
 
     # -- keys ---------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ FLOORS = [
     {
         "engines", "engines.tables", "engines.sqlite_lock", "engines.sqlite_schema", "engines.partitions", "engines.postgresql_connection", "tracker.collector", "tracker.streams",
         "rules", "tokens", "rewrite", "files", "mail.mime", "mail.transfer", "domains.facts", "domains.findings", "tracker.visitors",
-        "tracker.clients", "tracker.places", "tracker.recorder", "terminal.drawing", "tracker.listening", "demo",
+        "tracker.clients", "tracker.names", "tracker.places", "tracker.recorder", "terminal.drawing", "tracker.listening", "demo",
     },
     {
         "store", "copying", "settings", "output", "domains.resolver", "domains.probe",

@@ -29,6 +29,7 @@ from sestrack.errors import NoPermission, TryAgain
 from sestrack.store import Store
 from sestrack.tracker.answers import GIF, Found
 from sestrack.tracker.clients import Clients
+from sestrack.tracker.names import Names, pseudonym
 from sestrack.tracker.protocol import Connection, Site
 from sestrack.tracker.recorder import Nowhere
 from sestrack.tracker.server import count_lost
@@ -250,6 +251,43 @@ def test_no_recipient(tracking: Program, serve: Serve) -> None:
         p.read_bytes() for p in tracking.folder.glob("store.db*")
     )
     tracking.ok("events", "forget", "--recipient", "ada@example.org")
+
+
+def test_a_forgotten_recipient(tracking: Program, serve: Serve) -> None:
+    """Links in mail sent to them lead on, and name nobody; mail sent later names them anew."""
+    ada, bob = "ada@example.org", "bob@example.org"
+    link, *_ = tracking.paths(LETTER, ada)
+    server = serve()
+    assert server.ask(link).status == 302
+    tracking.ok("events", "forget", "--recipient", ada)
+    for path in (link, tracking.paths(LETTER, bob)[0]):
+        assert server.ask(path).status == 302
+    server.stop()
+    assert b"there were no events" in tracking("events", "forget", "--recipient", "carl").stderr
+    server = serve()
+    paths = (
+        tracking.paths(LETTER, "carl")[0],
+        tracking.paths(LETTER, ada, at="2099-01-01T00:00:00Z")[0],
+    )
+    for path in (link, *paths):
+        assert server.ask(path).status == 302
+    server.stop()
+    events = tracking.events()
+    assert events[0]["recipient"].startswith("forgotten-")
+    assert [event["recipient"] for event in events[1:]] == ["", bob, "", "", ada]
+    assert [event["ip"] for event in events] == ["", "", "127.0.0.1", "", "", "127.0.0.1"]
+    assert events[1]["agent"] == events[2]["agent"] != ""
+
+
+def test_names_that_are_recorded() -> None:
+    """By name or by hash; a copy minted up to the forgetting has none."""
+    key = bytes(32)
+    ada, bob = (pseudonym(key, name) for name in ("ada", "bob"))
+    assert ada != pseudonym(b"x" * 32, "ada")
+    for hashed, kept in ((False, "ada"), (True, ada)):
+        recorded = Names(key, {ada: 100}, hashed=hashed).recorded
+        assert [recorded("ada", minted) for minted in (99, 100, 101)] == [None, None, kept]
+        assert recorded("bob", 0) == (bob if hashed else "bob")
 
 
 def talk(server: Server, data: bytes, *, wait: float = 5) -> bytes:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sestrack import output, store
-from sestrack.errors import NotFound, TryAgain, UsageError
+from sestrack.errors import TryAgain, UsageError
 from sestrack.terminal import offers
 from sestrack.times import seconds_of
 
@@ -160,30 +160,38 @@ def forget(
     ctx: typer.Context,
     recipient: Annotated[str, typer.Option(metavar="ID", help="As `rewrite` was told it.")],
 ) -> None:
-    """Take a recipient's name, addresses and user agents out of all events.
+    """Take a recipient's name, addresses and user agents out of all events, now and later.
 
-    The figures stay, without the person.  A link in a mail sent before still names them: should
-    they click again, that is a new event.
+    The figures stay, without the person.  Links in mail sent to them so far go on working, and
+    name nobody from now on.
 
     Example: sestrack events forget --recipient ada@example.org
     """
     if not recipient.strip():  # as in all events of copies made for nobody
         msg = "--recipient is empty, and names nobody"
         raise UsageError(msg, "--recipient ada@example.org")
+    from sestrack.tracker.names import pseudonym
     from sestrack.tracker.upkeep import forget as forget_recipient
-    from sestrack.tracker.upkeep import hashed_name
+    from sestrack.tracker.worker import LOOK_SECONDS
 
     path = ctx.obj
+    with store.Store(path) as opened:
+        hashed = pseudonym(opened.who(), recipient)
+        opened.note_forgotten(hashed, store.now())
+    if store.served_at(path):
+        time.sleep(3 * LOOK_SECONDS)  # until the last event that names them is stored
     with _changing(path) as connection:
         # judged first: without its user agent and address a machine would pass for a person
         if not _settle(path, connection):
             _wait(path, connection, {writer: last for writer, _, last in connection.writers()})
-        names = [recipient, hashed_name(connection, recipient)]
-        count = forget_recipient(connection, names, lambda last: _wait(path, connection, last))
-    if not count:
-        msg = f"there are no events of {recipient!r}"
-        raise NotFound(msg, "sestrack stats --by recipient")
-    output.note(f"{_events(count)} of {recipient} {'is' if count == 1 else 'are'} nobody's now")
+        count = forget_recipient(
+            connection, [recipient, hashed], lambda last: _wait(path, connection, last)
+        )
+    if count:
+        output.note(f"{_events(count)} of {recipient} {'is' if count == 1 else 'are'} nobody's now")
+    else:
+        output.note(f"there were no events of {recipient!r}; sestrack stats --by recipient")
+    output.note("from now on links in mail sent to them so far name nobody")
 
 
 @app.command()

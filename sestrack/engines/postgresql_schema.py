@@ -160,7 +160,12 @@ def _certificates(db: Connection) -> None:
     db.execute("ALTER TABLE trace_domain ADD COLUMN certificate_ends bigint NOT NULL DEFAULT 0")
 
 
-MIGRATIONS = (_first, _certificates)
+def _forgotten(db: Connection) -> None:
+    # `who` is the pseudonym of a recipient, and copies minted up to `at` name nobody
+    db.execute("CREATE TABLE forgotten (who text PRIMARY KEY, at bigint NOT NULL)")
+
+
+MIGRATIONS = (_first, _certificates, _forgotten)
 SCHEMA_VERSION = len(MIGRATIONS)
 _MAKING = int.from_bytes(b"sestrack")
 """The number of the lock of whoever makes the tables; of a database, like them."""

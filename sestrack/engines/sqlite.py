@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 KIND = "sqlite"
 APPLICATION_ID = 0x73657374  # "sest": tells our files from other SQLite files
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """`PRAGMA user_version`: the number of migrations that made the file."""
 
 BUSY_SECONDS = 5.0

@@ -220,6 +220,14 @@ def m006_certificates(db: Database) -> None:
     db.execute("ALTER TABLE trace_domain ADD COLUMN certificate_ends INTEGER NOT NULL DEFAULT 0")
 
 
+@migrations()
+def m007_forgotten(db: Database) -> None:
+    """Keep who was forgotten: `who` is the pseudonym, and copies minted up to `at` name nobody."""
+    db.execute(
+        "CREATE TABLE forgotten (who TEXT PRIMARY KEY, at INTEGER NOT NULL) STRICT, WITHOUT ROWID"
+    )
+
+
 def apply(connection: sqlite3.Connection) -> bool:
     """Run what is pending; return whether anything was."""
     db = Database(connection)

@@ -44,6 +44,7 @@ TABLES = (
     _table("progress", "id", "purged_day lost lost_at who"),
     _table("config", "id", "edge enabled dimension text revision"),
     _table("key", "id", "secret created_at"),
+    _table("forgotten", "who", "at"),
     _table("sender", "domain", '"primary" proof status assumed created_at verified_at'),
     _table(
         "trace_domain", "name",

@@ -83,8 +83,8 @@ class Site:
         self.recorder = recorder
         self.answers = answers
         self.clients = clients
-        self.name_of: Callable[[str], str] | None = None
-        """What is kept in place of a recipient's name; None keeps the name."""
+        self.name_of: Callable[[str, int], str | None] | None = None
+        """What is recorded of a recipient of a copy minted then; no address with None."""
         self.connections: set[Connection] = set()
         self.replies: dict[bytes, int] = {}
         """Answers without an event, by status line."""
@@ -315,7 +315,10 @@ class Connection(asyncio.Protocol):
         if index < 0:
             index = site.recorder.introduce(target)
         if site.name_of is not None and recipient:
-            recipient = site.name_of(recipient)
+            name = site.name_of(recipient, minted)
+            if name is None:
+                ip = ""
+            recipient = name or ""
         self._waiting = waiting = self._waiting + 1
         if waiting >= MAX_WAITING:
             self._pace()

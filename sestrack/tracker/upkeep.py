@@ -7,7 +7,6 @@ each a short transaction, so that neither keeps the other waiting.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from typing import TYPE_CHECKING
@@ -194,17 +193,6 @@ def forget(connection: Connection, names: list[str], wait: Callable[[Marks], Non
             )
     connection.wipe()
     return count
-
-
-def pseudonym(key: bytes, recipient: str) -> str:
-    """Return what is kept in place of a recipient's name by `serve --no-recipient`."""
-    return f"recipient-{hashlib.blake2b(recipient.encode(), key=key, digest_size=12).hexdigest()}"
-
-
-def hashed_name(connection: Connection, recipient: str) -> str:
-    """Return the pseudonym of a recipient in this store."""
-    ((key,),) = connection.execute("SELECT who FROM progress").fetchall()
-    return pseudonym(key, recipient)
 
 
 def _events_of(connection: Connection, name: str) -> Iterator[list[tuple[int, int]]]:

@@ -17,7 +17,6 @@ import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import uvloop
@@ -31,9 +30,9 @@ from sestrack.tracker.ask import Ask
 from sestrack.tracker.certificate import renew, tls_context
 from sestrack.tracker.clients import Clients, Network
 from sestrack.tracker.listening import BACKLOG
+from sestrack.tracker.names import Names
 from sestrack.tracker.protocol import Connection, Site
 from sestrack.tracker.recorder import Nowhere, Recorder
-from sestrack.tracker.upkeep import pseudonym
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,11 +81,13 @@ class ServeOptions(NamedTuple):
 class Known(NamedTuple):
     """What is read from the store again and again."""
 
-    stamp: tuple[int, int]
+    stamp: tuple[int, int, int, int]
     secrets: tuple[tuple[int, bytes], ...]
     settings: Settings
     who: bytes
     """The key of recipients' pseudonyms."""
+    forgotten: dict[str, int]
+    """When recipients were forgotten, by pseudonym."""
 
 
 def main() -> None:
@@ -137,9 +138,7 @@ async def _work(
         Answers(all_keys(known, options), known.settings if known else None),
         Clients(options.proxies, anonymize=options.anonymize_ip),
     )
-    if options.no_recipient:
-        # without the store's key nobody is named at all
-        site.name_of = partial(pseudonym, known.who) if known else _nobody
+    site.name_of = _naming(known, options)
     # a few files are open besides connections
     site.room = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 64
     tls = tls_context(options.tls_cert, options.tls_key)
@@ -182,8 +181,13 @@ async def _work(
     return 0
 
 
-def _nobody(_: str) -> str:
-    return ""
+def _naming(known: Known | None, options: ServeOptions) -> Callable[[str, int], str | None] | None:
+    """Return what is asked for each recipient's name; None if names are kept as they are."""
+    if known is None:  # without the store's key nobody is named at all
+        return (lambda *_: "") if options.no_recipient else None
+    if not options.no_recipient and not known.forgotten:
+        return None
+    return Names(known.who, known.forgotten, hashed=options.no_recipient).recorded
 
 
 async def _tick(site: Site, recorder: Recorder | Nowhere, *, reports: bool) -> None:
@@ -215,8 +219,7 @@ async def _keep_fresh(options: ServeOptions, site: Site, known: Known | None) ->
             if seen is not known and seen is not None:
                 known = seen
                 site.answers = Answers(all_keys(known, options), known.settings)
-                if options.no_recipient:
-                    site.name_of = partial(pseudonym, known.who)
+                site.name_of = _naming(known, options)
     finally:
         lookout.close()
 
@@ -292,12 +295,12 @@ def _trouble(error: Exception) -> SestrackError:
 
 
 def read(store: Store, known: Known | None) -> Known:
-    """Read settings and keys, unless they are as they are known."""
+    """Read settings, keys and names, unless they are as they are known."""
     stamp = store.stamp()
     if known is not None and known.stamp == stamp:
         return known
     secrets = tuple((key.id, key.secret) for key in store.keys())  # noqa: SIM118
-    return Known(stamp, secrets, store.settings(), store.who())
+    return Known(stamp, secrets, store.settings(), store.who(), store.forgotten())
 
 
 def all_keys(known: Known | None, options: ServeOptions) -> list[tuple[int, bytes]]:

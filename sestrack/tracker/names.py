@@ -1,0 +1,39 @@
+"""What is recorded in place of a recipient's name."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def pseudonym(key: bytes, recipient: str) -> str:
+    """Return the keyed hash that stands for a recipient: 96 bits in hexadecimal."""
+    return f"recipient-{hashlib.blake2b(recipient.encode(), key=key, digest_size=12).hexdigest()}"
+
+
+class Names:
+    """Says what is recorded of recipients' names.  Pure."""
+
+    def __init__(self, key: bytes, forgotten: Mapping[str, int], *, hashed: bool) -> None:
+        """Take the key of the store's pseudonyms, and who was forgotten when.
+
+        `forgotten` has times, seconds since 1970, by pseudonym; `hashed` keeps no names at
+        all, as `serve --no-recipient` does.
+        """
+        self._key = key
+        self._forgotten = forgotten
+        self._hashed = hashed
+
+    def recorded(self, recipient: str, minted: int) -> str | None:
+        """Return what is recorded of a recipient; None for one that was forgotten.
+
+        Only copies minted (seconds since 1970) up to that moment count: whoever gets mail
+        afterwards has come again.
+        """
+        hashed = pseudonym(self._key, recipient)
+        if self._forgotten.get(hashed, -1) >= minted:
+            return None
+        return hashed if self._hashed else recipient
