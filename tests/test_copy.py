@@ -72,6 +72,7 @@ def full(ready: Program) -> Program:
         connection.execute("INSERT INTO entry VALUES ('news.example.com', NULL, 1, 0, 1)")
         connection.execute("INSERT INTO copies VALUES ('news.example.com', 'june', 80)")
         connection.execute("INSERT INTO campaign VALUES ('Zoë', 80, 1), ('abc', 2, 2)")
+        connection.execute("INSERT INTO forgotten VALUES ('recipient-c0ffee', 9)")
         connection.execute(
             "INSERT INTO trace_check (trace_domain, state, found, since, until, times) "
             "VALUES ('trace.example.com', 'ok', 'a\nb\\', 1, 2, 3)"
