@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing, contextmanager, suppress
+from shlex import quote
 from typing import TYPE_CHECKING, NamedTuple
 
 from sestrack.engines import engine_of, tables
@@ -155,18 +156,22 @@ def _begin(old: _Side, new: _Side) -> dict[str, _Mark]:
             if _who(new.connection) == who:
                 words = f"is a copy of {old.name} already"
             msg = f"the store {new.name} {words}"
-            raise Refused(msg, "name a file that is not there, or an empty database")
+            raise Refused(msg, _elsewhere(old))
         if version == 0:
             _make(new, who)
         elif version != -new.engine.SCHEMA_VERSION:
             msg = f"another version of sestrack began to copy into {new.name}"
-            raise Refused(msg, "begin anew: a file that is not there, or an empty database")
+            raise Refused(msg, _elsewhere(old))
         rows = new.connection.execute("SELECT name, last, copied, done FROM copying").fetchall()
     marks = {name: _Mark._make(mark) for name, *mark in rows}
     if marks.pop(_WHO).last != who:
         msg = f"{new.name} is the half of a copy, but not of {old.name}"
-        raise Refused(msg, "the command it was begun with, or a new place")
+        raise Refused(msg, _elsewhere(old))
     return marks
+
+
+def _elsewhere(old: _Side) -> str:
+    return f"sestrack copy {quote(old.name)} FILE  # one that is not there, or an empty database"
 
 
 def _who(connection: Connection) -> str:
@@ -238,7 +243,7 @@ def _put(connection: Connection, table: Table, rows: list[Row], mark: _Mark) -> 
         )
         if found.rowcount != 1:
             msg = f"another sestrack copy writes the table {table.name}"
-            raise TryAgain(msg, "the same command again goes on where it is")
+            raise TryAgain(msg, "the same command again  # goes on where it is")
         connection.insert(table.name, table.columns, rows)
     return moved
 
@@ -266,7 +271,7 @@ def _verify(old: _Side, new: _Side, step: Callable[[int], None]) -> tuple[list[C
                 _clear(new.connection, wrong)
     if words:
         msg = f"what {new.name} has is not what {old.name} has: {', '.join(words)}"
-        raise InputOutputError(msg, "the same command again copies these tables anew")
+        raise InputOutputError(msg, "the same command again  # copies these tables anew")
     return copied, altered
 
 

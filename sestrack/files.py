@@ -106,7 +106,7 @@ def beside(to: str, *, private: bool = False) -> Iterator[str]:
         os.replace(name, target)
     except OSError as error:
         msg = f"writing {to} failed: {error.strerror}; it is as it was"
-        raise InputOutputError(msg, "df -h shows the space left") from None
+        raise InputOutputError(msg, "df -h  # the space left") from None
     finally:
         if os.path.exists(name):
             os.unlink(name)

@@ -157,7 +157,7 @@ def write_bytes(data: bytes) -> None:
             _end_by_sigpipe()
         _abandon_stdout()
         msg = f"writing to standard output failed: {failure.strerror}"
-        raise InputOutputError(msg, "what reads the output, or the disk, has gone") from None
+        raise InputOutputError(msg, "df -h  # full? or what reads the output has gone") from None
 
 
 def _abandon_stdout() -> None:

@@ -84,7 +84,7 @@ def judge_code(code: str, words: str, login: Login) -> SestrackError | None:
         return TryAgain(msg, f"max_connections, a limit of the role, or a pool; then {_AGAIN}")
     if code.startswith(("53", "58", "XX")):
         msg = f"the store {name} cannot be written: {words}"
-        return InputOutputError(msg, "df -h on its machine shows the space left")
+        return InputOutputError(msg, "df -h  # on its machine: the space left")
     if code == "25006":
         msg = f"the store {name} takes no changes, as a standby does not: {words}"
         hint = "the primary, or all of them: --store postgresql://USER@HOST1,HOST2/DATABASE"
@@ -210,7 +210,7 @@ def _judge_one(words: str, login: Login) -> SestrackError:
 
 def _away(words: str, login: Login) -> TryAgain:
     msg = f"the store {login.name} cannot be reached: {words}"
-    return TryAgain(msg, f"{login.tool('pg_isready')} asks whether it is there; then {_AGAIN}")
+    return TryAgain(msg, f"{login.tool('pg_isready')}  # then {_AGAIN}")
 
 
 _MANUAL = "https://www.postgresql.org/docs/current/libpq-connect.html lists what it may hold"

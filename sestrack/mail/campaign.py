@@ -213,7 +213,7 @@ def _make_by_several(plan: Plan, out: Output, jobs: int, step: Callable[[int], o
                 worker.join()
                 if worker.exitcode:  # the others would wait for their turn for ever
                     msg = f"a process that makes copies was killed (exit {worker.exitcode})"
-                    raise InputOutputError(msg, "dmesg tells whether memory ran out")
+                    raise InputOutputError(msg, "dmesg | tail  # did memory run out?")
     finally:
         for worker in workers:
             worker.terminate()

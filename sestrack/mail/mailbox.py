@@ -102,7 +102,7 @@ def deliver(maildir: str, name: str, data: bytes, *, keep: bool) -> None:
             os.unlink(name)
     except OSError as error:
         msg = f"writing {target} failed: {error.strerror}; {name} is as it was"
-        raise InputOutputError(msg, "df -h shows the space left") from None
+        raise InputOutputError(msg, "df -h  # the space left") from None
     finally:
         if os.path.exists(passing):
             os.unlink(passing)

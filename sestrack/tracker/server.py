@@ -220,7 +220,7 @@ class Server:
                 msg = f"{self._writer.given_up} events could not be written and are lost"
                 if self._trouble is not None:
                     output.warn(self._trouble.message)
-                self._trouble = InputOutputError(msg, "df -h shows the space left")
+                self._trouble = InputOutputError(msg, "df -h  # the space left")
         if self._trouble is not None:
             raise self._trouble
         return 0
