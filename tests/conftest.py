@@ -32,6 +32,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("engine", ENGINES[:1] if only_file else ENGINES)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Use a process for each core, and one that works while others wait."""
+    return (os.cpu_count() or 1) + 1
+
+
 _NOT_OURS = {"VISUAL", "EDITOR", "COLUMNS", "LINES"}
 """What a person, or a runner of tests, may have set, and a test must not see."""
 ENGINES = ("sqlite", "postgresql")
