@@ -34,7 +34,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_xdist_auto_num_workers() -> int:
     """Use a process for each core, and one that works while others wait."""
-    return (os.cpu_count() or 1) + 1
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux has it
+    return (len(affinity(0)) if affinity else os.cpu_count() or 1) + 1
 
 
 _NOT_OURS = {"VISUAL", "EDITOR", "COLUMNS", "LINES"}
