@@ -30,6 +30,7 @@ from test_server import LETTER, server_checks
 from sestrack.store import Store
 from sestrack.tracker.answers import GIF
 from sestrack.tracker.figures import DAY_MS
+from sestrack.tracker.names import pseudonym
 from sestrack.tracker.places import Places
 from sestrack.tracker.recorder import PATIENCE
 from sestrack.tracker.shipper import Shipper
@@ -461,12 +462,12 @@ def test_a_connection_that_hangs_at_once(address: str, tmp_path: Path) -> None:
     parcel = Parcel(spool.number(1), [row], [OPEN], 0)
     with psycopg.connect(address) as blocker:
         blocker.execute("LOCK TABLE progress IN ACCESS EXCLUSIVE MODE")
-        shipper.send([parcel])
+        shipper.send([parcel], waited=False)
         assert until(shipper.hang_up, 20)
         assert ended.wait(20)
         assert shipper.end()[1] is not None
     ended.clear()
-    shipper.send([parcel])
+    shipper.send([parcel], waited=False)
     assert ended.wait(20)
     assert shipper.end() == (True, None)
     shipper.close()
@@ -737,6 +738,28 @@ def test_an_event_of_a_day_half_gone_holds_up_nothing(
     start(address, "a", "--spool", str(tmp_path / "spool"))
     assert until(lambda: stored(address).get("late@example.org") == 1, 10)
     assert until(lambda: rows(address, "SELECT 1 FROM visit WHERE event > 1"), 10)
+
+
+def test_who_was_forgotten_while_events_waited(address: str, start: Start, tmp_path: Path) -> None:
+    """What comes out of the spool afterwards has neither their name nor their address."""
+    with Store(address) as store:
+        hashed = [pseudonym(store.who(), name) for name in ("ada", "bob")]
+        for who in hashed:
+            store.note_forgotten(who, MINTED + 1)
+    spool = Spool(str(tmp_path / "spool" / "spool-1.db"))
+    copies = [("ada", 0), (hashed[1], 1), ("ada", 2), ("carl", 0), ("", 0)]
+    waiting = [
+        (MINTED * 1000, 0, name, MINTED + age, f"192.0.2.{number}", b"x", 0)
+        for number, (name, age) in enumerate(copies)
+    ]
+    spool.put([Parcel(spool.number(5), waiting, [OPEN], 0)])
+    spool.close()
+    start(address, "a", "--spool", str(tmp_path / "spool"))
+    kept = "SELECT recipient, ip FROM event ORDER BY id"
+    assert until(lambda: len(rows(address, kept)) == 5, 10)
+    assert rows(address, kept) == [
+        ("", ""), ("", ""), ("ada", "192.0.2.2"), ("carl", "192.0.2.3"), ("", "192.0.2.4"),
+    ]  # fmt: skip
 
 
 def test_nobody_is_named_before_the_key_is_known(

@@ -34,6 +34,14 @@ class Names:
         afterwards has come again.
         """
         hashed = pseudonym(self._key, recipient)
-        if self._forgotten.get(hashed, -1) >= minted:
+        if self._is_forgotten(hashed, minted):
             return None
         return hashed if self._hashed else recipient
+
+    def still_recorded(self, recorded: str, minted: int) -> bool:
+        """Tell whether what was recorded of a recipient may stay: it was no one forgotten since."""
+        hashed = pseudonym(self._key, recorded)
+        return not (self._is_forgotten(recorded, minted) or self._is_forgotten(hashed, minted))
+
+    def _is_forgotten(self, hashed: str, minted: int) -> bool:
+        return self._forgotten.get(hashed, -1) >= minted

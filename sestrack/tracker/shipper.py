@@ -25,6 +25,7 @@ from sestrack.store import errors_of, open_for_recording, shown
 from sestrack.tracker.events import MAX_AGENT, first_id
 from sestrack.tracker.figures import DAY_MS
 from sestrack.tracker.interning import intern
+from sestrack.tracker.names import Names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +55,7 @@ class Shipper:
         self._owner = os.urandom(8).hex()
         self._is_owner = False
         """Whether we have stood as the owner of our number."""
-        self._lots: queue.SimpleQueue[list[Parcel] | None] = queue.SimpleQueue()
+        self._lots: queue.SimpleQueue[tuple[list[Parcel], bool] | None] = queue.SimpleQueue()
         self._ended: queue.SimpleQueue[SestrackError | None] = queue.SimpleQueue()
         self._connection: SharedConnection | None = None
         self._stored = 0
@@ -62,9 +63,9 @@ class Shipper:
         self._numbers = _Numbers()
         threading.Thread(target=self._run, name="shipper", daemon=True).start()
 
-    def send(self, parcels: list[Parcel]) -> None:
-        """Have parcels stored; the last lot must have ended."""
-        self._lots.put(parcels)
+    def send(self, parcels: list[Parcel], *, waited: bool) -> None:
+        """Have parcels stored, which have `waited` in the spool; the last lot must have ended."""
+        self._lots.put((parcels, waited))
 
     def end(self) -> tuple[bool, SestrackError | None]:
         """Return whether the lot has ended, and the trouble it ended in."""
@@ -88,11 +89,11 @@ class Shipper:
         self._lots.put(None)
 
     def _run(self) -> None:
-        while (parcels := self._lots.get()) is not None:
+        while (lot := self._lots.get()) is not None:
             trouble: SestrackError | None = None
             try:
                 with errors_of(self._address):
-                    self._ship(parcels)
+                    self._ship(*lot)
             except SestrackError as error:
                 trouble = error
             except Exception as error:  # noqa: BLE001 - whatever it is, the events are kept
@@ -162,8 +163,10 @@ class Shipper:
 
     # -- a lot ----------------------------------------------------------------------------
 
-    def _ship(self, parcels: list[Parcel]) -> None:
+    def _ship(self, parcels: list[Parcel], waited: bool) -> None:  # noqa: FBT001
         connection = self._connect()
+        if waited:
+            parcels = _without_forgotten(connection, parcels)
         writer, stored, last = self._spool.writer, self._stored, parcels[-1].last
         base = first_id(writer)
         connection.ensure_days({row[0] // DAY_MS for parcel in parcels for row in parcel.rows})
@@ -209,6 +212,26 @@ class Shipper:
             "UPDATE writer SET stored = ? WHERE id = ?", (base + max(last, stored), writer)
         )
         return stored
+
+
+def _without_forgotten(connection: SharedConnection, parcels: list[Parcel]) -> list[Parcel]:
+    """Take names and addresses out of the events of those who were forgotten meanwhile."""
+    forgotten = dict(connection.execute("SELECT who, at FROM forgotten").fetchall())
+    if not forgotten:
+        return parcels
+    ((key,),) = connection.execute("SELECT who FROM progress").fetchall()
+    may_stay = Names(key, forgotten, hashed=False).still_recorded
+    return [
+        parcel._replace(
+            rows=[
+                row
+                if not row[2] or may_stay(row[2], row[3])
+                else (*row[:2], "", row[3], "", *row[5:])
+                for row in parcel.rows
+            ]
+        )
+        for parcel in parcels
+    ]
 
 
 class _Numbers:
