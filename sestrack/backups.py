@@ -13,8 +13,8 @@ spool of a server.
 
 To put one back, nobody may serve or use the store.  It is made ready beside: checked, brought
 up to date, and given the keys that the store here has on top of its own, for links sealed
-since lead on.  Then the store that was here gets another name, and the new one its place, in
-one step.
+since lead on; who was forgotten since is forgotten in it, too.  Then the store that was here
+gets another name, and the new one its place, in one step.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from sestrack.copying import copy
-from sestrack.engines import sqlite
+from sestrack.engines import engine_of, sqlite
 from sestrack.errors import (
     BadInput,
     CannotCreate,
@@ -38,6 +38,9 @@ from sestrack.errors import (
 )
 from sestrack.files import beside, is_special, look, typed
 from sestrack.store import kind_of, shown
+from sestrack.tracker.names import pseudonym
+from sestrack.tracker.places import Places
+from sestrack.tracker.upkeep import Upkeep, forget
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,6 +64,8 @@ class Restored(NamedTuple):
     """Keys that the store here had on top of the backup's, and that were kept."""
     strange: bool
     """Whether the store here had other keys altogether, or could not be read."""
+    forgotten: int
+    """How many recipients were forgotten in the store here since, and now are in the backup."""
 
 
 def save(address: str, to: str, progress: Progress, *, force: bool = False) -> int:
@@ -220,6 +225,7 @@ def restore(
     aside = f"{address}.before-restore-{moment}"
     keys: tuple[int, ...] = ()
     strange = False
+    forgotten = 0
     with ExitStack() as held:
         _have_alone(address, held)
         with beside(address, private=True) as name, _without_companions(name):
@@ -227,13 +233,14 @@ def restore(
                 schema = _take(file, name, progress)
             if there:
                 keys, strange = _keep_keys(address, name)
+                forgotten = _forget_again(address, name)
             with sqlite.errors(address):
                 _make_single(name)
             if there:
                 _put_aside(address, aside, held)
             else:
                 _move_companions(address, aside)
-    return Restored(schema, aside if there else "", keys, strange)
+    return Restored(schema, aside if there else "", keys, strange, forgotten)
 
 
 def _make_folder(address: str) -> None:
@@ -294,6 +301,32 @@ def _keep_keys(address: str, name: str) -> tuple[tuple[int, ...], bool]:
                 "key", ("id", "secret", "created_at"), [(key, *here[key]) for key in more]
             )
     return tuple(more), False
+
+
+def _forget_again(address: str, name: str) -> int:
+    """Forget in a backup who was forgotten in the store here since; return how many they are."""
+    select_key, select = "SELECT who FROM progress", "SELECT who, at FROM forgotten"
+    try:
+        with sqlite.errors(address), closing(sqlite.connect(address, writing=False)) as connection:
+            ((key,),) = connection.execute(select_key).fetchall()
+            here = dict(connection.execute(select))
+    except (SestrackError, sqlite3.Error):  # damaged, or of a version that forgot nobody for ever
+        return 0
+    with sqlite.errors(name), closing(engine_of(name).for_recording(name)) as connection:
+        known = dict(connection.execute(select))
+        since = {who: at for who, at in here.items() if known.get(who, -1) < at}
+        if not since or connection.execute(select_key).fetchall() != [(key,)]:
+            return 0
+        upkeep = Upkeep(connection, Places())
+        while upkeep.settle(None):  # judged first, as `events forget` has it
+            pass
+        with connection.transaction():
+            connection.executemany("INSERT OR REPLACE INTO forgotten VALUES (?, ?)", since.items())
+        names = {name for (name,) in connection.execute("SELECT DISTINCT recipient FROM event")}
+        for recipient in names:
+            if recipient in since or pseudonym(key, recipient) in since:
+                forget(connection, [recipient], lambda _: None)
+    return len(since)
 
 
 def _put_aside(address: str, aside: str, held: ExitStack) -> None:

@@ -138,6 +138,30 @@ def test_restore_keeps_the_old_store_and_its_keys(tracking: Program, serve: Serv
 
 
 @pytest.mark.sqlite
+@pytest.mark.parametrize("options", [(), ("--no-recipient",)], ids=["names", "hashes"])
+def test_restore_forgets_again(tracking: Program, serve: Serve, options: tuple[str, ...]) -> None:
+    """Who was forgotten after the backup was made is forgotten in it, for now and later."""
+    ada, bob = (tracking.paths(LETTER, f"{name}@example.org")[0] for name in ("ada", "bob"))
+    server = serve(*options)
+    server.ask(ada)
+    server.ask(bob)
+    server.stop()
+    (_, kept) = (event["recipient"] for event in tracking.events())
+    tracking.ok("backup", "one.db")
+    tracking.ok("events", "forget", "--recipient", "ada@example.org")
+    done = tracking("restore", "one.db", "--force")
+    assert (done.returncode, b"forgotten in it, too: 1" in done.stderr) == (0, True), done.stderr
+    server = serve(*options)
+    server.ask(ada)
+    server.stop()
+    first, second, third = (event["recipient"] for event in tracking.events())
+    assert (first[:10], second, third) == ("forgotten-", kept, "")
+    assert b"ada@example.org" not in tracking.store.read_bytes()
+    tracking.ok("backup", "two.db")
+    assert b"too: " not in tracking("restore", "two.db", "--force").stderr
+
+
+@pytest.mark.sqlite
 def test_restore_checks_the_file(tracking: Program) -> None:
     """No file, no store, a damaged one, one of a newer version: refused, and nothing is changed."""
     before = tracking.ok("settings", "export")

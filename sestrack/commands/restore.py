@@ -31,7 +31,7 @@ def restore(
 
     FILE is checked, and one of an earlier version brought up to date.  The store that was here is
     kept under another name, and so are the keys it had on top: links sealed since lead on.
-    What was recorded since is in the old one alone.
+    Who was forgotten since stays so.  What was recorded since is in the old one alone.
 
     Example: sestrack restore --force /backup/sestrack-2026-06-01.db
     """
@@ -44,6 +44,8 @@ def restore(
     if done.keys:
         numbers = ", ".join(map(str, done.keys))
         output.note(f"its keys {numbers} are kept: links sealed with them lead on")
+    if done.forgotten:
+        output.note(f"recipients forgotten since are forgotten in it, too: {done.forgotten}")
     if done.strange:
         output.warn(
             "it had other keys, or could not be read: links sealed with them lead nowhere now; "
