@@ -42,7 +42,7 @@ def copy(
 
     Events that wait in the spool of a server are no part of FROM: let it store them first.
 
-    Example: sestrack copy /var/lib/sestrack/store.db postgresql://sestrack@db.example.net/sestrack
+    Example: sestrack copy store.db postgresql://sestrack@db.example.net/sestrack
     """
     done = copy_store(source, target, output.progress)
     if json:
