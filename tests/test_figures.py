@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import sqlite3
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -351,6 +352,7 @@ def test_forgetting_leaves_no_trace(path: str) -> None:
         with Store(path) as store:
             hashed = pseudonym(store.who(), name)
         assert forget(connection, [name, hashed], lambda _event: None) > 0
+        assert connection.wipe()
         for file in Path(path).parent.iterdir() if os.path.exists(path) else ():
             assert name.encode() not in file.read_bytes(), file
         assert all_reports(path) == before
@@ -358,6 +360,29 @@ def test_forgetting_leaves_no_trace(path: str) -> None:
         fill(connection, 200, 6)
         settle_all(upkeep)
         check(path)
+
+
+@pytest.mark.sqlite
+def test_a_reader_keeps_a_name_in_the_log(ready: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Emptying it is tried a few times, each for a moment, and said if in vain."""
+    monkeypatch.setattr("sestrack.engines.sqlite._WIPES", 3)
+    name = b"r1@example.org"
+    log = ready.store.with_name("store.db-wal")
+    with writing(ready.address) as connection:
+        fill(connection, 300, 2)
+        with closing(sqlite3.connect(ready.store, isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM event").fetchall()
+            forget(connection, [name.decode()], lambda _event: None)
+            begun = time.monotonic()
+            assert not connection.wipe()
+            assert time.monotonic() - begun < 3
+            done = ready("events", "forget", "--recipient", name.decode())
+            assert b"hint" not in done.stderr
+            assert b"when they have ended: sestrack events forget" in done.stderr
+            assert name in log.read_bytes()
+        assert connection.wipe()
+        assert name not in log.read_bytes() + ready.store.read_bytes()
 
 
 def test_new_rules_move_the_figures(path: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -760,6 +760,8 @@ def test_who_was_forgotten_while_events_waited(address: str, start: Start, tmp_p
     assert rows(address, kept) == [
         ("", ""), ("", ""), ("ada", "192.0.2.2"), ("carl", "192.0.2.3"), ("", "192.0.2.4"),
     ]  # fmt: skip
+    folder = tmp_path / "spool"
+    assert until(lambda: not any(b"ada" in file.read_bytes() for file in folder.iterdir()), 10)
 
 
 def test_nobody_is_named_before_the_key_is_known(

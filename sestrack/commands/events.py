@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import closing, contextmanager
 from enum import StrEnum
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -187,11 +188,17 @@ def forget(
         count = forget_recipient(
             connection, [recipient, hashed], lambda last: _wait(path, connection, last)
         )
+        wiped = connection.wipe()
     if count:
         output.note(f"{_events(count)} of {recipient} {'is' if count == 1 else 'are'} nobody's now")
     else:
         output.note(f"there were no events of {recipient!r}; sestrack stats --by recipient")
     output.note("from now on links in mail sent to them so far name nobody")
+    if not wiped:
+        output.warn(
+            "somebody reads the store, so what was overwritten is in its log yet; when they have "
+            f"ended: sestrack events forget --recipient {quote(recipient)}"
+        )
 
 
 @app.command()

@@ -119,8 +119,8 @@ class Connection(Protocol):
     def number_on(self) -> None:
         """Have new ids come behind those that were copied in with their rows."""
 
-    def wipe(self) -> None:
-        """Have what was overwritten leave the files, where that takes a step of its own."""
+    def wipe(self) -> bool:
+        """Have what was overwritten leave the files; False if a reader keeps it there."""
 
 
 class SharedConnection(Connection, Protocol):

@@ -245,13 +245,14 @@ class Connection:
                 f"(SELECT coalesce(max(id), 0) + 1 FROM {table}), false)"
             )
 
-    def wipe(self) -> None:
+    def wipe(self) -> bool:
         """Have the rows that were changed or deleted taken out of the tables (VACUUM).
 
         What the write-ahead log and backups hold of them leaves with those.
         """
         for table in (*PARTITIONED, "first"):
             self.execute(f"VACUUM {table}")
+        return True
 
     @staticmethod
     def kept(text: str) -> str:

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 KIND = "sqlite"
 APPLICATION_ID = 0x73657374  # "sest": tells our files from other SQLite files
 SCHEMA_VERSION = 7
+_WIPES, _WIPE_MS = 50, 20
+"""How often the log is tried to be emptied, and how long each time, milliseconds."""
 """`PRAGMA user_version`: the number of migrations that made the file."""
 
 BUSY_SECONDS = 5.0
@@ -126,13 +128,23 @@ class Connection(sqlite3.Connection):
     def number_on(self) -> None:
         """Nothing to do: SQLite takes the id behind the largest."""
 
-    def wipe(self) -> None:
-        """Move the log into the file, and begin it again from nothing."""
-        for _ in range(100):
-            ((busy, _, _),) = self.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            if not busy:
-                break
-            time.sleep(0.05)
+    def wipe(self) -> bool:
+        """Move the log into the file, and begin it again from nothing.
+
+        Whoever reads for long, as an export does, keeps the log from that.  Waiting for them
+        would keep the server from writing, so each try waits no longer than a moment.
+        """
+        ((patience,),) = self.execute("PRAGMA busy_timeout").fetchall()
+        self.execute(f"PRAGMA busy_timeout = {_WIPE_MS}")
+        try:
+            for _ in range(_WIPES):
+                ((busy, _, _),) = self.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                if not busy:
+                    return True
+                time.sleep(0.1)
+            return False
+        finally:
+            self.execute(f"PRAGMA busy_timeout = {patience}")
 
 
 def _quoted(path: str) -> str:

@@ -186,6 +186,14 @@ class Spool:
         self._losses = None
         return parcels
 
+    def _empty_log(self) -> None:
+        """Have the names of readers stay nowhere: what is deleted is in the log yet."""
+        self._connection.execute("PRAGMA busy_timeout = 0")  # the next time, if somebody reads
+        try:
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        finally:
+            self._connection.execute("PRAGMA busy_timeout = 5000")
+
     def drop(self, last: int) -> None:
         """Forget what is kept elsewhere now, up to a sequence number."""
         count, octets = self._connection.execute(
@@ -199,6 +207,8 @@ class Spool:
         # on a full disk not even that can be done: then it goes with what comes after it
         with suppress(sqlite3.Error):
             self._connection.execute("DELETE FROM parcel WHERE last <= ?", (last,))
+            if not self.waiting:
+                self._empty_log()
             return
         with suppress(sqlite3.Error):
             self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")

@@ -166,7 +166,7 @@ def forget(connection: Connection, names: list[str], wait: Callable[[Marks], Non
     `names` are what they may be kept as.  In their place stands a random text, so that the
     figures stay as they are; addresses and user agents go.  `wait` is given the last events
     changed, and returns when a running server has judged them: until then it has the name in
-    mind.
+    mind.  What was overwritten leaves the files with `Connection.wipe`.
     """
     ((key,),) = connection.execute("SELECT who FROM progress").fetchall()
     count = 0
@@ -191,7 +191,6 @@ def forget(connection: Connection, names: list[str], wait: Callable[[Marks], Non
                 "UPDATE first SET who = ? WHERE who = ? AND origin IN (SELECT id FROM origin)",
                 (who(key, stranger), who(key, name)),
             )
-    connection.wipe()
     return count
 
 
