@@ -702,6 +702,16 @@ def test_forget_and_purge_take_no_more_than_was_meant(
     assert tracking.events() == before
 
 
+@pytest.mark.sqlite
+@pytest.mark.parametrize(
+    "command", ["stats --message", "stats --sender", "events forget --recipient"]
+)
+def test_names_that_are_no_text(ready: Program, command: str) -> None:
+    """Octets that are not UTF-8 can name nothing."""
+    done = ready(*command.split(), os.fsdecode(b"a\xff"))
+    assert (done.returncode, b"not valid UTF-8" in done.stderr) == (65, True)
+
+
 def test_another_edge_is_said(program: Program) -> None:
     """An edge is changed while no trace domain points to it, and both are named; "" is none."""
     assert program("init", "--edge", "").returncode == 65

@@ -171,10 +171,12 @@ def forget(
     if not recipient.strip():  # as in all events of copies made for nobody
         msg = "--recipient is empty, and names nobody"
         raise UsageError(msg, "--recipient ada@example.org")
+    from sestrack.tokens import check_text
     from sestrack.tracker.names import pseudonym
     from sestrack.tracker.upkeep import forget as forget_recipient
     from sestrack.tracker.worker import LOOK_SECONDS
 
+    check_text("recipient", recipient)
     path = ctx.obj
     with store.Store(path) as opened:
         hashed = pseudonym(opened.who(), recipient)

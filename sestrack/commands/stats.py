@@ -80,9 +80,12 @@ def stats(  # noqa: PLR0913 - one for each choice
         msg = "--json and --csv are two different things"
         raise UsageError(msg, "sestrack stats --json")
     output.report()
+    from sestrack.tokens import check_text
     from sestrack.tracker.places import Places
     from sestrack.tracker.reports import Look, Question, report
 
+    for name, value in (("message", message), ("sender domain", sender)):
+        check_text(name, value)
     now = store.now()
     question = Question(
         by=str(by), message=message, sender=sender, limit=limit,
