@@ -86,6 +86,9 @@ def beside(to: str, *, private: bool = False) -> Iterator[str]:
             msg = f"writing {to} failed: {error.strerror}"
             raise InputOutputError(msg, "what reads it may have gone") from None
         return
+    if to.endswith("/") and not os.path.isdir(to):  # `realpath` would name the file without it
+        msg = f"cannot create {to}: there is no such folder"
+        raise CannotCreate(msg, f"mkdir {typed(to)}")
     target = os.path.realpath(to)
     name = f"{target}.{os.getpid()}.sestrack"
     try:

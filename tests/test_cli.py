@@ -703,6 +703,18 @@ def test_forget_and_purge_take_no_more_than_was_meant(
 
 
 @pytest.mark.sqlite
+@pytest.mark.parametrize("command", ["backup", "keys export", "events export -o"])
+def test_a_folder_that_is_not_there(ready: Program, command: str) -> None:
+    """A name that ends in / is no file's: the file of that name stays."""
+    (ready.folder / "there").write_text("kept")
+    for name in ("there/", "other/"):
+        done = ready(*command.split(), name)
+        assert (done.returncode, f"hint: mkdir {name}\n".encode() in done.stderr) == (73, True)
+    assert (ready.folder / "there").read_text() == "kept"
+    assert not (ready.folder / "other").exists()
+
+
+@pytest.mark.sqlite
 @pytest.mark.parametrize(
     "command", ["stats --message", "stats --sender", "events forget --recipient"]
 )
