@@ -9,12 +9,14 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import ssl
+import stat
 import subprocess
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -503,6 +505,42 @@ def test_a_full_disk_loses_nothing_while_memory_lasts(tracking: Program, serve: 
     server.stop(signal.SIGKILL)
     with tracking.connection() as store:
         assert store.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("fate", ["replaced", "removed"])
+def test_a_store_that_loses_its_file(tracking: Program, serve: Serve, fate: str) -> None:
+    """`mv` or `rm` while it is served: all that was answered is kept, and the new file is whole."""
+    link, other, _ = tracking.paths(LETTER)
+    tracking.ok("backup", "older.db")
+    server = serve()
+    for _ in range(200):
+        server.ask(link)
+    if fate == "replaced":
+        os.replace(tracking.folder / "older.db", tracking.store)
+    else:
+        for file in tracking.folder.glob("store.db*"):
+            file.unlink()
+    answered = 200
+    with suppress(OSError, http.client.HTTPException):  # it ends soon
+        for _ in range(5_000):
+            answered += server.ask(other).status == 302
+    assert server.process.wait(10) == 74
+    said = server.log.read_text()
+    assert f"was {fate} while it was served; what it had is " in said
+    assert said.endswith("hint: sestrack serve\n")
+    kept = tracking.store
+    if fate == "replaced":
+        (kept,) = tracking.folder.glob("store.db.replaced-*")
+        assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert int(tracking.ok("--store", str(kept), "events", "export").count("\n")) >= answered
+    server = serve()
+    assert server.ask(link).status == 302
+    server.stop()
+    with closing(sqlite3.connect(tracking.store)) as store:
+        assert store.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert len(tracking.events()) >= (1 if fate == "replaced" else answered + 1)
+    assert not list(tracking.folder.glob("*.sestrack"))
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -86,6 +86,8 @@ class Collector:
         """Called when `trouble` has changed."""
         self.give_up_at = float("inf")
         """When to stop trying to write (`time.monotonic`)."""
+        self.displaced = ""
+        """What has become of the store's file, in words: nobody would find what is written now."""
         self.given_up = 0
         """Events that could not be written."""
         self.owed = 0

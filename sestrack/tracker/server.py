@@ -112,7 +112,7 @@ def serve(options: ServeOptions) -> int:
 def _into_sqlite(options: ServeOptions, stack: contextlib.ExitStack) -> Collector:
     connection = stack.enter_context(contextlib.closing(open_for_recording(options.store)))
     upkeep = Upkeep(connection, Places(options.mmdb), options.keep_days)
-    writer = Writer(connection, upkeep.work, output.note)
+    writer = Writer(connection, upkeep.work, output.note, options.store)
     writer.owed = count_lost(connection, options.store)
     return writer
 
@@ -215,6 +215,9 @@ class Server:
                 self._start_keeper()
             self._writer.run(self._going_on)
             self._end_keeper()
+            if self._writer.displaced:
+                msg = f"the store {shown(self._options.store)} was {self._writer.displaced}"
+                self._trouble = InputOutputError(msg, "sestrack serve")
             if self._writer.given_up:
                 self._note_down(self._writer.owed + self._writer.given_up)
                 msg = f"{self._writer.given_up} events could not be written and are lost"
@@ -294,6 +297,8 @@ class Server:
                 index = self._workers.pop(process)
                 if not self._stopping:
                     self._note_end_of_worker(process, index)
+        if self._writer is not None and self._writer.displaced and not self._stopping:
+            self._stop()  # the next server has the file that is there then
         if self._stopping:
             self._due.clear()
         elif self._due:

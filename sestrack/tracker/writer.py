@@ -12,10 +12,14 @@ it was purged.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from sestrack.errors import SestrackError
+from sestrack.files import beside
 from sestrack.tracker.checkpoint import Checkpointer
 from sestrack.tracker.collector import Collector
 from sestrack.tracker.events import MAX_AGENT
@@ -42,6 +46,8 @@ _REST_SECONDS = 30.0
 """How long no other work is done after it failed."""
 _RECORD = "cannot record"
 _FIGURES = "cannot keep the figures"
+_LOOK_SECONDS = 0.5
+"""How often the file is looked at."""
 _Value = TypeVar("_Value")
 
 
@@ -53,8 +59,9 @@ class Writer(Collector):
         connection: Connection,
         other_work: Callable[[], bool],
         log: Callable[..., None],
+        path: str,
     ) -> None:
-        """Take a connection that nothing else writes events with.
+        """Take a connection to the file `path` that nothing else writes events with.
 
         `other_work` does a small piece of work and says whether there is more.
         """
@@ -66,6 +73,9 @@ class Writer(Collector):
         self._more = True
         self._worked_at = 0.0
         self._no_work_until = 0.0
+        self._path = path
+        self._file = os.stat(path)
+        self._look_at = 0.0
 
     def _patience(self) -> float:
         return _PAUSE_SECONDS if self._more else _NAP_SECONDS
@@ -79,6 +89,48 @@ class Writer(Collector):
         if not batches or now - self._worked_at > _UNDER_LOAD_SECONDS:
             self._more = self._work()
             self._worked_at = now
+        if now >= self._look_at and not self.displaced:
+            self._look_at = now + _LOOK_SECONDS
+            self._look()
+
+    # -- the file -------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """See whether the file has its name still.
+
+        Whoever put another one there, without `restore`, would have our log for the log of
+        theirs: it is emptied into the file that we have open.
+        """
+        try:
+            if os.path.samestat(os.stat(self._path), self._file):
+                return
+            self.displaced = "replaced"
+        except FileNotFoundError:
+            self.displaced = "removed"
+        except OSError:
+            return  # it cannot be looked at now
+        with suppress(sqlite3.Error):
+            self._connection.wipe()
+
+    def finish(self) -> None:
+        """Keep the store of a file that has lost its name: under it if it is free, or beside."""
+        if not self.displaced:
+            self._look()
+        if not self.displaced:
+            return
+        aside = f"{self._path}.{self.displaced}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+        try:
+            with beside(aside, private=True) as name, closing(sqlite3.connect(name)) as kept:
+                self._connection.backup(kept)
+            self._connection.wipe()
+            where = aside
+            with suppress(FileExistsError):
+                os.link(aside, self._path)
+                os.unlink(aside)
+                where = self._path
+            self.displaced += f" while it was served; what it had is {where} now"
+        except (SestrackError, OSError, sqlite3.Error) as error:
+            self.displaced += f" while it was served, and what it had is lost: {error}"
 
     def _work(self) -> bool:
         if time.monotonic() < self._no_work_until:
