@@ -74,7 +74,8 @@ class Writer(Collector):
         self._worked_at = 0.0
         self._no_work_until = 0.0
         self._path = path
-        self._file = os.stat(path)
+        # closing it would take SQLite's locks away, but for one that is a mere place (open(2))
+        self._file = os.open(path, os.O_PATH) if hasattr(os, "O_PATH") else None
         self._look_at = 0.0
 
     def _patience(self) -> float:
@@ -99,16 +100,20 @@ class Writer(Collector):
         """See whether the file has its name still.
 
         Whoever put another one there, without `restore`, would have our log for the log of
-        theirs: it is emptied into the file that we have open.
+        theirs: it is emptied into the file that we have open.  One that was moved away has a
+        name elsewhere, and may come back.
         """
+        if self._file is None:
+            return
+        ours = os.fstat(self._file)
         try:
-            if os.path.samestat(os.stat(self._path), self._file):
+            if os.path.samestat(os.stat(self._path), ours):
                 return
             self.displaced = "replaced"
-        except FileNotFoundError:
-            self.displaced = "removed"
         except OSError:
-            return  # it cannot be looked at now
+            if ours.st_nlink:
+                return
+            self.displaced = "removed"
         with suppress(sqlite3.Error):
             self._connection.wipe()
 
@@ -116,6 +121,9 @@ class Writer(Collector):
         """Keep the store of a file that has lost its name: under it if it is free, or beside."""
         if not self.displaced:
             self._look()
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
         if not self.displaced:
             return
         aside = f"{self._path}.{self.displaced}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
