@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Program
+from postgresql import until
 
 from sestrack.mail.recipients import open_list
 from sestrack.store import count_copies
@@ -140,6 +141,30 @@ def test_an_interrupted_campaign_goes_on(campaign: Program, form: str, jobs: str
         assert len((campaign.folder / "out" / "index.csv").read_text().splitlines()) == 40_000
         assert sum(1 for _ in (campaign.folder / "out").glob("*/*.html")) == 40_000
     assert not list(campaign.folder.glob("*.partial*"))
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("jobs", ["1", "3"])
+def test_a_campaign_is_made_by_one(campaign: Program, jobs: str) -> None:
+    """Another one keeps out while it is made; when it is killed, its processes end with it."""
+    rows = "".join(f"ada{number}@example.org\n" for number in range(60_000))
+    (campaign.folder / "long.csv").write_text("recipient\n" + rows)
+    plan = (*SEND, "--recipients", "long.csv", "--jobs", jobs, "-o", "out.jsonl")
+    partial = campaign.folder / "out.jsonl.partial"
+    with subprocess.Popen(
+        [sys.executable, "-m", "sestrack", *plan], env=campaign.environment, cwd=campaign.folder,
+        stderr=subprocess.PIPE,
+    ) as first:  # fmt: skip
+        assert until(lambda: size_of(partial) > 0)
+        os.kill(first.pid, signal.SIGSTOP)
+        for again in ((), ("--resume",)):
+            done = campaign(*plan, *again)
+            assert done.returncode in ({1} if not again else {75}), done.stderr
+        os.kill(first.pid, signal.SIGKILL)
+    assert until(lambda: campaign(*plan, "--resume").returncode == 0, 20)
+    lines = (campaign.folder / "out.jsonl").read_text().splitlines()
+    assert [json.loads(line)["number"] for line in lines] == list(range(1, 60_001))
+    assert copies(campaign) == {"june": 60_000}
 
 
 def test_what_would_not_be_the_same_is_refused(campaign: Program) -> None:

@@ -164,13 +164,18 @@ class _Campaign:
         if journal is None and request.resume and _is_finished(self.name):
             msg = f"{self.name} is finished: there is nothing to go on with"
             raise Refused(msg, f"ls -l {files.typed(self.name)}")
-        if journal is None and os.path.exists(self.partial):
+        if journal is None and self._has_copies():
             msg = f"{self.partial} is there, and no journal of a campaign that it belongs to"
             raise Refused(msg, f"rm -r {files.typed(self.partial)}")
         if self.is_folder and os.path.isdir(self.name) and os.listdir(self.name):
             msg = f"the folder {self.name} is not empty"
             raise Refused(msg, "--output a folder that is not there yet, with a / at the end")
         self.letter, self.journal = self._begin(tracking, data, journal)
+
+    def _has_copies(self) -> bool:
+        """See whether something is there already that is not just begun."""
+        just_begun = os.path.isfile(self.result) and not os.path.getsize(self.result)
+        return os.path.exists(self.partial) and not just_begun
 
     def _begin(
         self, tracking: Tracking, data: bytes, journal: Journal | None
@@ -199,8 +204,8 @@ class _Campaign:
     def run(self, jobs: int, total: int) -> int:
         """Make what is not made yet; count; give the result its name."""
         facts = self.journal.facts
-        self.journal.write()
         with open_result(self.result) as file:
+            self.journal.write()
             done = resume_at(file, as_json=not self.is_folder)
             plan = Plan(
                 self.letter, facts["minted"], self.request.recipients, self.request.column, done

@@ -16,13 +16,15 @@ counts each once however often that is tried, and the result gets its name.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+from contextlib import suppress
 from itertools import islice
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from sestrack import output
-from sestrack.errors import BadInput, CannotCreate, InputOutputError, Refused
+from sestrack.errors import BadInput, CannotCreate, InputOutputError, Refused, TryAgain
 from sestrack.files import beside, look, typed
 from sestrack.mail.recipients import Row, open_list
 
@@ -178,6 +180,7 @@ def _make_by_several(plan: Plan, out: Output, jobs: int, step: Callable[[int], o
     context = get_context("fork")
     turns = [context.Semaphore(1 if number == 0 else 0) for number in range(jobs)]
     told, tell = context.Pipe(duplex=False)
+    parent = os.getpid()
 
     def work(number: int) -> None:
         told.close()
@@ -185,12 +188,16 @@ def _make_by_several(plan: Plan, out: Output, jobs: int, step: Callable[[int], o
             maker = _Maker(plan, as_json=not out.folder)
             for rows in blocks(plan, number, jobs):
                 lines = out.prepare(maker, rows)
-                turns[number].acquire()
+                while not turns[number].acquire(timeout=1) and os.getppid() == parent:
+                    pass
+                if os.getppid() != parent:  # it was killed: nobody gives the turn on
+                    os._exit(1)
                 out.commit(lines)
                 tell.send(len(rows))
                 turns[(number + 1) % jobs].release()
         except BaseException as error:  # noqa: BLE001 - what it was is told to the parent
-            tell.send(error)
+            with suppress(OSError):
+                tell.send(error)
         os._exit(0)
 
     workers = [context.Process(target=work, args=(number,)) for number in range(jobs)]
@@ -291,14 +298,26 @@ def resume_at(file: IO[bytes], *, as_json: bool) -> int:
 
 
 def open_result(path: str) -> IO[bytes]:
-    """Open a result to go on with; only its owner can read it.  Raises `CannotCreate`."""
+    """Open a result to go on with, for us alone; only its owner can read it.
+
+    Raises `CannotCreate`; `TryAgain` while another process makes it, or has just ended.
+    """
     try:
         if os.path.basename(path) == INDEX:
             os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
     except OSError as error:
         msg = f"cannot create {path}: {error.strerror}"
         raise CannotCreate(msg, look(os.path.dirname(path) or ".")) from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
+            return file
+    except OSError:
+        pass
+    file.close()
+    msg = f"another sestrack rewrite makes {path}"
+    raise TryAgain(msg, "the same command again  # when that has ended")
 
 
 def finish(file: IO[bytes], partial: str, name: str) -> None:
