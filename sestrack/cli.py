@@ -92,6 +92,7 @@ def boundary(action: Callable[[], int | None], arguments: Sequence[str] | None =
             from sestrack.terminal.mistyped import with_option
 
             hint = with_option(hint, arguments, error.message)
+        hint = _at_store(hint, arguments or ())
         output.error(error.message, hint)
         return error.code
     except KeyboardInterrupt:
@@ -105,6 +106,20 @@ def boundary(action: Callable[[], int | None], arguments: Sequence[str] | None =
             "SESTRACK_TRACEBACK=1 with the same command shows where; please report it",
         )
         return EXIT_BUG
+
+
+def _at_store(hint: str, arguments: Sequence[str]) -> str:
+    """Name the store that was named: typed without it, the hint would act on another one."""
+    store, _ = _global_options(list(arguments))
+    names_both = hint.startswith("sestrack copy ")
+    if not store or not hint.startswith("sestrack ") or names_both or "--store" in hint:
+        return hint
+    from shlex import quote
+
+    from sestrack.engines.addresses import shown
+
+    name = shown(store) if "://" in store else store
+    return f"sestrack --store {quote(name)} {hint.removeprefix('sestrack ')}"
 
 
 class _ClosedInput(io.RawIOBase):

@@ -703,6 +703,20 @@ def test_forget_and_purge_take_no_more_than_was_meant(
 
 
 @pytest.mark.sqlite
+def test_hints_name_the_store_that_was_named(ready: Program) -> None:
+    """Typed as it stands, a hint acts on the store that the command was about."""
+    other = "my other.db"
+    ready.ok("--store", other, "init", "--edge", "edge.example.net")
+    ready.ok("--store", other, "backup", "a.bak")
+    for option in (("--store", other), (f"--store={other}",)):
+        for command in ("backup", "restore"):
+            done = ready(*option, command, "a.bak")
+            words = f"hint: sestrack --store 'my other.db' {command} --force a.bak".encode()
+            assert words in done.stderr
+    assert b"hint: sestrack backup --force a.bak" in ready("backup", "a.bak").stderr
+
+
+@pytest.mark.sqlite
 @pytest.mark.parametrize("command", ["backup", "keys export", "events export -o"])
 def test_a_folder_that_is_not_there(ready: Program, command: str) -> None:
     """A name that ends in / is no file's: the file of that name stays."""

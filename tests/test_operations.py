@@ -237,7 +237,7 @@ def test_restore_where_names_are_odd(tracking: Program) -> None:
     odd = str(folder / "store.db")
     tracking.ok("--store", odd, "restore", "my backup.db")
     done = tracking("--store", odd, "restore", "my backup.db")
-    assert b"hint: sestrack restore --force 'my backup.db'  # " in done.stderr
+    assert b" restore --force 'my backup.db'  # " in done.stderr
     tracking.ok("--store", odd, "restore", "my backup.db", "--force")
     assert len(list(folder.glob("store.db.before-restore-*"))) == 1
 
