@@ -8,9 +8,11 @@ after which SQLite begins its log again from the start.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from contextlib import closing
+from urllib.parse import quote
 
 ROWS = 40_000
 """After so many rows it is time: some 8 MB of log."""
@@ -59,7 +61,9 @@ class Checkpointer:
 
     def _move(self) -> None:
         try:
-            with closing(sqlite3.connect(self._path)) as connection:
+            # a store that was moved away must not be made anew
+            name = f"file:{quote(os.path.abspath(self._path))}?mode=rw"
+            with closing(sqlite3.connect(name, uri=True)) as connection:
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
         except sqlite3.Error:
             pass  # the disk is full, perhaps: the writer will meet it, and say so
