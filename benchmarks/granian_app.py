@@ -37,7 +37,7 @@ class App:
         path = os.environ["STORE"]
         with Store(path) as store:
             self.answers = Answers([(k.id, k.secret) for k in store.keys()], store.settings())  # noqa: SIM118
-        self.writer = Writer(open_for_recording(path), lambda: False, output.note, path)
+        self.writer = Writer(open_for_recording(path), lambda: False, output.note)
         self.worker = Worker(Link())  # type: ignore[arg-type]
         self.loop = loop
         self.targets: list[tuple[int, tuple[str, str, str], int, str]] = []

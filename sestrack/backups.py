@@ -37,8 +37,8 @@ from sestrack.errors import (
     UsageError,
 )
 from sestrack.files import beside, is_special, look, typed
-from sestrack.store import kind_of, shown
-from sestrack.tracker.names import pseudonym
+from sestrack.store import BUSY_SECONDS, kind_of, shown
+from sestrack.tracker.names import forgotten_in, key_of, pseudonym
 from sestrack.tracker.places import Places
 from sestrack.tracker.upkeep import Upkeep, forget
 
@@ -305,21 +305,21 @@ def _keep_keys(address: str, name: str) -> tuple[tuple[int, ...], bool]:
 
 def _forget_again(address: str, name: str) -> int:
     """Forget in a backup who was forgotten in the store here since; return how many they are."""
-    select_key, select = "SELECT who FROM progress", "SELECT who, at FROM forgotten"
+    engine = engine_of(address)
     try:
-        with sqlite.errors(address), closing(sqlite.connect(address, writing=False)) as connection:
-            ((key,),) = connection.execute(select_key).fetchall()
-            here = dict(connection.execute(select))
+        with (
+            engine.errors(address),
+            closing(engine.connect(address, writing=False, wait=BUSY_SECONDS)) as connection,
+        ):
+            key, here = key_of(connection), forgotten_in(connection)
     except (SestrackError, sqlite3.Error):  # damaged, or of a version that forgot nobody for ever
         return 0
-    with sqlite.errors(name), closing(engine_of(name).for_recording(name)) as connection:
-        known = dict(connection.execute(select))
+    with engine.errors(name), closing(engine.for_recording(name)) as connection:
+        known = forgotten_in(connection)
         since = {who: at for who, at in here.items() if known.get(who, -1) < at}
-        if not since or connection.execute(select_key).fetchall() != [(key,)]:
+        if not since or key_of(connection) != key:
             return 0
-        upkeep = Upkeep(connection, Places())
-        while upkeep.settle(None):  # judged first, as `events forget` has it
-            pass
+        Upkeep(connection, Places()).settle_all()  # judged first, as `events forget` has it
         with connection.transaction():
             connection.executemany("INSERT OR REPLACE INTO forgotten VALUES (?, ?)", since.items())
         names = {name for (name,) in connection.execute("SELECT DISTINCT recipient FROM event")}

@@ -114,12 +114,11 @@ def _at_store(hint: str, arguments: Sequence[str]) -> str:
     names_both = hint.startswith("sestrack copy ")
     if not store or not hint.startswith("sestrack ") or names_both or "--store" in hint:
         return hint
-    from shlex import quote
-
     from sestrack.engines.addresses import shown
+    from sestrack.engines.default import command
 
     name = shown(store) if "://" in store else store
-    return f"sestrack --store {quote(name)} {hint.removeprefix('sestrack ')}"
+    return command(name, hint.removeprefix("sestrack "))
 
 
 class _ClosedInput(io.RawIOBase):

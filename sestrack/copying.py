@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sestrack.engines import engine_of, tables
 from sestrack.engines.tables import TABLES, digest
 from sestrack.errors import InputOutputError, NotSetUp, Refused, TryAgain, UsageError
+from sestrack.tracker.names import key_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -175,8 +176,7 @@ def _elsewhere(old: _Side) -> str:
 
 
 def _who(connection: Connection) -> str:
-    ((key,),) = connection.execute("SELECT who FROM progress").fetchall()
-    return str(key.hex())
+    return key_of(connection).hex()
 
 
 def _make(new: _Side, who: str) -> None:

@@ -169,12 +169,6 @@ def all_reports(path: str) -> dict[str, dict[str, tuple[object, ...]]]:
         return {by: reported(look, by) for by in BY if by != "recipient"}
 
 
-def settle_all(upkeep: Upkeep) -> None:
-    """Judge and count all that there is."""
-    while upkeep.settle(None):
-        pass
-
-
 def check(path: str) -> None:
     """See that every report is what a recount says."""
     with Store(path) as store:
@@ -212,7 +206,7 @@ def test_reports_are_what_a_recount_says(path: str, seed: int, writers: int) -> 
         fill(connection, 700, seed + 100, writers)
         upkeep.settle(None)
         check(path)
-        settle_all(upkeep)
+        upkeep.settle_all()
         check(path)
 
 
@@ -276,7 +270,7 @@ def test_figures_of_purged_days_stay(path: str) -> None:
     with writing(path) as connection:
         fill(connection, 1200, 3)
         upkeep = Upkeep(connection, Places())
-        settle_all(upkeep)
+        upkeep.settle_all()
         before = all_reports(path)
         day = START // DAY + 1
         while purge_piece(connection, day):
@@ -296,7 +290,7 @@ def test_what_is_remembered_is_bounded(path: str, monkeypatch: pytest.MonkeyPatc
     with writing(path) as connection:
         fill(connection, 300, 3)
         upkeep = Upkeep(connection, Places())
-        settle_all(upkeep)
+        upkeep.settle_all()
         remembered = vars(vars(upkeep)["_figures"])["_interned"]
         assert 0 < len(remembered) <= 3
         check(path)
@@ -308,7 +302,7 @@ def test_a_wrong_clock_keeps_nothing_from_being_purged(path: str) -> None:
         fill(connection, 700, 3)
         for place in (0, 300):
             misdate(connection, ids_of(connection)[place])
-        settle_all(Upkeep(connection, Places()))
+        Upkeep(connection, Places()).settle_all()
         while purge_piece(connection, START // DAY + 30):
             pass
         assert connection.execute("SELECT count(*) FROM event").fetchone() == (2,)
@@ -321,7 +315,7 @@ def test_what_was_purged_is_known(path: str, monkeypatch: pytest.MonkeyPatch) ->
 
     with writing(path) as connection:
         fill(connection, 100, 3)
-        settle_all(Upkeep(connection, Places()))
+        Upkeep(connection, Places()).settle_all()
         assert purge_piece(connection, 1) == 0
         assert connection.execute("SELECT purged_day FROM progress").fetchone() == (0,)
         execute = connection.execute
@@ -346,7 +340,7 @@ def test_forgetting_leaves_no_trace(path: str) -> None:
     with writing(path) as connection:
         fill(connection, 1200, 5)
         upkeep = Upkeep(connection, Places())
-        settle_all(upkeep)
+        upkeep.settle_all()
         before = all_reports(path)
         name = "r7@example.org"
         with Store(path) as store:
@@ -358,7 +352,7 @@ def test_forgetting_leaves_no_trace(path: str) -> None:
         assert all_reports(path) == before
         check(path)
         fill(connection, 200, 6)
-        settle_all(upkeep)
+        upkeep.settle_all()
         check(path)
 
 
@@ -390,7 +384,7 @@ def test_new_rules_move_the_figures(path: str, monkeypatch: pytest.MonkeyPatch) 
     with writing(path) as connection:
         fill(connection, 1500, 9)
         upkeep = Upkeep(connection, Places())
-        settle_all(upkeep)
+        upkeep.settle_all()
         forget(connection, ["r3@example.org"], lambda _event: None)
         assert reclassify(connection, Places(), lambda: None)[1] == 0
         real = visitors.read_agent
@@ -407,7 +401,7 @@ def test_new_rules_move_the_figures(path: str, monkeypatch: pytest.MonkeyPatch) 
         assert seen < 1500  # those of the forgotten are left alone
         check(path)
         fill(connection, 300, 10)
-        settle_all(upkeep)
+        upkeep.settle_all()
         check(path)
 
 

@@ -19,13 +19,13 @@ FLOORS = [
     {"sestrack", "errors", "mail"},
     {
         "model", "html.charrefs", "html.charset", "links", "html.scanner", "times", "html", "tracker", "tracker.events",
-        "tracker.checkpoint", "tracker.counts", "tracker.interning", "domains", "domains.challenge", "engines.interface", "engines.default", "engines.sqlite", "engines.versions", "terminal",
+        "tracker.counts", "tracker.interning", "domains", "domains.challenge", "engines.interface", "engines.default", "engines.sqlite", "engines.versions", "terminal",
         "engines.postgresql_schema", "engines.addresses", "engines.postgresql_errors", "terminal.characters", "terminal.layout", "terminal.completion",
     },
     {
         "engines", "engines.tables", "engines.sqlite_lock", "engines.sqlite_schema", "engines.partitions", "engines.postgresql_connection", "tracker.collector", "tracker.streams",
         "rules", "tokens", "rewrite", "files", "mail.mime", "mail.transfer", "domains.facts", "domains.findings", "tracker.visitors",
-        "tracker.clients", "tracker.names", "tracker.places", "tracker.recorder", "terminal.drawing", "tracker.listening", "demo",
+        "tracker.checkpoint", "tracker.clients", "tracker.names", "tracker.places", "tracker.recorder", "terminal.drawing", "tracker.listening", "demo",
     },
     {
         "store", "copying", "settings", "output", "domains.resolver", "domains.probe",

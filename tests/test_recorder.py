@@ -42,7 +42,7 @@ def test_targets_are_forgotten_in_order(tmp_path: Path) -> None:
 
     def write() -> None:
         with closing(open_for_recording(path)) as connection:
-            writer = Writer(connection, lambda: False, output.note, path)
+            writer = Writer(connection, lambda: False, output.note)
             writer.add(Worker(ours))
             writer.run(lambda: bool(writer.workers))
 

@@ -23,7 +23,7 @@ import pytest
 from conftest import PERSON, Program, Server, make_tracking
 from postgresql import Cluster, QuickServer, binaries, cluster, free_port, until
 from services import missing
-from test_figures import all_reports, check, fill, settle_all, writing
+from test_figures import all_reports, check, fill, writing
 from test_operations import scrape
 from test_server import LETTER, server_checks
 
@@ -698,7 +698,7 @@ def test_old_days_leave_at_once(address: str, start: Start, tmp_path: Path) -> N
     assert server.stop() == 0
     with writing(address) as connection:
         fill(connection, 900, 3, writers=2)
-        settle_all(Upkeep(connection, Places()))
+        Upkeep(connection, Places()).settle_all()
     before = all_reports(address)
     old = sorted({int(name.partition("_d")[2]) for name in days(address)} - {today, today + 1})
     assert len(old) >= 3

@@ -237,9 +237,7 @@ def _settle(path: str, connection: Connection) -> bool:
 
     try:
         with store.keeping(path):
-            upkeep = Upkeep(connection, Places())
-            while upkeep.settle(None):  # no server runs: nothing follows that would bear on it
-                pass
+            Upkeep(connection, Places()).settle_all()  # no server runs
     except TryAgain:
         return False
     return True

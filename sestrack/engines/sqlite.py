@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 KIND = "sqlite"
 APPLICATION_ID = 0x73657374  # "sest": tells our files from other SQLite files
 SCHEMA_VERSION = 7
+"""`PRAGMA user_version`: the number of migrations that made the file."""
 _WIPES, _WIPE_MS = 50, 20
 """How often the log is tried to be emptied, and how long each time, milliseconds."""
-"""`PRAGMA user_version`: the number of migrations that made the file."""
 
 BUSY_SECONDS = 5.0
 _EMPTY_FILE = 4096  # SQLite's first page, which setting WAL writes
@@ -134,17 +134,24 @@ class Connection(sqlite3.Connection):
         Whoever reads for long, as an export does, keeps the log from that.  Waiting for them
         would keep the server from writing, so each try waits no longer than a moment.
         """
-        ((patience,),) = self.execute("PRAGMA busy_timeout").fetchall()
-        self.execute(f"PRAGMA busy_timeout = {_WIPE_MS}")
-        try:
+        with patience(self, _WIPE_MS):
             for _ in range(_WIPES):
                 ((busy, _, _),) = self.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
                 if not busy:
                     return True
                 time.sleep(0.1)
-            return False
-        finally:
-            self.execute(f"PRAGMA busy_timeout = {patience}")
+        return False
+
+
+@contextmanager
+def patience(connection: sqlite3.Connection, milliseconds: int) -> Iterator[None]:
+    """Wait for others no longer than that, for a while."""
+    ((before,),) = connection.execute("PRAGMA busy_timeout").fetchall()
+    connection.execute(f"PRAGMA busy_timeout = {milliseconds}")
+    try:
+        yield
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {before}")
 
 
 def _quoted(path: str) -> str:
@@ -200,6 +207,12 @@ def create(path: str) -> None:
         raise CannotCreate(msg, _another()) from None
 
 
+def uri_of(path: str, mode: str) -> str:
+    """Return a file as SQLite takes it to open what is there, and make nothing."""
+    quoted = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    return f"file:{quoted}?mode={mode}"
+
+
 def connect(path: str, *, writing: bool, wait: float = BUSY_SECONDS) -> Connection:
     """Open the file."""
     if not os.path.exists(path):
@@ -208,9 +221,8 @@ def connect(path: str, *, writing: bool, wait: float = BUSY_SECONDS) -> Connecti
     if os.path.isdir(path):
         msg = f"{path} is a folder, and a store is a file"
         raise BadInput(msg, f"--store {_quoted(os.path.join(path, 'store.db'))}")
-    quoted = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
     connection = sqlite3.connect(
-        f"file:{quoted}?mode={'rw' if writing else 'ro'}", uri=True, timeout=wait,
+        uri_of(path, "rw" if writing else "ro"), uri=True, timeout=wait,
         isolation_level=None, factory=Connection,
     )  # fmt: skip
     connection.path = path

@@ -8,11 +8,11 @@ after which SQLite begins its log again from the start.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 from contextlib import closing
-from urllib.parse import quote
+
+from sestrack.engines import sqlite
 
 ROWS = 40_000
 """After so many rows it is time: some 8 MB of log."""
@@ -21,7 +21,6 @@ SECONDS = 10.0
 TOO_LONG = 50_000
 """Pages at which the log is moved whatever it costs: 200 MB."""
 _WAIT_MS = 50
-_BUSY_MS = 5000
 
 
 class Checkpointer:
@@ -49,11 +48,8 @@ class Checkpointer:
             if moved < pages and pages > TOO_LONG:
                 # it waits for readers: one that reads long, such as a backup, is left in peace,
                 # and the log grows meanwhile
-                self._connection.execute(f"PRAGMA busy_timeout = {_WAIT_MS}")
-                try:
+                with sqlite.patience(self._connection, _WAIT_MS):
                     self._connection.execute("PRAGMA wal_checkpoint(RESTART)")
-                finally:
-                    self._connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
             self._rows, self._at = 0, now
         elif self._rows >= ROWS or (self._rows and now - self._at > SECONDS):
             self._thread = threading.Thread(target=self._move, daemon=True)
@@ -62,8 +58,7 @@ class Checkpointer:
     def _move(self) -> None:
         try:
             # a store that was moved away must not be made anew
-            name = f"file:{quote(os.path.abspath(self._path))}?mode=rw"
-            with closing(sqlite3.connect(name, uri=True)) as connection:
+            with closing(sqlite3.connect(sqlite.uri_of(self._path, "rw"), uri=True)) as connection:
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
         except sqlite3.Error:
             pass  # the disk is full, perhaps: the writer will meet it, and say so

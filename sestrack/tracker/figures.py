@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from sestrack.tracker.events import Kind
 from sestrack.tracker.interning import intern
+from sestrack.tracker.names import key_of
 from sestrack.tracker.visitors import Visitor
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class Figures:
     def __init__(self, connection: Connection) -> None:
         """Take a connection; the caller begins and ends transactions."""
         self._connection = connection
-        ((self._key,),) = connection.execute("SELECT who FROM progress").fetchall()
+        self._key = key_of(connection)
         self._interned: dict[tuple[str, ...], int] = {}
 
     def absorb(self, visits: Sequence[Visit]) -> None:

@@ -8,6 +8,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sestrack.engines.interface import Connection
+
+
+def key_of(connection: Connection) -> bytes:
+    """Return the key of the hashes that stand for recipients in a store."""
+    ((key,),) = connection.execute("SELECT who FROM progress").fetchall()
+    assert isinstance(key, bytes)
+    return key
+
+
+def forgotten_in(connection: Connection) -> dict[str, int]:
+    """Return when recipients were forgotten (seconds since 1970), by pseudonym."""
+    return dict(connection.execute("SELECT who, at FROM forgotten").fetchall())
+
 
 def pseudonym(key: bytes, recipient: str) -> str:
     """Return the keyed hash that stands for a recipient: 96 bits in hexadecimal."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sestrack.tracker.events import Kind
 from sestrack.tracker.figures import DAY_MS, FIRST, HOUR_MS, MEASURES, Dimension, Tallying
 from sestrack.tracker.judge import Judge, Visit
+from sestrack.tracker.names import key_of
 from sestrack.tracker.visitors import Visitor
 
 if TYPE_CHECKING:
@@ -98,8 +99,7 @@ class Look:
         """Look at the store as it is now, from now on."""
         self.connection = connection
         connection.snapshot()
-        ((key,),) = connection.execute("SELECT who FROM progress").fetchall()
-        tallying = Tallying(key)
+        tallying = Tallying(key_of(connection))
         marks = {writer: judged for writer, judged, _ in connection.writers()}
         self.young: list[Visit] = []
         for visit in Judge(connection, places, marks).judge(None):

@@ -112,7 +112,7 @@ def serve(options: ServeOptions) -> int:
 def _into_sqlite(options: ServeOptions, stack: contextlib.ExitStack) -> Collector:
     connection = stack.enter_context(contextlib.closing(open_for_recording(options.store)))
     upkeep = Upkeep(connection, Places(options.mmdb), options.keep_days)
-    writer = Writer(connection, upkeep.work, output.note, options.store)
+    writer = Writer(connection, upkeep.work, output.note)
     writer.owed = count_lost(connection, options.store)
     return writer
 

@@ -25,7 +25,7 @@ from sestrack.store import errors_of, open_for_recording, shown
 from sestrack.tracker.events import MAX_AGENT, first_id
 from sestrack.tracker.figures import DAY_MS
 from sestrack.tracker.interning import intern
-from sestrack.tracker.names import Names
+from sestrack.tracker.names import Names, forgotten_in, key_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,8 +122,7 @@ class Shipper:
 
     def _register(self, connection: SharedConnection) -> None:
         """Take the spool's number of a writer, or a new one."""
-        ((key,),) = connection.execute("SELECT who FROM progress").fetchall()
-        store = hashlib.blake2b(key, digest_size=8).hexdigest()
+        store = hashlib.blake2b(key_of(connection), digest_size=8).hexdigest()
         spool = self._spool
         if spool.store not in {"", store}:
             msg = f"the events in {spool.path} are another store's, not {shown(self._address)}'s"
@@ -216,11 +215,10 @@ class Shipper:
 
 def _without_forgotten(connection: SharedConnection, parcels: list[Parcel]) -> list[Parcel]:
     """Take names and addresses out of the events of those who were forgotten meanwhile."""
-    forgotten = dict(connection.execute("SELECT who, at FROM forgotten").fetchall())
+    forgotten = forgotten_in(connection)
     if not forgotten:
         return parcels
-    ((key,),) = connection.execute("SELECT who FROM progress").fetchall()
-    may_stay = Names(key, forgotten, hashed=False).still_recorded
+    may_stay = Names(key_of(connection), forgotten, hashed=False).still_recorded
     return [
         parcel._replace(
             rows=[

@@ -18,6 +18,7 @@ from contextlib import closing, suppress
 from glob import glob
 from typing import TYPE_CHECKING, NamedTuple
 
+from sestrack.engines import sqlite
 from sestrack.errors import CannotCreate, SestrackError, TryAgain
 
 if TYPE_CHECKING:
@@ -188,11 +189,8 @@ class Spool:
 
     def _empty_log(self) -> None:
         """Have the names of readers stay nowhere: what is deleted is in the log yet."""
-        self._connection.execute("PRAGMA busy_timeout = 0")  # the next time, if somebody reads
-        try:
+        with sqlite.patience(self._connection, 0):  # the next time, if somebody reads
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        finally:
-            self._connection.execute("PRAGMA busy_timeout = 5000")
 
     def drop(self, last: int) -> None:
         """Forget what is kept elsewhere now, up to a sequence number."""

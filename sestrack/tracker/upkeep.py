@@ -15,6 +15,7 @@ from sestrack.errors import TryAgain
 from sestrack.tracker.events import Trait, first_id, writer_of
 from sestrack.tracker.figures import DAY_MS, Figures, who
 from sestrack.tracker.judge import READ_AT_ONCE, Judge
+from sestrack.tracker.names import key_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -99,6 +100,11 @@ class Upkeep:
         self.judged_at = visits[-1].at
         return len(visits)
 
+    def settle_all(self) -> None:
+        """Judge and count all there is, where nothing follows that would bear on it."""
+        while self.settle(None):
+            pass
+
     def _move_marks(self, marks: Marks) -> None:
         """Note that the events up to these are in the figures, unless another one has."""
         for writer, event in sorted(marks.items()):
@@ -168,7 +174,7 @@ def forget(connection: Connection, names: list[str], wait: Callable[[Marks], Non
     changed, and returns when a running server has judged them: until then it has the name in
     mind.  What was overwritten leaves the files with `Connection.wipe`.
     """
-    ((key,),) = connection.execute("SELECT who FROM progress").fetchall()
+    key = key_of(connection)
     count = 0
     for name in names:
         stranger = f"forgotten-{os.urandom(8).hex()}"

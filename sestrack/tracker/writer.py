@@ -59,9 +59,8 @@ class Writer(Collector):
         connection: Connection,
         other_work: Callable[[], bool],
         log: Callable[..., None],
-        path: str,
     ) -> None:
-        """Take a connection to the file `path` that nothing else writes events with.
+        """Take a connection that nothing else writes events with.
 
         `other_work` does a small piece of work and says whether there is more.
         """
@@ -73,9 +72,9 @@ class Writer(Collector):
         self._more = True
         self._worked_at = 0.0
         self._no_work_until = 0.0
-        self._path = path
+        self._path = self._connection.path
         # closing it would take SQLite's locks away, but for one that is a mere place (open(2))
-        self._file = os.open(path, os.O_PATH) if hasattr(os, "O_PATH") else None
+        self._file = os.open(self._path, os.O_PATH) if hasattr(os, "O_PATH") else None
         self._look_at = 0.0
 
     def _patience(self) -> float:
