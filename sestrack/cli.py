@@ -70,10 +70,10 @@ def main() -> None:
 
     signal.signal(signal.SIGINT, handler)
     code = boundary(lambda: application(arguments), arguments)
-    if code == EXIT_USAGE and rest[:1] == ["rewrite"]:
-        from sestrack.commands.rewrite_delivery import pass_on
+    if code == EXIT_USAGE:
+        from sestrack.commands.rewrite_untouched import pass_on
 
-        boundary(lambda: pass_on(rest[1:]))
+        boundary(lambda: pass_on(rest, COMMANDS))
     sys.exit(code)
 
 

@@ -256,6 +256,29 @@ def test_a_wrong_command_line_lets_the_mail_through(
     assert done.stderr.count(b"sestrack: error:") == 1
 
 
+@pytest.mark.parametrize(
+    ("command", "passes"),
+    [
+        pytest.param(("--stor", "x", *FULL), True, id="an option before it is none"),
+        pytest.param(("rewrit", *FULL[1:]), True, id="the command itself is mistyped"),
+        pytest.param((*FULL, "--bogus"), True, id="a folder has the name of a value"),
+        pytest.param((*FULL, "--recipent", "note"), True, id="a file has that of a near one's"),
+        pytest.param((*FULL, "--plian", "note"), False, id="a file behind a mistyped switch"),
+        pytest.param((*FULL, "--bogus", "--", "note"), False, id="a file behind --"),
+        pytest.param(("events", "--bogus", "rewrite"), False, id="another command"),
+        pytest.param(("bogus",), False, id="no command at all"),
+    ],
+)
+def test_what_was_meant_to_be_rewrite(
+    tracking: Program, command: tuple[str, ...], *, passes: bool
+) -> None:
+    """The mail goes out as it came, too, if the words before it, or `rewrite`, are mistyped."""
+    (tracking.folder / "news.example.com").mkdir()
+    (tracking.folder / "note").write_bytes(b"")
+    done = tracking(*command, stdin=LETTER)
+    assert (done.returncode, done.stdout) == (2, LETTER if passes else b"")
+
+
 def test_where_standard_input_is_not_ours(tracking: Program) -> None:
     """In `while read`, it is the list: with a file named, nothing of it is taken."""
     (tracking.folder / "letter.html").write_bytes(LETTER)

@@ -6,14 +6,13 @@ An output file is written beside and renamed.  What comes of a folder keeps its 
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from sestrack import files, output
 from sestrack.errors import CannotCreate, NotFound, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from sestrack.commands.rewrite import Request
 
@@ -141,20 +140,6 @@ def original(request: Request) -> None:
         request = request._replace(output="")
     source = Input(names[0], os.path.basename(names[0]))
     deliver(request._replace(in_place=False), source, (files.read(names[0]),))
-
-
-_NO_PIPE = {"--in-place", "--recipients", "--check", "--diff", "-o", "--output"}
-
-
-def pass_on(arguments: Sequence[str]) -> None:
-    """Let a mail through that came with a command line that cannot be read.
-
-    What is no option may be a file, and then nobody knows whose standard input is.
-    """
-    words = [argument.partition("=")[0] for argument in arguments]
-    if sys.stdin.isatty() or any(w in _NO_PIPE or os.path.exists(w) for w in words):
-        return
-    output.write_bytes(sys.stdin.buffer.read())
 
 
 def _maildir_of(name: str) -> str:
