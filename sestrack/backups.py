@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sestrack.copying import copy
 from sestrack.engines import engine_of, sqlite
+from sestrack.engines.default import command
 from sestrack.errors import (
     BadInput,
     CannotCreate,
@@ -71,8 +72,9 @@ class Restored(NamedTuple):
 def save(address: str, to: str, progress: Progress, *, force: bool = False) -> int:
     """Write all of a store to a file, mode 0600; return its octets.
 
-    The file is there when all of it is.  Raises `CannotCreate` where there is one already,
-    unless `force`; `UsageError` if it is the store itself.
+    The file is there when all of it is, and was found whole.  Raises `CannotCreate` where there is
+    one already, unless `force`; `UsageError` if it is the store itself; `BadInput` for a store
+    that is damaged, of which the last backup may be all there is.
     """
     _check_regular(to)
     if os.path.exists(to):
@@ -104,6 +106,17 @@ def _save_pages(address: str, to: str, progress: Progress) -> None:
             source.snapshot()
         with _damaged(address):
             _copy_pages(source, to, progress)
+    with closing(sqlite.connect(to, writing=False)) as connection:
+        _check_whole(connection, address)
+
+
+def _check_whole(copied: sqlite.Connection, name: str) -> None:
+    """Refuse a copy with a damaged page: it was copied like any other.  Raise `BadInput`."""
+    with _damaged(name):
+        ((found,),) = copied.execute("PRAGMA integrity_check(1)").fetchall()
+    if found != "ok":
+        msg = f"{name} is damaged: {found}"
+        raise BadInput(msg, command(name, "restore FILE  # an earlier backup"))
 
 
 @contextmanager
@@ -271,10 +284,7 @@ def _take(file: str, name: str, progress: Progress) -> int:
                 sqlite.check_schema(source, file)
         _copy_pages(source, name, progress)
     with closing(sqlite.connect(name, writing=True)) as connection:
-        ((found,),) = connection.execute("PRAGMA integrity_check(1)").fetchall()
-        if found != "ok":
-            msg = f"{file} is damaged: {found}"
-            raise BadInput(msg)
+        _check_whole(connection, file)
         if schema < sqlite.SCHEMA_VERSION:
             from sestrack.engines.sqlite_schema import apply  # imports sqlite-utils
 

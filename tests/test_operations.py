@@ -267,6 +267,22 @@ def test_a_backup_names_the_store_that_is_damaged(tracking: Program) -> None:
 
 
 @pytest.mark.sqlite
+def test_a_damaged_store_costs_no_backup(tracking: Program) -> None:
+    """A page of data that is damaged is copied like any other: the last good file stays."""
+    tracking.ok("backup", "one.db")
+    good = (tracking.folder / "one.db").read_bytes()
+    roots = "SELECT rootpage FROM sqlite_master WHERE name = 'visit'"
+    root = int(str(read(tracking.store, roots)[0][0]))
+    data = bytearray(tracking.store.read_bytes())
+    data[(root - 1) * 4096 : root * 4096] = b"\xa5" * 4096
+    tracking.store.write_bytes(data)
+    done = tracking("backup", "one.db", "--force")
+    assert (done.returncode, b"store.db is damaged" in done.stderr) == (65, True)
+    assert b"hint: sestrack restore FILE  # an earlier backup" in done.stderr
+    assert [p.read_bytes() for p in tracking.folder.glob("one.db*")] == [good]
+
+
+@pytest.mark.sqlite
 def test_killing_restore_leaves_a_store(tracking: Program) -> None:
     """`kill -9` at any moment: the store is the old one or the new one, and opens."""
     tracking.ok("backup", "one.db")
