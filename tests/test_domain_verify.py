@@ -261,10 +261,26 @@ def test_a_cdn_in_front_and_back(site: Site) -> None:
     assert b"already" in program("domain", "accelerate", NAME, "--off").stderr
 
 
+def test_a_cdn_that_is_not_there_yet(site: Site) -> None:
+    """Or is mistyped: readers still take the edge, and the domain stays verified."""
+    site.program.ok("domain", "accelerate", NAME, "--via", "typo.example.org")
+    done = site.program("domain", "verify", NAME, "--no-http", "--resolver", site.dns.address)
+    assert (done.returncode, b"typo.example.org does not exist" in done.stdout) == (0, True)
+    assert b"--via HOST, or --off to stay" in done.stdout
+    site.dns.add(f"{NAME}. 60 IN CNAME typo.example.org.")
+    assert site.verify() == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
         pytest.param((), 2, id="neither"),
+        pytest.param(("--for", "nginx", "--upstream", "10.0.0.1"), 2, id="no port"),
+        pytest.param(("--for", "nginx", "--upstream", ":8025"), 2, id="no host to connect to"),
+        pytest.param(("--for", "nginx", "--upstream", "a;b:80"), 2, id="more than an address"),
+        pytest.param(("--for", "caddy", "--ask", "a}:80"), 2, id="more than an address for Caddy"),
+        pytest.param(("--for", "nginx", "--ask", "127.0.0.1:8026"), 2, id="Caddy's for nginx"),
+        pytest.param(("--off", "--upstream", "127.0.0.1:8025"), 2, id="an address for nothing"),
         pytest.param(("--for", "apache"), 2, id="a program without a configuration"),
         pytest.param(("--for", "nginx", "--off"), 2, id="two at once"),
         pytest.param(("--via", "edge.example.net"), 1, id="the edge as CDN"),

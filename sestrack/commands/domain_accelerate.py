@@ -11,6 +11,10 @@ from sestrack.domains.frontends import FrontEnd, Setup, cdn_advice, configuratio
 from sestrack.errors import Refused, UsageError
 from sestrack.rules import check_name, named_domain
 from sestrack.terminal import mistyped, offers
+from sestrack.tracker.listening import address_of
+
+_UPSTREAM = "127.0.0.1:8025"
+_ASK = "127.0.0.1:8026"
 
 
 def accelerate(  # noqa: PLR0913 - one for each choice
@@ -33,11 +37,11 @@ def accelerate(  # noqa: PLR0913 - one for each choice
         bool, typer.Option("--off", help="No CDN any more: expect the edge again.")
     ] = False,
     upstream: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="Where sestrack serve listens.")
-    ] = "127.0.0.1:8025",
+        str, typer.Option(metavar="HOST:PORT", help=f"Where serve listens; else {_UPSTREAM}.")
+    ] = "",
     ask: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="Its --ask, for Caddy.")
-    ] = "127.0.0.1:8026",
+        str, typer.Option(metavar="HOST:PORT", help=f"Its --ask, for Caddy; else {_ASK}.")
+    ] = "",
 ) -> None:
     """Print what puts TLS, or a CDN, in front of a trace domain.
 
@@ -46,13 +50,16 @@ def accelerate(  # noqa: PLR0913 - one for each choice
     if sum((kind is not None, bool(via), off)) != 1:
         msg = "one of --for, --via and --off is wanted"
         raise UsageError(msg, f"sestrack domain accelerate {name} --for nginx")
+    _check_addresses(name, kind, upstream, ask)
     with store.Store(ctx.obj) as opened:
         edge = opened.edge()
         domains = opened.trace_domains()
         with mistyped.trace_domain(name, domains):
             domain = opened.trace_domain(named_domain(name, domains))
         if kind is not None:
-            setup = Setup(domain.name, upstream, ask, through_cdn=domain.target != edge)
+            setup = Setup(
+                domain.name, upstream or _UPSTREAM, ask or _ASK, through_cdn=domain.target != edge
+            )  # fmt: skip
             output.product(configuration(kind, setup))
             return
         target = edge if off else check_name("--via", via)
@@ -71,3 +78,21 @@ def accelerate(  # noqa: PLR0913 - one for each choice
         output.product(cdn_advice(domain.name, edge, target))
     former = f"; {domain.former_target} is accepted until then" if domain.former_target else ""
     output.note(f"next: publish this record, then: sestrack domain verify {domain.name}{former}")
+
+
+def _check_addresses(name: str, kind: FrontEnd | None, upstream: str, ask: str) -> None:
+    """Let nothing but an address into a configuration, and none be given for nothing."""
+    for option, text, usual, wanted, right in (
+        ("--upstream", upstream, _UPSTREAM, kind or FrontEnd.NGINX, bool(kind)),
+        ("--ask", ask, _ASK, FrontEnd.CADDY, kind is FrontEnd.CADDY),
+    ):
+        if not text:
+            continue
+        host, _ = address_of(option, text, usual)
+        if not right:
+            msg = f"{option} goes with --for {wanted}"
+            hint = f"sestrack domain accelerate {name} --for {wanted} {option} {text}"
+            raise UsageError(msg, hint)
+        if not host:
+            msg = f"{option} {text!r} names no host to connect to"
+            raise UsageError(msg, f"{option} {usual}")

@@ -10,6 +10,7 @@ import typer
 from sestrack import output, store
 from sestrack.errors import UsageError
 from sestrack.terminal import offers
+from sestrack.tracker.listening import address_of
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -128,11 +129,8 @@ def serve(  # noqa: PLR0913 - one for each choice
 
 
 def _address(option: str, text: str, usual: int) -> tuple[str, int]:
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004
-        msg = f"{option} {text!r} is not an address and a port"
-        raise UsageError(msg, f"{option} 127.0.0.1:{usual}")
-    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - ":8025" asks for just that
+    host, port = address_of(option, text, f"127.0.0.1:{usual}")
+    return host or "0.0.0.0", port  # noqa: S104 - ":8025" asks for just that
 
 
 def _days(keep: str) -> int:

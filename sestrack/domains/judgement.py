@@ -67,6 +67,8 @@ def judge(facts: DomainFacts, target: Target, base: str, now: int) -> Report:
     """Judge a trace domain whose URLs begin with `base`; `now` is in seconds since 1970."""
     edge = judge_edge(facts.edge)
     cname = judge_cname(facts.name, target, facts.edge, facts.doubled)
+    if target.former in facts.name.chain and edge.level is not Level.OK:
+        edge = replace(edge, weighs=Level.WARNING, advice=_no_way_yet(facts.name.name, target))
     rest: list[Finding] = []
     if facts.servers is not None:
         servers = judge_servers(facts.servers, cname, facts.name, target, facts.edge)
@@ -88,6 +90,14 @@ def judge(facts: DomainFacts, target: Target, base: str, now: int) -> Report:
         dns=_conclude([edge, cname]),
         dns_only=facts.https is None,
         target_seen=target.name in facts.name.chain,
+    )
+
+
+def _no_way_yet(name: str, target: Target) -> str:
+    """Say what to do about a target that leads nowhere, while readers take the former one."""
+    return (
+        f"{name} still leads to {target.former}, and readers with it; if {target.name} is "
+        f"mistyped: sestrack domain accelerate {name} --via HOST, or --off to stay"
     )
 
 

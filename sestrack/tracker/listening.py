@@ -1,14 +1,28 @@
-"""Sockets to listen on, and files to have them open with."""
+"""Addresses and sockets to listen on, and files to have them open with."""
 
 from __future__ import annotations
 
 import contextlib
+import re
 import resource
 import socket
 
-from sestrack.errors import CannotListen
+from sestrack.errors import CannotListen, UsageError
 
 BACKLOG = 4096
+_ADDRESS = re.compile(r"([\w.-]*|\[[0-9a-f:.]+(?:%\w+)?\]):([0-9]{1,5})", re.ASCII | re.IGNORECASE)
+
+
+def address_of(option: str, text: str, usual: str) -> tuple[str, int]:
+    """Read the HOST:PORT, or [IPV6]:PORT, that an option names; the host may be "".
+
+    Raises `UsageError`; `usual` is one that would do.
+    """
+    found = _ADDRESS.fullmatch(text)
+    if found is None or int(found[2]) > 65535:  # noqa: PLR2004
+        msg = f"{option} {text!r} is not an address and a port"
+        raise UsageError(msg, f"{option} {usual}")
+    return found[1].strip("[]"), int(found[2])
 
 
 def listen(host: str, port: int, number: int, hint: str) -> list[socket.socket]:
