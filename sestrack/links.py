@@ -81,7 +81,7 @@ def reason_to_leave(url: str) -> Reason:
     """Say why a decoded value cannot be wrapped, or `Reason.WRAPPED`."""
     if not url:
         return Reason.EMPTY
-    if re.search(_PLACEHOLDER, url):
+    if re.search(_PLACEHOLDER, url, re.IGNORECASE):
         return Reason.PLACEHOLDER
     if url.startswith("#"):
         return Reason.FRAGMENT
@@ -122,10 +122,18 @@ def closer_look(url: str, wrapping: Wrapping) -> Reason:
 
 
 _SCHEME = r"([A-Za-z][A-Za-z0-9+.-]*+):"
-# {{x}} {%x%} {x} ${x} #{x} <%= x %> <?x?> *|X|* |*X*| %%x%% %recipient.x% [X] [[x]]
+# What mailing tools fill in.  A URL has no use for the marks of the first lines; with those of
+# the last, which it may have, the field must be all of a value or of a segment of the path.
 _PLACEHOLDER = (
-    r"\{\{|\{%|[$#]\{|\{[A-Za-z_$][^{}<>\"]*\}|<[%?]|\*\||\|\*|%%[A-Za-z_]|"
-    r"%(?![0-9A-Fa-f]{2})[A-Za-z_][\w.-]*+%|\[\[|\[%|\[[A-Z][A-Z0-9_ -]*+\]"
+    r"\{\{|\{%|[$#]\{|%7B%7B|<[%?<]|«|\*\||\|\*|\*%7C|%7C\*|\[\[|\[%|"  # {{x}} ${x} <%x%> *|X|*
+    r"\{(?![0-9A-F]{8}-)[ !#/]*[\w$][^{}<>\"]*\}|"  # {x} {!X.y} { x } {0}, and no GUID
+    r"%%[A-Za-z_=[]|%\(\w+\)s|"  # %%x%% %%=v(@x)=%% %(x)s
+    r"%(?![0-9A-F]{2})[A-Za-z_][\w.:-]*+%|"  # %x%
+    r"%[A-Za-z_][\w.:-]*+%(?![0-9A-F]{2})|"  # %ADDRESS%, which begins like an escape
+    r"(?-i:\[[A-Z][A-Z0-9_ -]*+\]|__[A-Z][A-Z0-9_]*?__)|"  # [X] __X__
+    r"##\w[\w.]*##|@@\w[\w.]*@@|"
+    r"(?:^|[=/])(?:([$|^#@]|~~?|(?<==)-)[A-Za-z_][\w.]*\1|"  # =$X$ =|X| =^X^ =~X.y~ =-x-
+    r"\[(?![0-9A-F:.]+\])[A-Za-z][\w.:-]*(?:,fallback=[^][]*)?\])(?=[&/?#]|$)"  # =[x]
 )
 _LIKE_OURS = r"[hH][tT][tT][pP][sS]?://[^/]++/[A-Za-z0-9_~]{40}"
 _SEAL_OCTETS = 22  # one in clear, 16 of SIV, at most 5 of index

@@ -329,7 +329,8 @@ class _Reader:
         data = self.data
         start, end, tag_start, tag_end, _ = href
         raw = data[start:end]
-        plain = _is_plain_url(raw)
+        # the last two may be marks of merge fields, __X__ and =-x-
+        plain = _is_plain_url(raw) and b"__" not in raw and b"=-" not in raw
         if plain:
             url = raw.decode("ascii")
         else:
@@ -430,9 +431,9 @@ _OPT_OUTS = {
 # A pattern that few mails need stays a text, which `re` compiles at its first use: a pipe
 # pays for each.
 #
-# The everyday case needs no decoding at all: ASCII, no reference, no white space, and
-# nothing that a placeholder is made of.
-_is_plain_url = re.compile(rb"[hH][tT][tT][pP][sS]?://[a-zA-Z0-9][!#$'()+-;=?-Z_a-z~]*+\Z").match
+# The everyday case needs no decoding at all: ASCII, no reference, no white space, and hardly
+# anything that a placeholder is made of.
+_is_plain_url = re.compile(rb"[hH][tT][tT][pP][sS]?://[a-zA-Z0-9][!'()+-;=?A-Z_a-z]*+\Z").match
 _URL_IN_TEXT = rb"(?<![A-Za-z0-9+.-])[hH][tT][tT][pP][sS]?://[!#-;=?-~]+"
 # what ends a sentence, and the brackets that a URL may hold in pairs
 _OPENING = dict.fromkeys((bytes((c,)) for c in b".,;:!?'*_`|"), b"") | {b")": b"(", b"]": b"["}
