@@ -30,6 +30,7 @@ class Reason(StrEnum):
     TOO_LONG = "too-long"
     LONG_LINE = "long-line"
     UNCLEAR_END = "unclear-end"
+    UNCLEAR_CHARACTERS = "unclear-characters"
 
 
 REASON_WORDS = {
@@ -47,6 +48,7 @@ REASON_WORDS = {
     Reason.TOO_LONG: f"the tracking URL would pass {MAX_URL} characters",
     Reason.LONG_LINE: "its line would grow too long for mail",
     Reason.UNCLEAR_END: "where it ends cannot be told",
+    Reason.UNCLEAR_CHARACTERS: "what its characters stand for depends on the reader's program",
 }
 
 

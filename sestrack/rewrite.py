@@ -13,7 +13,7 @@ the input's.
 Encodings.  The scanner compares bytes with ASCII.  Two families of encodings need help:
 UTF-16 and UTF-32 are taken through UTF-8, if the way there and back gives the same bytes;
 and the double bytes of ISO-2022-*, which contain `<`, `"` and `&`, are masked while
-scanning.
+scanning.  A URL is decoded as programs do (`html.charset`), and left where they differ.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ class Template(NamedTuple):
 def compile_html(data: bytes, wrapping: Wrapping, charset: str = "") -> Template:
     """Compile a document.
 
-    `charset` is what a Content-Type said of it; else its byte order mark, its `meta`, and
-    UTF-8 are tried, and windows-1252 when that fails.
+    `charset` is what a Content-Type said of it; else its byte order mark, its `meta`, or UTF-8
+    decides.  A URL that cannot be read in it is left.
 
     Raises `BadInput` if it is empty, binary, or a whole message instead of HTML.
     """
@@ -290,7 +290,11 @@ def _pixel_place(data: bytes, found: Scan, wrapping: Wrapping) -> int:
             return top
     if found.body_end >= 0:
         return found.body_end
-    return found.html_end if found.html_end >= 0 else found.text_end
+    end = found.html_end if found.html_end >= 0 else found.text_end
+    escape = data.rfind(b"\x1b", 0, end)
+    if escape >= 0 and re.match(_ISO_2022_RUN, data[escape:end]):
+        return -1  # it would be read as other characters
+    return end
 
 
 def has_pixel(data: bytes, wrapping: Wrapping) -> bool:
@@ -317,6 +321,8 @@ class _Reader:
     def __init__(self, data: bytes, charset: str) -> None:
         self.data = data
         self.charset = charset
+        self.codec = ""
+        self.escapes = _ESCAPE in data
         self.line = (0, 0)
         """The line at hand, without its end; or several that became one."""
         self.longest = 0
@@ -334,8 +340,10 @@ class _Reader:
         if plain:
             url = raw.decode("ascii")
         else:
-            url = self.url(raw)
+            url, clear = self.url(raw, start)
             reason = reason_to_leave(url)
+            if reason is _WRAPPED and not clear:
+                reason = Reason.UNCLEAR_CHARACTERS
             if reason is not _WRAPPED:
                 return Decision(href, url, reason)
         if wrapping.seal is None:
@@ -382,23 +390,36 @@ class _Reader:
         self.longest = max(map(len, self.data[start:end].split(b"\n")))
         return start, end
 
-    def url(self, raw: bytes) -> str:
-        """Decode a raw attribute value to the URL that a program would follow."""
-        # ISO-2022 writes its two-octet characters with octets of ASCII, after an escape
-        text = raw.decode("ascii") if raw.isascii() and _ESCAPE not in raw else self.decode(raw)
-        text = decode_references(text).replace("\0", "\ufffd").strip(_C0_AND_SPACE)
-        return text.translate(_NO_TAB_OR_LINE_END)
+    def url(self, raw: bytes, start: int) -> tuple[str, bool]:
+        """Decode a raw attribute value to the URL that a program would follow.
 
-    def decode(self, raw: bytes) -> str:
-        """Decode bytes that are not ASCII in the document's encoding."""
-        if not self.charset:
-            self.charset = charsets.declared(self.data)
-        for charset in (self.charset, "utf-8", "cp1252"):
-            try:
-                return raw.decode(charset)
-            except (UnicodeError, LookupError):
-                continue
-        return raw.decode("latin-1")
+        Say, too, whether all would follow the same one.
+        """
+        clear = True
+        # ISO-2022 writes its two-octet characters with octets of ASCII, after an escape
+        if raw.isascii() and not self.escapes:
+            text = raw.decode("ascii")
+        else:
+            text, clear = self.decode(raw, start)
+        text = decode_references(text).replace("\0", "\ufffd").strip(_C0_AND_SPACE)
+        return text.translate(_NO_TAB_OR_LINE_END), clear
+
+    def decode(self, raw: bytes, start: int) -> tuple[str, bool]:
+        """Decode bytes in the document's encoding; say whether all programs agree on them."""
+        if not self.codec:
+            self.codec = charsets.codec_of(self.charset) or charsets.declared(self.data)
+        if self.escapes and self.codec.startswith("iso2022"):
+            escape = self.data.rfind(b"\x1b", 0, start)
+            if self.data.startswith(_ROMAN, escape):
+                raw = _ROMAN + raw
+        try:
+            text = raw.decode(self.codec)
+        except UnicodeError:
+            return raw.decode(errors="replace"), False
+        # browsers write a query in the charset of the page (WHATWG URL §4.4), but a webmail has
+        # made UTF-8 of the page; all else of a URL is UTF-8
+        query = text.partition("#")[0].partition("?")[2]
+        return text, self.codec == "utf-8" or query.isascii()
 
 
 def _opts_out(data: bytes, tag_start: int) -> bool:
@@ -442,7 +463,9 @@ _NO_TAB_OR_LINE_END = dict.fromkeys(b"\t\n\r")
 _TOKEN_ALONE = rb"""[A-Za-z0-9_~]{40,}+(?:["'\s>]|$)"""
 _SHORT = 40  # shorter than any tracking URL of ours, and far from the limit
 _ESCAPE = 0x1B
-_ISO_2022_RUN = rb"\x1b\$(?:[@B]|\([@BCD]|\)[CAG])[^\x1b]*+"
+_ROMAN = b"\x1b(J"  # JIS X 0201, where `~` is an overline
+# two octets a character; and half-width katakana, `(I`
+_ISO_2022_RUN = rb"\x1b(?:\$(?:[@B]|\([@BCD]|\)[CAG])|\(I)[^\x1b]*+"
 _CONTROLS = bytes(set(range(0x20)) - set(b"\t\n\f\r\x1b")) + b"\x7f"
 _BINARY_STARTS = (
     b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"%PDF-", b"PK\x03\x04", b"\x1f\x8b", b"\x7fELF",

@@ -136,7 +136,7 @@ class Tracking(NamedTuple):
         message = message or label(html)
         check_text("message label", message)
         check_field(how.field)
-        charset = charset or charsets.declared(html)
+        charset = charsets.codec_of(charset) or charsets.declared(html)
         if self.entry is None:
             refuse_other_input(html)
             template = Template([html], [], -1, charsets.wide_mark(html)[1], [])

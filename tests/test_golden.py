@@ -252,7 +252,9 @@ def check_links(
     links = [link for link in links if link.url]
     before, after = filter(clean, before), filter(clean, after)
     for link, old, new in zip(links, before, after, strict=True):
-        assert new == urls.get(link, old)
+        sealed = urls.get(link)
+        # in JIS X 0201 a tilde is an overline, which the server reads as one
+        assert (new.replace("\u203e", "~") if sealed else new) == (sealed or old)
 
 
 def clean(href: str) -> str:

@@ -115,6 +115,9 @@ def test_what_is_not_ours(tracking: Program, serve: Serve) -> None:
         ),
         pytest.param(lambda path: f"{path}.", id="the end of a sentence"),
         pytest.param(lambda path: f"{path}/", id="a slash"),
+        pytest.param(
+            lambda path: path.replace("~", "%E2%80%BE"), id="overlines of JIS X 0201 for tildes"
+        ),
         pytest.param(lambda path: f"{path}%22%3E", id="a quote and a bracket"),
         pytest.param(lambda path: f"http://Trace.Example.com:80{path}", id="absolute form"),
     ],

@@ -36,15 +36,28 @@ def declared(data: bytes) -> str:
     found = re.search(_META_CHARSET, data[:2048], re.IGNORECASE)
     if found is None:
         return "utf-8"
-    name = found[1].decode("ascii").lower()
+    codec = codec_of(found[1].decode("ascii"))
+    return codec if codec and is_ascii_superset(codec) else "utf-8"
+
+
+def codec_of(label: str) -> str:
+    """Return Python's codec for a charset as programs read its label; "" for one of nobody's.
+
+    The standard's encodings (WHATWG Encoding §4.2) are wider than their labels say: gb2312 is
+    gb18030, shift_jis what Windows made of it, iso-8859-1 windows-1252.
+    """
+    label = label.strip().lower()
+    if label in _EVERYDAY:
+        return _EVERYDAY[label]
+    import webencodings  # few mails need it, and a pipe pays for it
+
+    found = webencodings.lookup(label)
+    if found is not None and found.name not in _NO_CODECS:
+        return _WIDER.get(found.name) or found.codec_info.name
     try:
-        lookup(name)
+        return lookup(label).name
     except LookupError:
-        return "utf-8"
-    if not is_ascii_superset(name):
-        return "utf-8"
-    # the standard's encodings (WHATWG Encoding §4.2) read these labels as windows-1252
-    return "cp1252" if name in {"iso-8859-1", "latin1", "latin-1", "ascii", "us-ascii"} else name
+        return ""
 
 
 def is_ascii_superset(charset: str) -> bool:
@@ -63,6 +76,14 @@ def is_ascii_superset(charset: str) -> bool:
     return known
 
 
+_EVERYDAY = {
+    "": "", "utf-8": "utf-8", "utf8": "utf-8",
+    **dict.fromkeys(("us-ascii", "ascii", "iso-8859-1", "latin1", "windows-1252"), "cp1252"),
+}  # fmt: skip
+# what browsers refuse, or keep for another use; mail programs read the first
+_NO_CODECS = {"replacement", "x-user-defined"}
+# GBK is read as GB 18030 (WHATWG Encoding §10.1.1), katakana in ISO-2022-JP (§12.2.1)
+_WIDER = {"gbk": "gb18030", "iso-2022-jp": "iso2022_jp_ext"}
 _ASCII = bytes(range(0x20, 0x7F))
 _SUPERSETS = {"": True, "utf-8": True, "us-ascii": True, "iso-8859-1": True, "windows-1252": True}
 _REMEMBERED = 1000

@@ -45,6 +45,8 @@ _ROUNDS = 4
 """How often a target may be undone: absolute form, query and twice percent-encoded."""
 
 _PROOF_PATH = challenge.PATH.encode()
+_OVERLINE = "\u203e".encode()
+"""What programs read for `~` behind `ESC ( J` of ISO-2022-JP."""
 _NOT_IN_TOKEN = b"/.,;:!?)]}>'\"*\\"
 
 
@@ -155,6 +157,7 @@ class Answers:
             return self._prove(host, path.removeprefix(_PROOF_PATH)), None, "", 0
         if b"%" in path or path[-1:] in _NOT_IN_TOKEN:
             path = unquote_to_bytes(path[: 2 * MAX_TOKEN]).rstrip(_NOT_IN_TOKEN)
+            path = path.replace(_OVERLINE, b"~")
         if path != target and rounds:  # `%25252525…` would go on for ever
             return self.find(host, path, rounds - 1)
         return NO_LINK if b"/" in path[1:] else NO_PIXEL, None, "", 0

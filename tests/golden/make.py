@@ -83,7 +83,7 @@ def show(name: str, done: Expected) -> None:
     where = f" of part {done.pixel_part}" if done.pixel_part else ""
     pixel = f"pixel at {done.pixel_at}{where}" if done.pixel_at >= 0 else "no pixel"
     lines = [f"{name}: {done.untracked or pixel}"]
-    lines += [f"  {link.reason:<14}{link.url!r}" for link in done.links]
+    lines += [f"  {link.reason:<18} {link.url!r}" for link in done.links]
     sys.stdout.write("\n".join((*lines, "")))
 
 
