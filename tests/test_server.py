@@ -490,6 +490,30 @@ def test_a_stalled_store_holds_up_nobody(tracking: Program, serve: Serve) -> Non
     assert len(tracking.events()) == 2
 
 
+def test_who_is_forgotten_while_the_writer_stands_still(tracking: Program, serve: Serve) -> None:
+    """Events that waited for it name nobody, though their worker knew of nothing yet."""
+    server = serve()
+    link = tracking.paths(LETTER)[0]
+    server.process.send_signal(signal.SIGSTOP)
+    assert server.ask(link).status == 302
+    tracking.ok("events", "forget", "--recipient", "ada@example.org")
+    server.process.send_signal(signal.SIGCONT)
+    server.stop()
+    (event,) = tracking.events()
+    assert (event["kind"], event["recipient"], event["ip"]) == ("click", "", "")
+
+
+def test_one_person_in_two_ways_to_write_a_letter(tracking: Program, serve: Serve) -> None:
+    """Whoever was sent mail as a list had it is forgotten however the request is typed."""
+    server = serve()
+    for name in ("jose\u0301@example.org", "jos\u00e9@example.org"):
+        server.ask(tracking.paths(LETTER, name)[0])
+    server.stop()
+    done = tracking("events", "forget", "--recipient", "jos\u00e9@example.org")
+    assert b"2 events of" in done.stderr
+    assert all(event["recipient"].startswith("forgotten-") for event in tracking.events())
+
+
 @pytest.mark.sqlite
 def test_a_full_disk_loses_nothing_while_memory_lasts(tracking: Program, serve: Serve) -> None:
     """What cannot be written is answered, said, kept, and given up only at the end."""

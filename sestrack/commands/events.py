@@ -153,7 +153,10 @@ def purge(
         while piece := purge_piece(connection, day):
             count += piece
             time.sleep(0.005)  # the server's turn
+        wiped = connection.wipe()
     output.note(f"{_events(count)} purged; the figures of their days stay")
+    if not wiped:
+        _warn_of_log(f"purge --before {quote(before)}")
 
 
 @app.command()
@@ -171,16 +174,21 @@ def forget(
     if not recipient.strip():  # as in all events of copies made for nobody
         msg = "--recipient is empty, and names nobody"
         raise UsageError(msg, "--recipient ada@example.org")
+    from unicodedata import normalize
+
     from sestrack.tokens import check_text
     from sestrack.tracker.names import pseudonym
     from sestrack.tracker.upkeep import forget as forget_recipient
     from sestrack.tracker.worker import LOOK_SECONDS
 
     check_text("recipient", recipient)
+    # two ways to write one letter are two recipients to a token, and one person
+    names = sorted({recipient, *(normalize(form, recipient) for form in ("NFC", "NFD"))})
     path = ctx.obj
     with store.Store(path) as opened:
-        hashed = pseudonym(opened.who(), recipient)
-        opened.note_forgotten(hashed, store.now())
+        hashed = [pseudonym(opened.who(), name) for name in names]
+        for name in hashed:
+            opened.note_forgotten(name, store.now())
     if store.served_at(path):
         time.sleep(3 * LOOK_SECONDS)  # until the last event that names them is stored
     with _changing(path) as connection:
@@ -188,7 +196,7 @@ def forget(
         if not _settle(path, connection):
             _wait(path, connection, {writer: last for writer, _, last in connection.writers()})
         count = forget_recipient(
-            connection, [recipient, hashed], lambda last: _wait(path, connection, last)
+            connection, [*names, *hashed], lambda last: _wait(path, connection, last)
         )
         wiped = connection.wipe()
     if count:
@@ -197,10 +205,7 @@ def forget(
         output.note(f"there were no events of {recipient!r}; sestrack stats --by recipient")
     output.note("from now on links in mail sent to them so far name nobody")
     if not wiped:
-        output.warn(
-            "somebody reads the store, so what was overwritten is in its log yet; when they have "
-            f"ended: sestrack events forget --recipient {quote(recipient)}"
-        )
+        _warn_of_log(f"forget --recipient {quote(recipient)}")
 
 
 @app.command()
@@ -218,6 +223,13 @@ def reclassify(ctx: typer.Context, mmdb: Mmdb = "") -> None:
         with output.progress("judging", count) as step:
             seen, changed = judge_again(connection, Places(mmdb), step)
     output.note(f"{_events(seen)} judged again, {changed} differently")
+
+
+def _warn_of_log(command: str) -> None:
+    output.warn(
+        "somebody reads the store, so what was overwritten is in its log yet; when they have "
+        f"ended: sestrack events {command}"
+    )
 
 
 def _events(count: int) -> str:
@@ -254,6 +266,8 @@ def _wait(path: str, connection: Connection, events: Marks) -> None:
         patience = patience - 1 if judged == before else _PATIENCE
         before = judged
         time.sleep(0.2)
+    if not patience:
+        output.warn("the server gets no further with the figures: sestrack doctor")
 
 
 def _shown(row: dict[str, Any]) -> list[str]:

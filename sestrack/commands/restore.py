@@ -48,7 +48,8 @@ def restore(
         output.note(f"recipients forgotten since are forgotten in it, too: {done.forgotten}")
     if done.strange:
         output.warn(
-            "it had other keys, or could not be read: links sealed with them lead nowhere now; "
-            "sestrack serve --keys FILE reads keys that were exported"
+            "it had other keys, or could not be read: links sealed with them lead nowhere now "
+            "(sestrack serve --keys FILE reads keys that were exported), and who was forgotten "
+            "in it is not forgotten here (sestrack events forget --recipient ID)"
         )
     output.note(f"the store {address} is what {file} was; next: sestrack serve")

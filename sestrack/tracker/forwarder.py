@@ -126,7 +126,7 @@ class Forwarder(Collector):
 
     def _send(self, lot: _Lot, now: float) -> None:
         self._flying, self._since, self._hung_up = lot, now, False
-        self._shipper.send(lot.parcels, waited=not lot.batches)
+        self._shipper.send(lot.parcels)
 
     def _land(self, now: float) -> None:
         """See whether the shipper has ended, and how."""

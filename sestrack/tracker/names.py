@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sestrack.engines.interface import Connection
+    from sestrack.tracker.collector import EventRow
+
+_KNOWN_BY_THEN = 60
+"""Seconds in which every worker has learned whom to forget, had it stood still before."""
 
 
 def key_of(connection: Connection) -> bytes:
@@ -59,3 +64,36 @@ class Names:
 
     def _is_forgotten(self, hashed: str, minted: int) -> bool:
         return self._forgotten.get(hashed, -1) >= minted
+
+
+class Late:
+    """Takes the name and address out of events that were on their way while it was forgotten.
+
+    A worker records by a list that is half a second old, and what it hands over may wait: in
+    memory while the disk stands still, in a spool while the store is away.
+    """
+
+    def __init__(self) -> None:
+        """Know of nobody yet."""
+        self._forgotten: dict[str, int] = {}
+        self._names = Names(b"", {}, hashed=False)
+        self._until = 0
+        """Events up to this time (ms since 1970) may name somebody forgotten."""
+
+    def look(self, connection: Connection) -> None:
+        """Learn who is forgotten by now."""
+        forgotten = forgotten_in(connection)
+        if forgotten != self._forgotten:
+            self._names = Names(key_of(connection), forgotten, hashed=False)
+            self._forgotten = forgotten
+            self._until = int((time.time() + _KNOWN_BY_THEN) * 1000)
+
+    def cleared(self, rows: list[EventRow]) -> list[EventRow]:
+        """Return the events as they may be stored."""
+        if not self._forgotten or not rows or rows[0][0] > self._until:
+            return rows
+        may_stay = self._names.still_recorded
+        return [
+            row if not row[2] or may_stay(row[2], row[3]) else (*row[:2], "", row[3], "", *row[5:])
+            for row in rows
+        ]

@@ -25,7 +25,7 @@ from sestrack.store import errors_of, open_for_recording, shown
 from sestrack.tracker.events import MAX_AGENT, first_id
 from sestrack.tracker.figures import DAY_MS
 from sestrack.tracker.interning import intern
-from sestrack.tracker.names import Names, forgotten_in, key_of
+from sestrack.tracker.names import Late, key_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +38,7 @@ _CACHED = 65_536
 _LISTS = 256
 _TABS = 9
 _COPY = "COPY event (id, at, kind, origin, link, recipient, minted, ip, agent, traits) FROM STDIN"
+_LOOK_SECONDS = 0.5
 _SMALL = 64 << 10
 """Octets that are sent at once, without another thread having to wait for it."""
 _ESCAPED = re.compile(r"[\\\t\n\r]")
@@ -55,17 +56,20 @@ class Shipper:
         self._owner = os.urandom(8).hex()
         self._is_owner = False
         """Whether we have stood as the owner of our number."""
-        self._lots: queue.SimpleQueue[tuple[list[Parcel], bool] | None] = queue.SimpleQueue()
+        self._lots: queue.SimpleQueue[list[Parcel] | None] = queue.SimpleQueue()
         self._ended: queue.SimpleQueue[SestrackError | None] = queue.SimpleQueue()
         self._connection: SharedConnection | None = None
         self._stored = 0
         """The sequence number that the mark should stand at."""
         self._numbers = _Numbers()
+        self._late = Late()
+        self._look_at = 0.0
+        """When to look again who is forgotten (`time.monotonic`)."""
         threading.Thread(target=self._run, name="shipper", daemon=True).start()
 
-    def send(self, parcels: list[Parcel], *, waited: bool) -> None:
-        """Have parcels stored, which have `waited` in the spool; the last lot must have ended."""
-        self._lots.put((parcels, waited))
+    def send(self, parcels: list[Parcel]) -> None:
+        """Have parcels stored; the last lot must have ended."""
+        self._lots.put(parcels)
 
     def end(self) -> tuple[bool, SestrackError | None]:
         """Return whether the lot has ended, and the trouble it ended in."""
@@ -93,7 +97,7 @@ class Shipper:
             trouble: SestrackError | None = None
             try:
                 with errors_of(self._address):
-                    self._ship(*lot)
+                    self._ship(lot)
             except SestrackError as error:
                 trouble = error
             except Exception as error:  # noqa: BLE001 - whatever it is, the events are kept
@@ -162,10 +166,13 @@ class Shipper:
 
     # -- a lot ----------------------------------------------------------------------------
 
-    def _ship(self, parcels: list[Parcel], waited: bool) -> None:  # noqa: FBT001
+    def _ship(self, parcels: list[Parcel]) -> None:
         connection = self._connect()
-        if waited:
-            parcels = _without_forgotten(connection, parcels)
+        now = time.monotonic()
+        if now >= self._look_at:
+            self._late.look(connection)
+            self._look_at = now + _LOOK_SECONDS
+        parcels = [parcel._replace(rows=self._late.cleared(parcel.rows)) for parcel in parcels]
         writer, stored, last = self._spool.writer, self._stored, parcels[-1].last
         base = first_id(writer)
         connection.ensure_days({row[0] // DAY_MS for parcel in parcels for row in parcel.rows})
@@ -211,25 +218,6 @@ class Shipper:
             "UPDATE writer SET stored = ? WHERE id = ?", (base + max(last, stored), writer)
         )
         return stored
-
-
-def _without_forgotten(connection: SharedConnection, parcels: list[Parcel]) -> list[Parcel]:
-    """Take names and addresses out of the events of those who were forgotten meanwhile."""
-    forgotten = forgotten_in(connection)
-    if not forgotten:
-        return parcels
-    may_stay = Names(key_of(connection), forgotten, hashed=False).still_recorded
-    return [
-        parcel._replace(
-            rows=[
-                row
-                if not row[2] or may_stay(row[2], row[3])
-                else (*row[:2], "", row[3], "", *row[5:])
-                for row in parcel.rows
-            ]
-        )
-        for parcel in parcels
-    ]
 
 
 class _Numbers:

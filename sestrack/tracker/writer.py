@@ -24,6 +24,7 @@ from sestrack.tracker.checkpoint import Checkpointer
 from sestrack.tracker.collector import Collector
 from sestrack.tracker.events import MAX_AGENT
 from sestrack.tracker.interning import intern
+from sestrack.tracker.names import Late
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,6 +70,9 @@ class Writer(Collector):
         self._other_work = other_work
         self._checkpointer = Checkpointer(self._connection, time.monotonic())
         self._ids = _Ids(connection)
+        self._late = Late()
+        self._version = -1
+        """SQLite's number for what other connections have written."""
         self._more = True
         self._worked_at = 0.0
         self._no_work_until = 0.0
@@ -172,6 +176,10 @@ class Writer(Collector):
     def _commit(self, batches: list[tuple[Worker, Batch]]) -> bool:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
+            ((version,),) = self._connection.execute("PRAGMA data_version").fetchall()
+            if version != self._version:
+                self._late.look(cast("Connection", self._connection))
+                self._version = version
             count = self._insert(batches)
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
@@ -192,7 +200,7 @@ class Writer(Collector):
         lost_in_all = 0
         for _, (lost, rows, targets) in batches:
             lost_in_all += lost
-            for at, index, recipient, minted, ip, agent, traits in rows:
+            for at, index, recipient, minted, ip, agent, traits in self._late.cleared(rows):
                 target = targets[index]
                 kind, origin, link = target_of(target) or ids.target(target)
                 agent_id = agent_of(agent) or ids.agent(agent)
