@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import sqlite3
+import ssl
 import stat
 import subprocess
 import sys
@@ -388,7 +389,10 @@ def test_trouble_in_the_log_as_json(tracking: Program, serve: Serve) -> None:
         cwd=tracking.folder, check=True, capture_output=True,
     )  # fmt: skip
     server = serve("--log", "json", "--tls-cert", "cert.pem", "--tls-key", "key.pem")
-    time.sleep(1)
+    context = ssl.create_default_context(cafile=str(tracking.folder / "cert.pem"))
+    context.check_hostname = False
+    with socket.create_connection(("127.0.0.1", server.port)) as plain:
+        context.wrap_socket(plain).close()  # the worker has read the certificate
     (tracking.folder / "cert.pem").write_text("no certificate\n")
     for _ in range(80):
         if "stays as it was" in server.log.read_text():

@@ -602,7 +602,9 @@ def test_kill_loses_nothing_acknowledged(tracking: Program, serve: Serve, worker
             threads = [threading.Thread(target=ask, args=(index,)) for index in range(8)]
             for thread in threads:
                 thread.start()
-        time.sleep(0.7 + 0.13 * round_)
+        before = sum(answered)
+        assert until(lambda before=before: sum(answered) > before + 50, 60)
+        time.sleep(0.13 * round_)
         victims = [server.process.pid] if round_ % 2 else [*server.children(), server.process.pid]
         for victim in victims:
             os.kill(victim, signal.SIGKILL)

@@ -124,6 +124,7 @@ async def _work(
     link: socket.socket | None,
     ask: socket.socket | None,
 ) -> int:
+    tls = tls_context(options.tls_cert, options.tls_key)  # first: nothing is open if it fails
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
@@ -141,7 +142,6 @@ async def _work(
     site.name_of = _naming(known, options)
     # a few files are open besides connections
     site.room = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 64
-    tls = tls_context(options.tls_cert, options.tls_key)
     server = await loop.create_server(
         lambda: Connection(site),
         sock=listener,
