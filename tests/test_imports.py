@@ -30,6 +30,7 @@ FLOORS = [
     {
         "store", "copying", "settings", "output", "domains.resolver", "domains.probe",
         "domains.dns_judgement", "domains.https_judgement", "domains.frontends", "tracker.answers", "tracker.judge",
+        "tracker.rescue",
         "mail.message", "mail.mailbox", "mail.recipients",
     },
     {"domains.judgement", "terminal.mistyped", "terminal.offers", "demo.nameserver", "demo.visit", "demo.stage"},
@@ -61,6 +62,7 @@ EXCEPTIONS = {
     ("engines.sqlite", "engines.interface"),
     ("tracker.interning", "engines.interface"),
     ("tracker.counts", "tracker.collector"),  # types only
+    ("tracker.names", "tracker.collector"),
     ("commands.rewrite", "commands.rewrite_options"),  # one command in two modules
     ("commands.rewrite_options", "commands.rewrite"),
     ("commands.rewrite", "commands.rewrite_run"),

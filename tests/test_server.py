@@ -7,6 +7,7 @@ import fcntl
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -534,40 +535,78 @@ def test_a_full_disk_loses_nothing_while_memory_lasts(tracking: Program, serve: 
         assert store.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
+def lose(store: Path, fate: str) -> str:
+    """Have a store lose its file as people make it do; return what the server will call it."""
+    match fate:
+        case "replaced":
+            os.replace(store.parent / "older.db", store)
+        case "removed":
+            for file in store.parent.glob("store.db*"):
+                file.unlink()
+        case "folder":
+            shutil.rmtree(store.parent)
+            return "removed"
+        case "log":
+            Path(f"{store}-wal").unlink()
+            return "robbed of its log"
+    return fate
+
+
 @pytest.mark.sqlite
-@pytest.mark.parametrize("fate", ["replaced", "removed"])
-def test_a_store_that_loses_its_file(tracking: Program, serve: Serve, fate: str) -> None:
+@pytest.mark.parametrize("fate", ["replaced", "removed", "folder", "log"])
+@pytest.mark.parametrize("linked", [False, True], ids=["a file", "a link"])
+def test_a_store_that_loses_its_file(
+    tracking: Program, serve: Serve, fate: str, *, linked: bool
+) -> None:
     """`mv` or `rm` while it is served: all that was answered is kept, and the new file is whole."""
     link, other, _ = tracking.paths(LETTER)
-    tracking.ok("backup", "older.db")
+    home = tracking.folder / "home"
+    home.mkdir()
+    store = home / "store.db"
+    tracking.ok("backup", str(home / "older.db"))
+    for file in tracking.folder.glob("store.db*"):
+        file.unlink()
+    shutil.copy(home / "older.db", store)
+    tracking.store.symlink_to(store)
+    tracking.environment["SESTRACK_STORE"] = str(tracking.store if linked else store)
     server = serve()
     for _ in range(200):
         server.ask(link)
-    if fate == "replaced":
-        os.replace(tracking.folder / "older.db", tracking.store)
-    else:
-        for file in tracking.folder.glob("store.db*"):
-            file.unlink()
+    fate = lose(store, fate)
     answered = 200
     with suppress(OSError, http.client.HTTPException):  # it ends soon
         for _ in range(5_000):
             answered += server.ask(other).status == 302
     assert server.process.wait(10) == 74
     said = server.log.read_text()
-    assert f"was {fate} while it was served; what it had is " in said
+    assert f"was {fate} while it was served; " in said
     assert said.endswith("hint: sestrack serve\n")
-    kept = tracking.store
+    kept = store
     if fate == "replaced":
-        (kept,) = tracking.folder.glob("store.db.replaced-*")
+        (kept,) = home.glob("store.db.replaced-*")
         assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     assert int(tracking.ok("--store", str(kept), "events", "export").count("\n")) >= answered
     server = serve()
     assert server.ask(link).status == 302
     server.stop()
-    with closing(sqlite3.connect(tracking.store)) as store:
-        assert store.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    with closing(sqlite3.connect(store)) as opened:
+        assert opened.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     assert len(tracking.events()) >= (1 if fate == "replaced" else answered + 1)
-    assert not list(tracking.folder.glob("*.sestrack"))
+    assert not [*home.glob("*.sestrack*"), *home.glob("*-journal"), *home.glob("*.removed-*")]
+
+
+@pytest.mark.sqlite
+def test_a_store_put_in_the_place_of_one_that_is_served(tracking: Program, serve: Serve) -> None:
+    """Nobody writes into it while the server's log lies beside."""
+    tracking.ok("backup", "older.db")
+    server = serve()
+    server.process.send_signal(signal.SIGSTOP)
+    os.replace(tracking.folder / "older.db", tracking.store)
+    done = tracking("sender", "add", "late.example.com")
+    assert (done.returncode, b"systemctl restart sestrack" in done.stderr) == (75, True)
+    server.process.send_signal(signal.SIGCONT)
+    assert server.process.wait(10) == 74
+    tracking.ok("sender", "add", "late.example.com")
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

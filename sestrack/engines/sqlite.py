@@ -221,6 +221,10 @@ def connect(path: str, *, writing: bool, wait: float = BUSY_SECONDS) -> Connecti
     if os.path.isdir(path):
         msg = f"{path} is a folder, and a store is a file"
         raise BadInput(msg, f"--store {_quoted(os.path.join(path, 'store.db'))}")
+    if writing:
+        from sestrack.engines import sqlite_lock
+
+        sqlite_lock.check_file(path)
     connection = sqlite3.connect(
         uri_of(path, "rw" if writing else "ro"), uri=True, timeout=wait,
         isolation_level=None, factory=Connection,

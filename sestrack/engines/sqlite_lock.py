@@ -1,7 +1,8 @@
 """The file `store.db-serve`, whose lock the one server holds that writes to a store.
 
-In it stand, a line each, the URL of the server, how many events were lost that the store knows
-nothing of, with when, and what the server cannot do now.  A clean end takes the URL out: one
+In it stand, a line each, the URL of the server; how many events were lost that the store knows
+nothing of, with when, and the number of the file that the server has open (its inode); and what
+the server cannot do now.  A clean end takes the URL out: one
 that nobody holds the lock for is of a server that was killed.  All of it has one size, written
 and synced when a server begins, so that it can be written over on a full disk.
 """
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from sestrack.engines.interface import Note
 
+_HELD: set[str] = set()
+"""Stores whose lock this process has."""
 _OCTETS = 512
 _TRIES = 5
 _PAUSE_SECONDS = 0.05
@@ -41,9 +44,12 @@ def serving(path: str) -> Iterator[Note]:
     if handle is None:
         yield lambda *_: None
         return
+    held = os.path.realpath(path)
     try:
         _lock(handle, path)
+        _HELD.add(held)
         before = _read(handle)
+        number = _number_of(path)
         noted = False
 
         def note(url: str, lost: int | None = None, trouble: str = "") -> None:
@@ -51,17 +57,48 @@ def serving(path: str) -> Iterator[Note]:
             before = before._replace(trouble=trouble)
             if lost is not None and lost != before.lost:
                 before = before._replace(lost=lost, lost_at=int(time.time()))
-            _write(handle, url, before)
+            _write(handle, url, before, number)
             noted = True
 
         try:
             yield note
         finally:
+            _HELD.discard(held)
             if noted:
                 with suppress(OSError):
                     note("")
     finally:
         os.close(handle)
+
+
+def check_file(path: str) -> None:
+    """Refuse a file that was put in the place of the one a server has open: raise `TryAgain`.
+
+    Until the server has seen it, and ended, the log that stands beside is the other file's.
+    """
+    if os.path.realpath(path) in _HELD:
+        return
+    try:
+        handle = os.open(f"{path}-serve", os.O_RDONLY)
+    except OSError:
+        return  # no server, or one that is not ours to see
+    try:
+        number = _numbers(handle)[2]
+        if number in {0, _number_of(path)}:
+            return
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        msg = f"{path} is not the file that a server has open under this name"
+        raise TryAgain(msg, "systemctl restart sestrack  # then the same command again") from None
+    finally:
+        os.close(handle)
+
+
+def _number_of(path: str) -> int:
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return 0
 
 
 def _open(path: str) -> int | None:
@@ -133,17 +170,27 @@ def _look(path: str) -> tuple[bool, Left]:
 
 def _read(handle: int) -> Left:
     """Read the file; one of an earlier sestrack, which left its URL there, says nothing."""
-    url, line, rest = os.pread(handle, _OCTETS, 0).decode("utf-8", "replace").partition("\n")
+    url, line, rest = _text(handle).partition("\n")
     if not line:
         return Left()
-    numbers, _, trouble = rest.partition("\n")
-    words = [int(word) for word in numbers.split() if word.isdecimal()]
-    lost, lost_at = words if len(words) == 2 else (0, 0)  # noqa: PLR2004 - a pair
-    return Left([url] if url else [], lost, lost_at, trouble.strip())
+    lost, lost_at, _ = _numbers(handle)
+    return Left([url] if url else [], lost, lost_at, rest.partition("\n")[2].strip())
 
 
-def _write(handle: int, url: str, left: Left) -> None:
-    text = f"{url}\n{left.lost} {left.lost_at}\n{' '.join(left.trouble.split())}"
+def _numbers(handle: int) -> list[int]:
+    """Read how much was lost, when, and the number of the file that is open."""
+    line = _text(handle).partition("\n")[2].partition("\n")[0]
+    numbers = [int(word) for word in line.split() if word.isdecimal()]
+    return [*numbers, 0, 0, 0][:3]
+
+
+def _text(handle: int) -> str:
+    return os.pread(handle, _OCTETS, 0).decode("utf-8", "replace")
+
+
+def _write(handle: int, url: str, left: Left, number: int) -> None:
+    trouble = " ".join(left.trouble.split())
+    text = f"{url}\n{left.lost} {left.lost_at} {number}\n{trouble}"
     os.pwrite(handle, text.encode()[:_OCTETS].ljust(_OCTETS), 0)
     os.ftruncate(handle, _OCTETS)
     os.fsync(handle)

@@ -12,19 +12,16 @@ it was purged.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
-from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from sestrack.errors import SestrackError
-from sestrack.files import beside
 from sestrack.tracker.checkpoint import Checkpointer
 from sestrack.tracker.collector import Collector
 from sestrack.tracker.events import MAX_AGENT
 from sestrack.tracker.interning import intern
 from sestrack.tracker.names import Late
+from sestrack.tracker.rescue import Rescue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +46,8 @@ _RECORD = "cannot record"
 _FIGURES = "cannot keep the figures"
 _LOOK_SECONDS = 0.5
 """How often the file is looked at."""
+_RESCUE_SECONDS = 10.0
+"""How long what waits is tried to be written into a file that has lost its name."""
 _Value = TypeVar("_Value")
 
 
@@ -76,9 +75,7 @@ class Writer(Collector):
         self._more = True
         self._worked_at = 0.0
         self._no_work_until = 0.0
-        self._path = self._connection.path
-        # closing it would take SQLite's locks away, but for one that is a mere place (open(2))
-        self._file = os.open(self._path, os.O_PATH) if hasattr(os, "O_PATH") else None
+        self._rescue = Rescue(self._connection)
         self._look_at = 0.0
 
     def _patience(self) -> float:
@@ -93,55 +90,29 @@ class Writer(Collector):
         if not batches or now - self._worked_at > _UNDER_LOAD_SECONDS:
             self._more = self._work()
             self._worked_at = now
-        if now >= self._look_at and not self.displaced:
-            self._look_at = now + _LOOK_SECONDS
-            self._look()
+        self._look()
 
     # -- the file -------------------------------------------------------------------------
 
     def _look(self) -> None:
-        """See whether the file has its name still.
-
-        Whoever put another one there, without `restore`, would have our log for the log of
-        theirs: it is emptied into the file that we have open.  One that was moved away has a
-        name elsewhere, and may come back.
-        """
-        if self._file is None:
+        """See, now and then, whether the file has its name still."""
+        now = time.monotonic()
+        if now < self._look_at or self.displaced:
             return
-        ours = os.fstat(self._file)
-        try:
-            if os.path.samestat(os.stat(self._path), ours):
-                return
-            self.displaced = "replaced"
-        except OSError:
-            if ours.st_nlink:
-                return
-            self.displaced = "removed"
-        with suppress(sqlite3.Error):
-            self._connection.wipe()
+        self._look_at = now + _LOOK_SECONDS
+        self.displaced, trouble = self._rescue.look()
+        self._say("the store's file", trouble)
+        if self.displaced:
+            self.give_up_at = min(self.give_up_at, now + _RESCUE_SECONDS)
 
     def finish(self) -> None:
-        """Keep the store of a file that has lost its name: under it if it is free, or beside."""
-        if not self.displaced:
-            self._look()
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
-        if not self.displaced:
-            return
-        aside = f"{self._path}.{self.displaced}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
-        try:
-            with beside(aside, private=True) as name, closing(sqlite3.connect(name)) as kept:
-                self._connection.backup(kept)
-            self._connection.wipe()
-            where = aside
-            with suppress(FileExistsError):
-                os.link(aside, self._path)
-                os.unlink(aside)
-                where = self._path
-            self.displaced += f" while it was served; what it had is {where} now"
-        except (SestrackError, OSError, sqlite3.Error) as error:
-            self.displaced += f" while it was served, and what it had is lost: {error}"
+        """Keep a store whose file has lost its name."""
+        self._look_at = 0.0
+        self._look()
+        what = self.displaced or self._rescue.lost
+        if what:
+            self.displaced = self._rescue.keep(what)
+        self._rescue.close()
 
     def _work(self) -> bool:
         if time.monotonic() < self._no_work_until:
@@ -160,6 +131,7 @@ class Writer(Collector):
 
     def _write(self, batches: list[tuple[Worker, Batch]]) -> None:
         while not self._commit(batches):
+            self._look()
             if time.monotonic() > self.give_up_at:
                 self.give_up(batches)
                 return
