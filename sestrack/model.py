@@ -86,6 +86,12 @@ class TraceDomain(NamedTuple):
     """When the first of its certificates ends, of those seen last; 0 when none was."""
 
     @property
+    def standing(self) -> str:
+        """The status in words, and whether it rests on DNS alone."""
+        only = self.status is DomainStatus.VERIFIED and self.dns_only
+        return f"{self.status} (DNS only)" if only else str(self.status)
+
+    @property
     def base(self) -> str:
         """What its tracking URLs begin with."""
         scheme = "http" if self.plain_http else "https"

@@ -251,6 +251,10 @@ class Store:
         """Return the octets left where the store is; None where that cannot be told."""
         return self._engine.free_space(self.address)
 
+    def only_reads(self) -> bool:
+        """Tell whether nobody can write: the database is a standby, or set so."""
+        return self._engine.only_reads(self.connection)
+
     def stamp(self) -> tuple[int, int, int, int]:
         """Return what differs when settings, keys or who is forgotten were changed since."""
         ((revision, key, forgotten, at),) = self._rows(

@@ -391,7 +391,8 @@ def test_doctor_looks_at_everything(site: Site) -> None:
     assert found[f"trace domain {NAME}"] == (True, "verified, ok, certificate 60 days")
     site.dns.add(WRONG)
     assert doctor(site)[f"trace domain {NAME}"][0] is False
-    assert doctor(site)[f"trace domain {NAME}"][1].startswith("failing, wrong-target")
+    well, found_then = doctor(site)[f"trace domain {NAME}"]
+    assert (well, found_then[:41]) == (False, "failing, verified until now, wrong-target")
     assert site.status() == "failing"
     text = site.program("doctor", "--offline").stdout.decode()
     assert f"trace domain {NAME}\tPROBLEM\tfailing, wrong-target, certificate 60 days" in text
@@ -413,6 +414,16 @@ def test_when_the_certificate_ends_is_kept(site: Site) -> None:
     assert site.verify() == 75
     again = json.loads(site.program.ok("domain", "show", NAME, "--json"))
     assert (again["certificate_ends"], again["last_state"]) == (ends, "connect-refused")
+    text = site.program("doctor", "--offline").stdout.decode()
+    assert f"trace domain {NAME}\tPROBLEM\tverified, connect-refused" in text
+
+
+def test_doctor_says_what_rests_on_dns_alone(site: Site) -> None:
+    """Nobody has seen that a server answers there."""
+    site.program.ok("domain", "verify", NAME, "--no-http", "--resolver", site.dns.address)
+    assert doctor(site)[f"trace domain {NAME}"] == (True, "verified (DNS only), ok")
+    text = site.program("doctor", "--offline").stdout.decode()
+    assert f"trace domain {NAME}\tok\tverified (DNS only), ok" in text
 
 
 def test_doctor_looks_at_retired_domains(site: Site) -> None:

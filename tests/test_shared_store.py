@@ -800,3 +800,14 @@ def test_a_spool_that_was_copied(address: str, start: Start, tmp_path: Path) -> 
     assert until(lambda: stored(address) == {"ada@example.org": 21})
     assert [server.stop() for server in servers] == [0, 0]
     assert stored(address) == {"ada@example.org": 21}
+
+
+def test_doctor_sees_a_database_that_only_reads(address: str, tmp_path: Path) -> None:
+    """No event would be stored, though all can be read."""
+    with psycopg.connect(address, autocommit=True) as connection:
+        connection.execute(
+            f'ALTER DATABASE "{connection.info.dbname}" SET default_transaction_read_only = on'
+        )
+    checks = json.loads(Program(tmp_path, address)("doctor", "--offline", "--json").stdout)
+    (check,) = (check for check in checks if check["name"] == "store")
+    assert (check["well"], check["found"].endswith(" can only be read")) == (False, True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
@@ -75,7 +76,7 @@ def _checks(path: str, resolver: str | None, *, offline: bool) -> list[Check]:
         with store.Store(path) as opened, store.errors_of(path):
             serving, left = _serving(path, offline=offline)
             return [
-                Check("store", True, store.shown(path)),  # noqa: FBT003
+                _readiness(opened, store.shown(path)),
                 *_space(opened),
                 _keys(opened),
                 *serving,
@@ -87,6 +88,13 @@ def _checks(path: str, resolver: str | None, *, offline: bool) -> list[Check]:
         raise
     except SestrackError as error:
         return [Check("store", False, error.message, error.hint)]  # noqa: FBT003
+
+
+def _readiness(opened: store.Store, name: str) -> Check:
+    """Say whether events can be stored: a standby, or a database set so, only reads."""
+    found = f"{name} can only be read" if opened.only_reads() else name
+    hint = f"psql {quote(name)} -c 'SHOW transaction_read_only'"
+    return Check("store", found == name, found, hint)
 
 
 def _space(opened: store.Store) -> list[Check]:
@@ -107,11 +115,12 @@ def _domains_as_known(opened: store.Store) -> list[Check]:
     for domain in opened.trace_domains():
         if domain.status is DomainStatus.RETIRED:
             continue  # what is found of it is told, but not kept
-        words = [domain.status, domain.last_state or "never checked"]
+        words = [domain.standing, domain.last_state or "never checked"]
         ends = domain.certificate_ends
         expiring = domain.status is DomainStatus.VERIFIED and 0 < ends < _soon()
         words += [_days_left(ends)] * bool(ends)
-        well = domain.status is not DomainStatus.FAILING and not expiring
+        in_trouble = domain.status is not DomainStatus.PENDING and domain.failures > 0
+        well = domain.status is not DomainStatus.FAILING and not in_trouble and not expiring
         hint = f"sestrack domain verify {domain.name}"
         checks.append(Check(f"trace domain {domain.name}", well, ", ".join(words), hint))
     return checks
@@ -149,10 +158,14 @@ def _domains(opened: store.Store, resolver: str | None) -> list[Check]:
     except SestrackError as error:
         # a full disk, or a user who may only read, must not hide what was found
         output.warn(f"what was found is not kept: {error.message}")
-    return [_judged(domain, report) for domain, report in sorted(checked, key=lambda one: one[0])]
+    before = {domain.name: domain.status for domain in domains}
+    return [
+        _judged(domain, report, before[domain.name])
+        for domain, report in sorted(checked, key=lambda one: one[0])
+    ]
 
 
-def _judged(domain: TraceDomain, report: Report) -> Check:
+def _judged(domain: TraceDomain, report: Report, before: DomainStatus) -> Check:
     """Say in a line how a domain is; one that is pending is nobody's problem yet.
 
     One that is retired may be taken out of DNS.  But while its name leads somewhere, so do the
@@ -160,7 +173,8 @@ def _judged(domain: TraceDomain, report: Report) -> Check:
     """
     finding = next((f for f in report.findings if f.state == "cert-expiring"), report.decisive)
     usable = report.conclusion is Conclusion.YES
-    words = [str(domain.status), str(finding.state)]
+    changed = "" if domain.status is before else f", {before} until now"
+    words = [f"{domain.standing}{changed}", str(finding.state)]
     if report.certificate_ends:
         words.append(_days_left(report.certificate_ends))
     if not usable or finding.state == "cert-expiring":

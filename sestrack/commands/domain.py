@@ -8,7 +8,7 @@ import typer
 
 from sestrack import output, store
 from sestrack.commands.domain_accelerate import accelerate
-from sestrack.commands.domain_verify import status_of, verify
+from sestrack.commands.domain_verify import verify
 from sestrack.errors import NotSetUp, Refused
 from sestrack.model import DomainStatus, TraceDomain
 from sestrack.rules import named_domain, prefix_warning, split_name
@@ -98,10 +98,7 @@ def list_(ctx: typer.Context, json: Json = False) -> None:
         return
     output.table(
         ("trace domain", "status", "last check", "checked", "last ok"),
-        [
-            (d.name, status_of(d), d.last_state, utc(d.checked_at), utc(d.last_ok_at))
-            for d in domains
-        ],
+        [(d.name, d.standing, d.last_state, utc(d.checked_at), utc(d.last_ok_at)) for d in domains],
         spare=[3],
         marks=[1],
     )
@@ -125,7 +122,7 @@ def show(ctx: typer.Context, name: Name, json: Json = False) -> None:
         output.json_object(_as_json(domain) | {"history": past})
         return
     output.facts([
-        ("trace domain", domain.name), ("status", status_of(domain)), ("URLs", domain.base),
+        ("trace domain", domain.name), ("status", domain.standing), ("URLs", domain.base),
         ("record", _record(domain)), ("created", utc(domain.created_at)),
         ("verified", utc(domain.verified_at)), ("checked", utc(domain.checked_at)),
         ("last check", domain.last_state), ("last ok", utc(domain.last_ok_at)),

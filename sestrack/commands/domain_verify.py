@@ -194,20 +194,20 @@ def _tell(checked: list[Checked]) -> None:
         output.table(
             ("trace domain", "status", "check", "found"),
             [
-                (domain.name, status_of(domain), report.state, report.decisive.found)
+                (domain.name, domain.standing, report.state, report.decisive.found)
                 for domain, report in checked
             ],
             marks=[1],
         )
     elif output.is_terminal():
         for domain, report in checked:
-            output.product(f"{domain.name} is {status_of(domain)}\n")
+            output.product(f"{domain.name} is {domain.standing}\n")
             output.checks([_as_line(finding) for finding in report.findings])
     else:
         output.table(
             ("trace domain", "status", "check", "state", "found", "expected", "fix"),
             [
-                (domain.name, status_of(domain), f.check, f.state, f.found, f.expected, f.advice)
+                (domain.name, domain.standing, f.check, f.state, f.found, f.expected, f.advice)
                 for domain, report in checked
                 for f in report.findings
             ],
@@ -221,13 +221,6 @@ def _as_line(finding: Finding) -> tuple[str, str, list[str]]:
     if finding.advice:
         words.append(f"fix: {finding.advice}")
     return finding.level, finding.check, words
-
-
-def status_of(domain: TraceDomain) -> str:
-    """Write the status, and whether it rests on DNS alone."""
-    if domain.status is DomainStatus.VERIFIED and domain.dns_only:
-        return f"{domain.status} (DNS only)"
-    return str(domain.status)
 
 
 def as_json(domain: TraceDomain, report: Report) -> dict[str, Any]:

@@ -228,3 +228,6 @@ class Engine(Protocol):
 
     def free_space(self, address: str) -> int | None:
         """Return the octets left where the store is; None where that cannot be told."""
+
+    def only_reads(self, connection: Connection) -> bool:
+        """Tell whether nobody can write into the database."""

@@ -238,6 +238,14 @@ def free_space(address: str) -> None:
     """Tell nothing: the disk is another machine's."""
 
 
+def only_reads(connection: Connection) -> bool:
+    """Tell whether it is a standby, or the database is set to be read alone."""
+    ((answer,),) = connection.execute(
+        "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean"
+    ).fetchall()
+    return bool(answer)
+
+
 # -- errors ---------------------------------------------------------------------------------
 
 

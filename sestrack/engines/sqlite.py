@@ -326,6 +326,11 @@ def free_space(path: str) -> int:
     return status.f_bavail * status.f_frsize
 
 
+def only_reads(connection: Connection) -> bool:  # noqa: ARG001
+    """Tell that it can be written: who may not is told when it is tried."""
+    return False
+
+
 @contextmanager
 def errors(path: str) -> Iterator[None]:
     """Turn SQLite's errors into ours."""
