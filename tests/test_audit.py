@@ -105,8 +105,46 @@ def test_with_the_settings_of_a_sender(tracking: Program) -> None:
     )
     done = tracking("check", "-", "--sender", "news.example.com", stdin=html.encode())
     assert b"already a tracking URL of ours" in done.stdout
-    done = tracking("check", "-", "--sender", "other.example.org", stdin=html.encode())
+    done = tracking("check", "-", "--sender", "new.example.com", stdin=html.encode())
+    assert (done.returncode, b"did you mean news.example.com?" in done.stderr) == (66, True)
+    tracking.ok("settings", "disable")
+    done = tracking("check", "-", "--sender", "news.example.com", stdin=LINK)
     assert b"untracked" in done.stderr
+    assert b"0 links would be wrapped, 1 left" in done.stderr
+    assert b"click tracking is off" in done.stdout
+
+
+LINK = b'<a href="https://example.com/">x</a>'
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        '<a href="https://example.com/hotpot">x</a>',
+        '<a href="https://example.com/presets">x</a>',
+        '<a href="https://example.com/opt-outdoor">x</a>',
+        '<a href="https://example.com/">Node.js</a>',
+    ],
+)
+def test_what_only_resembles_is_not_found(program: Program, html: str) -> None:
+    """A word within another is none; nor is it a URL that no name can end like."""
+    assert audit(program, html) == (0, {})
+
+
+def test_a_message_is_looked_at_as_it_is_rewritten(tracking: Program) -> None:
+    """With its List-Unsubscribe and its longest line; the pixel goes into one part."""
+    message = (
+        b"To: a@example.org\nFrom: n@news.example.com\nList-Unsubscribe: <https://example.com/>\n"
+        b"Content-Type: text/html\n\n" + LINK + b"\n<i>" + b"x" * 900 + b"</i>"
+        b'<a href="https://example.com/2">y</a>\n'
+    )
+    shown = json.loads(tracking.ok("check", "-", "--json", stdin=message))
+    tracking.ok(
+        "rewrite", "--sender", "news.example.com", "--report", "report", "-o", "out", stdin=message
+    )
+    lines = (tracking.folder / "report").read_text().splitlines()
+    done = [json.loads(line)["reason"] for line in lines]
+    assert [link["reason"] for link in shown["links"]] == done == ["unsubscribe", "long-line"]
 
 
 @pytest.mark.parametrize(

@@ -494,6 +494,10 @@ def test_events_as_a_user_reads_them(ready: Program) -> None:
     assert ready("events", "export", "-o", "/nowhere/x").returncode == 73
     ready.ok("events", "export", "-o", "all.jsonl")
     assert len((ready.folder / "all.jsonl").read_text().splitlines()) == 300
+    ready.ok("events", "export", "-o", "all.CSV")
+    assert (ready.folder / "all.CSV").read_text().startswith("id,")
+    assert ready("events", "export", "-o", "all.csv", "--format", "jsonl").returncode == 0
+    assert (ready.folder / "all.csv").read_text().startswith("{")
     assert b"there were no events" in ready("events", "forget", "--recipient", "nobody@example.org").stderr  # fmt: skip
     ready.ok("events", "forget", "--recipient", "r1@example.org")
     assert "r1@example.org" not in ready.ok("events", "export")

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sestrack import files, output
+from sestrack import files, output, store
 from sestrack.errors import EXIT_NO
 from sestrack.links import REASON_WORDS, Reason, Wrapping
 from sestrack.mail.audit import COPY_TOKEN, Audit, Severity, audit_html, audit_message
 from sestrack.mail.mime import read
 from sestrack.rewrite import looks_like_message
-from sestrack.terminal import offers
+from sestrack.rules import sender_domain_of
+from sestrack.terminal import mistyped, offers
 from sestrack.tracking import How, Tracking
 
 if TYPE_CHECKING:
@@ -60,19 +61,27 @@ def check(
     return 0 if audit.is_good else EXIT_NO
 
 
-def _wrapping(store: str, sender: str) -> Wrapping:
-    if sender:
-        tracking = Tracking.of(store, sender)
-        if tracking.entry is not None:
-            return tracking.wrapping("check", How(), len(COPY_TOKEN))
-        output.note(f"sestrack: untracked: {tracking.untracked}")
-    return Wrapping(
-        base=b"https://trace.example.com/",
-        seal=lambda _number, url: b"L" * (4 * (len(url.encode(errors="replace")) + 22) // 3),
-        pixel="bottom",
-        copy_size=len(COPY_TOKEN),
-        is_ours=lambda _url: False,
-    )
+_ANY = Wrapping(
+    base=b"https://trace.example.com/",
+    seal=lambda _number, url: b"L" * (4 * (len(url.encode(errors="replace")) + 22) // 3),
+    pixel="bottom",
+    copy_size=len(COPY_TOKEN),
+    is_ours=lambda _url: False,
+)
+"""What a sender domain that is tracked would have."""
+
+
+def _wrapping(address: str, sender: str) -> Wrapping:
+    if not sender:
+        return _ANY
+    name = sender_domain_of(sender)
+    with store.Store(address) as opened, mistyped.sender_domain(opened, name):
+        opened.sender(name)
+    tracking = Tracking.of(address, sender)
+    if tracking.entry is not None:
+        return tracking.wrapping("check", How(), len(COPY_TOKEN))
+    output.note(f"untracked: {tracking.untracked}")
+    return _ANY._replace(seal=None, pixel="")
 
 
 def _show(audit: Audit) -> None:

@@ -102,14 +102,16 @@ def export(  # noqa: PLR0913 - one for each choice
             "-o", "--output", metavar="FILE", help="Else stdout.", click_type=offers.FileName()
         ),
     ] = "",
-    format_: Annotated[Format, typer.Option("--format", help="What to write.")] = Format.JSONL,
+    format_: Annotated[
+        Format | None, typer.Option("--format", help="Else what FILE ends in, or jsonl.")
+    ] = None,
     since: Annotated[str, typer.Option(metavar="TIME", help="A time, or 7d: so long ago.")] = "",
     until: Annotated[str, typer.Option(metavar="TIME", help="Before this time.")] = "",
     mmdb: Mmdb = "",
 ) -> None:
     """Write all opens and clicks as JSON Lines, CSV or Parquet.
 
-    Example: sestrack events export --since 2026-06-01 --format csv > june.csv
+    Example: sestrack events export --since 2026-06-01 -o june.csv
     """
     from sestrack.tracker.exports import WRITERS
     from sestrack.tracker.ledger import events
@@ -118,6 +120,8 @@ def export(  # noqa: PLR0913 - one for each choice
     now = store.now()
     since_ms = seconds_of(since, "--since", now) * 1000 if since else 0
     until_ms = seconds_of(until, "--until", now) * 1000 if until else 2**62
+    ends = to.rpartition(".")[2].lower()
+    format_ = format_ or (Format(ends) if ends in set(Format) else Format.JSONL)
     if format_ is Format.PARQUET and to in {"", "-"}:
         msg = "Parquet is written to a file"
         raise UsageError(msg, "sestrack events export --format parquet -o events.parquet")

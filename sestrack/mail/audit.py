@@ -17,7 +17,7 @@ from lxml import etree
 from sestrack.errors import BadInput
 from sestrack.html import charset as charsets
 from sestrack.links import Reason
-from sestrack.mail.message import contents
+from sestrack.mail.message import after_part, contents, of_message, of_part
 from sestrack.mail.mime import LEFT_WORDS, Left, Message
 from sestrack.rewrite import Template, compile_html
 
@@ -103,6 +103,7 @@ def audit_message(message: Message, wrapping: Wrapping) -> Audit:
                 part.number,
             )
     found = contents(message)
+    wrapping = of_message(message, found, wrapping)
     if not found:
         add(Severity.WARNING, "no-html", "there is no HTML part", "nothing will be tracked")
     for part, data, left in found:
@@ -110,19 +111,24 @@ def audit_message(message: Message, wrapping: Wrapping) -> Audit:
             add(Severity.ERROR, "left", f"the HTML part {left}", "it is left as it is", part.number)
             continue
         try:
-            inner = audit_html(data, wrapping, part.charset, part.number)
+            template = compile_html(data, of_part(part, wrapping, message.line_end), part.charset)
         except BadInput as error:
             found_here = f"the HTML part is left: {error.message}"
             add(_WARNING, "left", found_here, "it is left as it is", part.number)
             continue
+        wrapping = after_part(wrapping, template)
+        inner = _audit(data, template, part.charset, part.number)
         findings += inner.findings
         links += inner.links
     return Audit(findings, links)
 
 
-def audit_html(data: bytes, wrapping: Wrapping, charset: str = "", part: str = "") -> Audit:
+def audit_html(data: bytes, wrapping: Wrapping) -> Audit:
     """Look at an HTML document."""
-    template = compile_html(data, wrapping, charset)
+    return _audit(data, compile_html(data, wrapping), "", "")
+
+
+def _audit(data: bytes, template: Template, charset: str, part: str) -> Audit:
     texts = _Texts(data, template.encoding or charset or charsets.declared(data))
     findings: list[Finding] = []
     links: list[SeenLink] = []
@@ -145,16 +151,19 @@ def audit_html(data: bytes, wrapping: Wrapping, charset: str = "", part: str = "
 _Words = tuple[Severity, str, str, str]
 _ERROR, _WARNING, _NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
 _LOOKS_LIKE_URL = re.compile(
-    r"(?:https?://|www\.)\S+|(?:[a-z0-9-]+\.)+[a-z]{2,}(?:/\S*)?", re.IGNORECASE
+    r"(?:https?://|www\.)\S+|((?:[a-z0-9-]+\.)+[a-z]{2,})(?:/\S*)?", re.IGNORECASE
 )
+_WORD = r"(?:(?<![a-z])|(?-i:(?<=[a-z])(?=[A-Z])))"  # begins, if only in camelCase
 _ONE_TIME = re.compile(
-    r"(?:reset|recover|verif|confirm|activat|magic|one[-_]?time|passwordless|sign[-_]?in[-_]?link|"
-    r"invit|otp)|[?&#/](?:token|code|key|secret|signature|sig|auth|ticket|jwt)=",
+    rf"{_WORD}(?:reset|recover|verif|confirm|activat|magic|one[-_]?time|passwordless|"
+    r"sign[-_]?in[-_]?link|invit|otp(?![a-z]))|"
+    r"[?&#/](?:token|code|key|secret|signature|sig|auth|ticket|jwt)=",
     re.IGNORECASE,
 )
 _UNSUBSCRIBES = re.compile(
-    r"unsubscri|opt[- ]?out|abmeld|abbestell|austrag|désabonn|désinscri|darse de baja|cancelar la "
-    r"suscripción|disiscri|afmelden|uitschrijv|отписа|退订|取消订阅|配信停止",
+    r"unsubscri|(?<![a-z])opt[- ]?out(?![a-z])|abmeld|abbestell|austrag|désabonn|désinscri|"
+    r"darse de baja|cancelar la suscripción|disiscri|afmelden|uitschrijv|отписа|"
+    r"退订|取消订阅|配信停止",
     re.IGNORECASE,
 )
 
@@ -175,11 +184,21 @@ def _about_link(decision: Decision, text: str) -> Iterator[_Words]:
     if _ONE_TIME.search(url):
         found = f"the link looks as if it were good once, or secret: {url}"
         yield _WARNING, "one-time", found, 'data-sestrack="off" in its tag: scanners burn it'
-    if _LOOKS_LIKE_URL.fullmatch(text):
+    if _is_like_url(text):
         found = f"the text is itself a URL, {text}, and will lead elsewhere: warnings of phishing"
         yield _WARNING, "text-is-url", found, "words in place of the URL"
     if url.lower().startswith("http://"):
         yield _NOTE, "not-https", f"the link is not https: {url}", "https, if the site has it"
+
+
+def _is_like_url(text: str) -> bool:
+    """Would a reader take it for an address of the web?  `Node.js` is none: there is no .js."""
+    found = _LOOKS_LIKE_URL.fullmatch(text)
+    if found is None or not found[1]:
+        return found is not None
+    from publicsuffixlist import PublicSuffixList  # takes a while
+
+    return PublicSuffixList(accept_unknown=False).publicsuffix(found[1].lower()) is not None
 
 
 def _about_size(template: Template) -> Iterator[_Words]:

@@ -94,9 +94,7 @@ def rewrite(
 
     The pixel goes into the first HTML part that takes it.
     """
-    wrapping = wrapping._replace(unsubscribe=frozenset(_list_unsubscribe(message)))
-    if any(part.kind == "text/html" and has_pixel(data, wrapping) for part, data, _ in found):
-        wrapping = wrapping._replace(pixel="")  # it need not stand in the first part
+    wrapping = of_message(message, found, wrapping)
     compiled: list[Compiled] = []
     reasons = []
     for part, data, left in found:
@@ -104,12 +102,12 @@ def rewrite(
             reasons.append(f"part {part.number} {left}")
             continue
         try:
-            template = _compile(part, data, wrapping, message.line_end)
+            template = _compile(part, data, of_part(part, wrapping, message.line_end))
         except BadInput as error:
             reasons.append(f"part {part.number}: {error.message}")
             continue
         compiled.append(Compiled(part, data, template))
-        wrapping = _after(wrapping, template)
+        wrapping = after_part(wrapping, template)
     if not compiled:
         return Rewritten(message.data, [], "; ".join(reasons))
     result, expected = _splice(message, compiled, copy_token)
@@ -119,15 +117,28 @@ def rewrite(
     return Rewritten(result, compiled, "")
 
 
-def _compile(part: Part, data: bytes, wrapping: Wrapping, line_end: bytes) -> Template:
-    if part.encoding not in {"base64", "quoted-printable"}:
-        wrapping = wrapping._replace(max_line=MAX_LINE, line_end=line_end)
+def _compile(part: Part, data: bytes, wrapping: Wrapping) -> Template:
     if part.kind == "text/plain":
         return compile_text(data, wrapping)
     return compile_html(data, wrapping, part.charset)
 
 
-def _after(wrapping: Wrapping, template: Template) -> Wrapping:
+def of_message(message: Message, found: list[Content], wrapping: Wrapping) -> Wrapping:
+    """Say what is to be done with the first of the parts that `contents` found."""
+    wrapping = wrapping._replace(unsubscribe=frozenset(_list_unsubscribe(message)))
+    if any(part.kind == "text/html" and has_pixel(data, wrapping) for part, data, _ in found):
+        return wrapping._replace(pixel="")  # it need not stand in the first part
+    return wrapping
+
+
+def of_part(part: Part, wrapping: Wrapping, line_end: bytes) -> Wrapping:
+    """Say what is to be done with this part: one that is not encoded has lines of mail."""
+    if part.encoding in {"base64", "quoted-printable"}:
+        return wrapping
+    return wrapping._replace(max_line=MAX_LINE, line_end=line_end)
+
+
+def after_part(wrapping: Wrapping, template: Template) -> Wrapping:
     """Number the links of the next part on from those of this one; one pixel is enough."""
     pixel = "" if template.pixel_at >= 0 else wrapping.pixel
     count = len(template.holes) - (template.pixel_at >= 0)
