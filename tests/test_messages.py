@@ -166,6 +166,12 @@ def test_quoted_printable_keeps_its_lines() -> None:
         ("text/html", b"-----BEGIN PGP SIGNED MESSAGE-----\n<p>", "signed"),
         ("text/html", b"", "empty"),
         ("text/html\nDKIM-Signature: v=1", b"<p>", "DKIM-Signature"),
+        ("text/html\nARC-Seal: i=1", b"<p>", "ARC-Seal"),
+        ("text/html\nDomainKey-Signature: a=rsa-sha1", b"<p>", "DomainKey-Signature"),
+        ("text/html\nContent-MD5: Q2hlY2sgSW50ZWdyaXR5IQ==", b"<p>", "Content-MD5"),
+        ("multipart/(x)signed; boundary=b", b"--b\nContent-Type: text/html\n\n<p>\n--b--\n", "comment"),
+        ("text/html\nContent-Transfer-Encoding: 7bit\nContent-Transfer-Encoding: base64", b"PHA+", "not known"),
+        ("text/html\nContent-Transfer-Encoding: (x)base64", b"PHA+", "not known"),
         # the library's reader of RFC 2231 raises on this (found by fuzzing)
         ("text/html; charset*=\0'x'y", b"", "empty"),
     ],
@@ -178,6 +184,15 @@ def test_what_is_never_touched(tracking: Program, kind: str, body: bytes, words:
         done = tracking(*REWRITE, *strict, stdin=data)
         assert (done.returncode, done.stdout) == (code, data)
         assert words in done.stderr.decode()
+
+
+def test_an_mbox_whose_readers_count_octets(tracking: Program) -> None:
+    """Content-Length says where the next message begins: it is left true."""
+    mail = a_message(b"<p>\n", "Content-Type: text/html", "Content-Length: 4")
+    assert tracking(*REWRITE, stdin=mail).stdout != mail
+    mbox = b"From a@example.org Mon Jun  1 08:00:00 2026\n" + mail + b"\n"
+    done = tracking(*REWRITE, stdin=mbox)
+    assert (done.stdout, b"Content-Length" in done.stderr) == (mbox, True)
 
 
 def test_a_boundary_that_begins_like_another() -> None:

@@ -17,7 +17,7 @@ from lxml import etree
 from sestrack.errors import BadInput
 from sestrack.html import charset as charsets
 from sestrack.links import Reason
-from sestrack.mail.message import after_part, contents, of_message, of_part
+from sestrack.mail.message import BINDING, after_part, bound_by, contents, of_message, of_part
 from sestrack.mail.mime import LEFT_WORDS, Left, Message
 from sestrack.rewrite import Template, compile_html
 
@@ -84,8 +84,8 @@ def audit_message(message: Message, wrapping: Wrapping) -> Audit:
     def add(severity: Severity, code: str, found: str, advice: str, part: str = "") -> None:
         findings.append(Finding(severity, code, part, 0, found, advice))
 
-    if message.values("DKIM-Signature"):
-        add(Severity.ERROR, "signed", "the message has a DKIM-Signature", "sign after rewriting")
+    if name := bound_by(message):
+        add(Severity.ERROR, "signed", f"the message has a {name}", BINDING[name])
     if not message.values("List-Unsubscribe"):
         add(
             Severity.WARNING, "no-list-unsubscribe", "there is no List-Unsubscribe header",

@@ -5,7 +5,7 @@ their own transfer encoding and charset.  Then the result is read again: the sam
 parts must be there, those that were not rewritten with the same octets, those that were
 with just the content that was meant.  Else the message is left as it was.
 
-A message with a DKIM-Signature (RFC 6376) is left: a change would break it.  Signed and
+A message with a DKIM-Signature or its like is left: a change would break it.  Signed and
 encrypted parts, attachments, reports and what else is left is said in `sestrack.mail.mime`.
 """
 
@@ -72,8 +72,8 @@ def contents(message: Message, *, plain: bool = False) -> list[Content]:
 
 def untouchable(message: Message, found: list[Content]) -> str:
     """Say why the message as a whole is left, in words; "" if it is not."""
-    if message.values("DKIM-Signature"):
-        return "it has a DKIM-Signature already; sign after rewriting"
+    if name := bound_by(message):
+        return f"it has a {name} already; {BINDING[name]}"
     if any(not content.left for content in found):
         return ""
     if found:
@@ -82,6 +82,25 @@ def untouchable(message: Message, found: list[Content]) -> str:
     if lefts:
         return " and ".join(f"it {LEFT_WORDS[left]}" for left in sorted(lefts) if left)
     return "it has no HTML part"
+
+
+_SIGN = "sign after rewriting"
+_MBOX_ONLY = "Content-Length"
+BINDING = {
+    "DKIM-Signature": _SIGN,
+    "DomainKey-Signature": _SIGN,
+    "ARC-Seal": _SIGN,
+    "Content-MD5": "add it after rewriting",
+    _MBOX_ONLY: "readers of this mbox would find the next message by it",
+}
+"""Headers that a change would break (RFC 6376, 4870, 8617, 1864), with what to do."""
+
+
+def bound_by(message: Message) -> str:
+    """Name the header that a change of the body would break, "" for none."""
+    in_mbox = message.data.startswith(b"From ")
+    names = (name for name in BINDING if in_mbox or name != _MBOX_ONLY)
+    return next((name for name in names if message.values(name)), "")
 
 
 _WHOLE = {Left.SIGNED, Left.ENCRYPTED, Left.REPORT, Left.UNCLOSED, Left.DAMAGED, Left.AMBIGUOUS}

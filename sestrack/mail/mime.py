@@ -48,7 +48,7 @@ LEFT_WORDS = {
     Left.DAMAGED: "is damaged",
     Left.ENCODING: "has a transfer encoding that is not known",
     Left.CHARSET: "has a charset that is not a superset of ASCII",
-    Left.AMBIGUOUS: "has two headers that contradict each other",
+    Left.AMBIGUOUS: "has two headers that contradict each other, or one with a comment",
     Left.TOO_DEEP: "lies too deep",
 }
 
@@ -169,22 +169,33 @@ _ENCODINGS = _IDENTITY | {"base64", "quoted-printable"}
 
 
 def _encoding(headers: list[Header]) -> str:
-    for name, value in headers:
-        if name == "content-transfer-encoding":
-            words = unfold(value).decode("latin-1").lower()
-            return words.partition("(")[0].partition(";")[0].strip() or "7bit"
-    return "7bit"
+    """Return the transfer encoding; what is unclear is returned as it stands, and unknown."""
+    found = {
+        unfold(value).decode("latin-1").lower().strip()
+        for name, value in headers
+        if name == "content-transfer-encoding"
+    }
+    plain = {words.partition("(")[0].partition(";")[0].strip() for words in found}
+    if len(plain) > 1:
+        return " and ".join(sorted(found))
+    (words,), (encoding,) = found or {""}, plain or {""}
+    return encoding or words or "7bit"
 
 
 def _content_type(headers: list[Header], default: str) -> tuple[str, dict[str, str], bool]:
-    """Return the type, its parameters, and whether there are several."""
+    """Return the type, its parameters, and whether it is unclear.
+
+    There may be several headers; or a comment (RFC 5322 §3.2.2), behind which some readers find
+    another type than others.
+    """
     values = [unfold(value) for name, value in headers if name == "content-type"]
     if not values:
         return default, {}, False
     kind = values[0].decode("latin-1").partition(";")[0].strip().lower()
+    unclear = len(set(values)) > 1 or "(" in kind
     if not re.fullmatch(_KIND, kind):
         kind = "text/plain"  # RFC 2045 §5.2
-    return kind, _parameters(values[0]), len(set(values)) > 1
+    return kind, _parameters(values[0]), unclear
 
 
 def _parameters(value: bytes) -> dict[str, str]:
