@@ -52,6 +52,8 @@ def main() -> None:
         _open_streams()
     arguments = sys.argv[1:]
     store, rest = _global_options(arguments)
+    if store:
+        _name_in_commands(store)
     for address in (store, *(rest[1:] if rest[:1] == ["copy"] else ())):
         if address and "://" in address:
             _warn_of_password(address)
@@ -92,7 +94,6 @@ def boundary(action: Callable[[], int | None], arguments: Sequence[str] | None =
             from sestrack.terminal.mistyped import with_option
 
             hint = with_option(hint, arguments, error.message)
-        hint = _at_store(hint, arguments or ())
         output.error(error.message, hint)
         return error.code
     except KeyboardInterrupt:
@@ -106,19 +107,6 @@ def boundary(action: Callable[[], int | None], arguments: Sequence[str] | None =
             "SESTRACK_TRACEBACK=1 with the same command shows where; please report it",
         )
         return EXIT_BUG
-
-
-def _at_store(hint: str, arguments: Sequence[str]) -> str:
-    """Name the store that was named: typed without it, the hint would act on another one."""
-    store, _ = _global_options(list(arguments))
-    names_both = hint.startswith("sestrack copy ")
-    if not store or not hint.startswith("sestrack ") or names_both or "--store" in hint:
-        return hint
-    from sestrack.engines.addresses import shown
-    from sestrack.engines.default import command
-
-    name = shown(store) if "://" in store else store
-    return command(name, hint.removeprefix("sestrack "))
 
 
 class _ClosedInput(io.RawIOBase):
@@ -148,6 +136,15 @@ def _open_streams() -> None:
     # both stay open to the end
     sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+
+
+def _name_in_commands(store: str) -> None:
+    """Have the store that was named stand in what is told to type: without, it were another one."""
+    from sestrack import output
+    from sestrack.engines.addresses import shown
+
+    # the stores of `copy` are its arguments
+    output.name_store(shown(store) if "://" in store else store, COMMANDS.keys() - {"copy"})
 
 
 def _warn_of_password(address: str) -> None:

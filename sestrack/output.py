@@ -55,18 +55,43 @@ def _log(level: str, message: str, **more: object) -> None:
     _write_line(json.dumps(line | more, default=str))
 
 
+_named = ("", "")
+"""A store, as it is typed, and the commands that take it, for `re`."""
+
+
+def name_store(name: str, commands: Iterable[str]) -> None:
+    """Have `--store` stand in the commands that are told to type from now on."""
+    import shlex
+
+    global _named  # noqa: PLW0603 - as stderr
+    _named = shlex.quote(name), "|".join(commands)
+
+
+def _typed(words: str) -> str:
+    """Name the store in each command of ours that is told."""
+    store, commands = _named
+    if not store:
+        return words
+    import re
+
+    return re.sub(
+        rf"\bsestrack (?=(?:{commands})\b)", lambda _: f"sestrack --store {store} ", words
+    )
+
+
 def note(message: str, *, level: str = "info", **more: object) -> None:
     """Say something to the person at the terminal; machines are told the level and more."""
-    _talk(message, level, message, **more)
+    _talk(_typed(message), level, message, **more)
 
 
 def warn(message: str, **more: object) -> None:
     """Say what might be wrong."""
-    _talk(f"sestrack: warning: {message}", "warning", message, **more)
+    _talk(f"sestrack: warning: {_typed(message)}", "warning", message, **more)
 
 
 def error(message: str, hint: str) -> None:
     """Say what went wrong, and what to type next."""
+    hint = _typed(hint)
     more = {"hint": hint} if hint else {}
     words = f"sestrack: error: {message}\nhint: {hint}" if hint else f"sestrack: error: {message}"
     _talk(words, "error", message, **more)

@@ -294,6 +294,12 @@ def test_a_single_pipe_counts_when_told(campaign: Program) -> None:
         ('\ufeffname,email\n"two\nlines",b@example.org\n', "", ["b@example.org"]),
         ("a\tb\n1\t2\n", "b", ["2"]),
         ("\r\n\r\nemail\r\na\r\n", "", ["a"]),
+        ("First Name,Email Address\nAda,a@example.org\n", "", ["a@example.org"]),
+        ("Name;E-Mail\nAda;a@example.org\n", "", ["a@example.org"]),
+        ("name,contact\nAda,a@example.org\n", "", ["a@example.org"]),
+        ("sep=;\r\nName;E-Mail\r\nA, B;a@example.org\r\n", "", ["a@example.org"]),
+        ("recipient,twitter @handle\n1,@ada\n", "", ["1"]),
+        ('recipient,"x;y;z"\n1,2\n', "", ["1"]),
     ],
 )
 def test_lists(tmp_path: Path, text: str, column: str, recipients: list[str]) -> None:
@@ -321,6 +327,8 @@ def test_lists(tmp_path: Path, text: str, column: str, recipients: list[str]) ->
         (b"email\n" + b"a" * 300 + b"\n", "line 2: the recipient", 65),
         (b'email\n"a\n', "line 2", 65),
         (b"name,x\n1,2\n", "no column 'email'; it has name, x", 66),
+        (b"name,e-mail\n1,2\n", "--column e-mail", 66),
+        (b"<html>\n<p>\n", "begins like HTML", 65),
     ],
 )
 def test_bad_lists_are_found_before_a_copy_is_made(

@@ -1,15 +1,18 @@
 """Lists of recipients: CSV (RFC 4180), read line by line, so that any length will do.
 
-The recipients stand in the column `recipient`, else `email`, else the first.  Values may be
-parted by commas, semicolons or tabs, as the heading shows.  A list whose first line has an
-"@" has no heading.  Lines without any value are passed over.
+The recipients stand in the column `recipient`, else `email` (`E-Mail`, `Email Address`), else the
+only one with an address in the line below, else the first.  Values may be parted by commas,
+semicolons or tabs, as the heading shows, or Excel's line `sep=;` before it.  A list whose first
+line has an address has no heading.  Lines without any value are passed over.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from contextlib import contextmanager
+from difflib import get_close_matches
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -68,23 +71,31 @@ def _open(name: str, lines: Iterator[str], column: str, *, raw: bool) -> Recipie
     else:
         msg = f"the list {shown(name)} is empty"
         raise BadInput(msg, "a CSV file with the column `recipient`")
-    delimiter = max(",;\t", key=first.count)
+    if first.lstrip().startswith("<"):
+        msg = f"the list {shown(name)} begins like HTML: {first.strip()[:40]}"
+        template = "letter.html" if name == "-" else typed(name)
+        hint = f"sestrack rewrite {template} --sender DOMAIN --recipients LIST.csv -o copies.jsonl"
+        raise BadInput(msg, hint)
+    excel = ""
+    if parted := re.fullmatch(r"sep=(.)\s*", first, re.IGNORECASE):
+        excel, first = first, next(lines, "")
+        blank += 1
+    unquoted = re.sub(r'"[^"]*"', "", first)
+    delimiter = parted[1] if parted else max(",;\t", key=unquoted.count)
+    second = next(lines, "")
+    lines = chain([second], lines)
     source = _Recorded(first, lines)
     try:
-        (heading,) = csv.reader([first], delimiter=delimiter)
+        heading, below = (
+            next(csv.reader([line], delimiter=delimiter), []) for line in (first, second)
+        )
     except csv.Error as error:
         raise _bad(name, blank + 1, error) from None
-    heading = [cell.strip() for cell in heading]
-    names = [cell.lower() for cell in heading]
-    if not column and any("@" in cell for cell in heading):
-        index = next(n for n, cell in enumerate(heading) if "@" in cell)
-        first = ""
+    if not column and any(map(_is_address, heading)):
+        index = next(n for n, cell in enumerate(heading) if _is_address(cell))
+        first = excel = ""
     else:
-        wanted = [column.lower()] if column else ["recipient", "email"]
-        index = next((names.index(name) for name in wanted if name in names), -1 if column else 0)
-        if index < 0:
-            msg = f"the list {shown(name)} has no column {column!r}; it has {', '.join(heading)}"
-            raise NotFound(msg, f"--column {typed(heading[0])}")
+        index = _column(name, column, [cell.strip() for cell in heading], below)
     every = source if raw else chain([source.first], lines)
     reader = csv.reader(every, delimiter=delimiter, strict=True)
     if first:
@@ -93,7 +104,32 @@ def _open(name: str, lines: Iterator[str], column: str, *, raw: bool) -> Recipie
         except csv.Error as error:
             raise _bad(name, blank + 1, error) from None
         source.taken()
-    return Recipients(first, delimiter, _rows(name, source, reader, index, blank))
+    return Recipients(excel + first, delimiter, _rows(name, source, reader, index, blank))
+
+
+def _column(name: str, wanted: str, heading: list[str], below: list[str]) -> int:
+    """Find the column of the recipients."""
+    names = [cell.lower() for cell in heading]
+    plain = [re.sub(r"[\W_]", "", cell) for cell in names]
+    usual = [plain.index(word) for word in _USUAL if word in plain]
+    addresses = [n for n, cell in enumerate(below[: len(heading)]) if _is_address(cell)]
+    likely = usual[0] if usual else addresses[0] if len(addresses) == 1 else 0
+    if not wanted:
+        return likely
+    if wanted.lower() in names:
+        return names.index(wanted.lower())
+    near = get_close_matches(wanted.lower(), names, 1)
+    meant = heading[names.index(near[0]) if near else likely]
+    msg = f"the list {shown(name)} has no column {wanted!r}; it has {', '.join(heading)}"
+    raise NotFound(msg, f"--column {typed(meant)}")
+
+
+def _is_address(cell: str) -> bool:
+    return re.fullmatch(r"\s*[^\s@]+@[^\s@]+\s*", cell) is not None
+
+
+_USUAL = ("recipient", "email", "emailaddress", "mail", "mailaddress")
+"""What the column of the recipients may be called, without what is neither letter nor digit."""
 
 
 class _Recorded:
