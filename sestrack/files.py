@@ -34,14 +34,28 @@ def reading(name: str) -> Iterator[IO[bytes]]:
         with open(name, "rb") as file:
             yield file
     except FileNotFoundError:
-        msg = f"there is no file {name}"
-        raise NotFound(msg, look(os.path.dirname(name) or ".")) from None
+        raise _not_there(name) from None
     except PermissionError as error:
         msg = f"cannot read {shown(name)}: {error.strerror}"
         raise NoPermission(msg, look(name)) from None
     except OSError as error:
         msg = f"cannot read {shown(name)}: {error.strerror}"
         raise InputOutputError(msg, look(name)) from None
+
+
+def _not_there(name: str) -> NotFound:
+    """Say that there is no such file, and which one may be meant."""
+    from difflib import get_close_matches
+
+    folder, last = os.path.split(name)
+    try:
+        near = get_close_matches(last, os.listdir(folder or "."), 1, 0.7)
+    except OSError:
+        near = []
+    if not near:
+        return NotFound(f"there is no file {name}", f"ls {typed(folder or '.')}")
+    meant = os.path.join(folder, near[0])
+    return NotFound(f"there is no file {name}; did you mean {meant}?", look(meant))
 
 
 def shown(name: str) -> str:

@@ -179,7 +179,7 @@ def write_bytes(data: bytes) -> None:
         stream.flush()
     except OSError as failure:
         if _is_report and isinstance(failure, BrokenPipeError):
-            _end_by_sigpipe()
+            end_by_sigpipe()
         _abandon_stdout()
         msg = f"writing to standard output failed: {failure.strerror}"
         raise InputOutputError(msg, "df -h  # full? or what reads the output has gone") from None
@@ -192,7 +192,8 @@ def _abandon_stdout() -> None:
     os.close(nowhere)
 
 
-def _end_by_sigpipe() -> NoReturn:
+def end_by_sigpipe() -> NoReturn:
+    """End as the tools that are in C do whose reader has gone."""
     import signal
 
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)

@@ -84,6 +84,10 @@ def split_name(name: str, primary: str | None, senders: Collection[Sender]) -> t
         msg = f"{whole} is the top of its zone, where no CNAME can stand (RFC 1034 §3.6.2)"
         raise Refused(msg, f"sestrack domain create trace --primary {whole}")
     under = next((p for p in sorted(primaries) if whole.endswith("." + p)), None)
+    pending = next((s for s in senders if whole.endswith(f".{s.primary}")), None)
+    if under is None and pending and primary in {None, pending.primary}:
+        msg = f"the sender domain {pending.domain}, which {whole} would be under, is not verified"
+        raise Refused(msg, f"sestrack sender verify {pending.domain}")
     if under is None or primary not in {None, under}:
         msg = f"{whole} is not under {primary or 'the primary domain of a verified sender domain'}"
         raise Refused(msg, f"sestrack domain create {whole.partition('.')[0]} --primary DOMAIN")
@@ -301,7 +305,9 @@ def check_settings(
         return
     if settings.dimension is None:
         msg = "tracking cannot be enabled without a dimension"
-        raise Refused(msg, "dimension is one of account, account+domain, domain")
+        raise Refused(
+            msg, "sestrack settings enable --dimension account  # or account+domain, domain"
+        )
     if settings.dimension is not Dimension.DOMAIN and settings.account is None:
         msg = f"dimension is {settings.dimension} and there is no [account] table"
         raise Refused(msg, _enable_hint(domains))
@@ -319,7 +325,8 @@ def check_settings(
             raise Refused(msg, _enable_hint(domains, sender, tracks=tracks))
         if not (entry.click or entry.open):
             msg = f"{table} tracks neither clicks nor opens"
-            raise Refused(msg, "click = true, or open = true; enabled = false to track nothing")
+            own = f" --sender {sender}" if sender else ""
+            raise Refused(msg, f"sestrack settings enable{own} --click --open")
 
 
 def _check_entry(
@@ -342,7 +349,10 @@ def _enable_hint(
     """Return what gives a trace domain to the account, or to a sender's own entry."""
     verified = [name for name, d in domains.items() if d.status is DomainStatus.VERIFIED]
     if not verified:
-        return "sestrack domain create trace, then sestrack domain verify"
+        pending = next(
+            (name for name, d in domains.items() if d.status is DomainStatus.PENDING), ""
+        )
+        return f"sestrack domain verify {pending}" if pending else "sestrack domain create trace"
     own = f" --sender {sender}" if sender else ""
     what = "" if tracks else " --click --open"
     return f"sestrack settings enable{own} --domain {verified[0]}{what}"

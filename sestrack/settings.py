@@ -117,7 +117,9 @@ def enable(
         table = _table(document, sender)
         for key, value in choices.items():
             table[key] = value
-        table.pop("enabled", None)
+        if table.pop("enabled", None) is not None and not table and sender:
+            # all it said was no: the account's settings hold again
+            _drop_table(document, sender)
     return parse(tomlkit.dumps(document))
 
 
@@ -182,6 +184,12 @@ def _table(document: tomlkit.TOMLDocument, sender: str) -> Any:
         inline = isinstance(tables, InlineTable)
         tables[sender] = tomlkit.inline_table() if inline else tomlkit.table()
     return tables[written]
+
+
+def _drop_table(document: tomlkit.TOMLDocument, sender: str) -> None:
+    tables = document["sender"]
+    assert isinstance(tables, dict)
+    del tables[next(name for name in tables if _name("", name) == sender)]
 
 
 def _entry(where: str, table: object) -> Entry:

@@ -81,12 +81,14 @@ class Tracking(NamedTuple):
             keys = opened.token_keys()
             settings = opened.settings(sender)
             known = opened.find_sender(sender)
+            meant = "" if known else _meant(sender, opened)
             wanted = [e.domain for e in (settings.account, *settings.senders.values()) if e]
             found = (opened.find_trace_domain(name) for name in wanted if name)
             domains = {domain.name: domain for domain in found if domain}
         verdict = tracked(settings, known, sender, domains)
         if verdict.entry is None:
-            return cls(sender, "", "", None, verdict.words, [])
+            guess = f"; did you mean {meant}?" if meant and verdict.code == "unknown-sender" else ""
+            return cls(sender, "", "", None, verdict.words + guess, [])
         domain = domains[verdict.entry.domain]
         return cls(sender, domain.name, domain.base, verdict.entry, "", keys)
 
@@ -216,6 +218,13 @@ class Letter(NamedTuple):
 def label(html: bytes) -> str:
     """Return the label of a message without one: a hash of its content."""
     return _label_of((html,))
+
+
+def _meant(sender: str, opened: Store) -> str:
+    """Return which sender domain was meant by one that there is not, "" if none is near."""
+    from sestrack.terminal.mistyped import NEAR_NAME, nearest
+
+    return nearest(sender, [known.domain for known in opened.senders()], NEAR_NAME)
 
 
 def _label_of(contents: Iterable[bytes]) -> str:

@@ -697,7 +697,7 @@ def test_without_psycopg(tmp_path: Path) -> None:
     (stub / "psycopg.py").write_text("raise ImportError(\"No module named 'psycopg'\")\n")
     program = Program(tmp_path, f"postgresql://u:{SECRET}@{HOST}/db")
     program.environment["PYTHONPATH"] = str(stub)
-    says = Says(78, "needs psycopg: No module named", "pip install 'sestrack[postgresql]'")
+    says = Says(78, "needs psycopg: No module named", "pip install 'psycopg[binary]'")
     fails_and_mail_goes_out(program, says)
     fails(program, says, "serve")
 

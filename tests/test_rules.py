@@ -312,7 +312,7 @@ SENDERS = [
         ("trace.example.com", "example.org", "not under example.org"),
         ("example.com", None, "no CNAME can stand"),
         ("a.news.example.com", None, "one label before example.com"),
-        ("trace.example.net", None, "not under the primary domain"),
+        ("trace.example.net", None, "is not verified"),
         ("trace.co.uk", None, "not under"),
         ("trace", "news.example.com", "its primary domain is example.com"),
         ("trace", "co.uk", "not the primary domain"),

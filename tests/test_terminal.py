@@ -258,6 +258,12 @@ def test_real_shells_complete(shell: Shell) -> None:
         ("recipients list.csv", 2, "sestrack recipients list.csv --sender news.example.com --message june > merged.csv"),
         ("settings enable --domain trcae.example.com", 66, "sestrack settings enable --domain trace.example.com"),
         ("settings show --sender", 2, "sestrack settings show --help"),
+        ("stats --store x", 2, "sestrack --store x stats"),
+        ("stats --store=x --json", 2, "sestrack --store=x stats --json"),
+        ("init edge.example.net", 2, "sestrack init --edge edge.example.net"),
+        ("settings enable", 1, "sestrack settings enable --dimension account  # or account+domain, domain"),
+        ("settings enable --dimension account", 1, "sestrack domain verify trace.example.com"),
+        ("check letter.htm", 66, "ls ."),
     ],
 )  # fmt: skip
 @pytest.mark.sqlite
@@ -267,6 +273,39 @@ def test_a_hint_is_what_was_meant(ready: Program, typed: str, code: int, hint: s
     assert done.returncode == code
     given = done.stderr.decode().splitlines()[1].removeprefix("hint: ")
     assert given == hint
+
+
+@pytest.mark.sqlite
+def test_what_comes_next_is_for_the_store_that_was_named(ready: Program) -> None:
+    """Typed without it, the command would act on another one."""
+    ready.ok("--store", "my own.db", "init", "--edge", "edge.example.net")
+    done = ready("--store", "my own.db", "sender", "add", "shop.example.com")
+    assert b"then: sestrack --store 'my own.db' sender verify shop.example.com\n" in done.stderr
+
+
+def test_what_was_meant_by_a_file_or_a_sender(tracking: Program) -> None:
+    """The mail of a mistyped sender domain goes out untracked, and the reason has a guess."""
+    (tracking.folder / "letter.html").write_text("<p>")
+    done = tracking("check", "leter.html")
+    assert b"no file leter.html; did you mean letter.html?\nhint: ls -ld letter.html" in done.stderr
+    done = tracking("rewrite", "--sender", "nws.example.com", stdin=b"<p>")
+    assert b"not a sender domain of this store; did you mean news.example.com?" in done.stderr
+    tracking.ok("settings", "disable")
+    done = tracking("rewrite", "--sender", "nws.example.com", stdin=b"<p>")
+    assert b"did you mean" not in done.stderr
+
+
+def test_a_sender_of_its_own_is_switched_off_and_on(tracking: Program) -> None:
+    """What had no entry before has none afterwards; a domain that fails is warned of."""
+    tracking.ok("settings", "enable", "--dimension", "account+domain")
+    before = tracking.ok("settings", "show", "--json")
+    tracking.ok("settings", "disable", "--sender", "news.example.com")
+    tracking.ok("settings", "enable", "--sender", "news.example.com")
+    assert tracking.ok("settings", "show", "--json") == before
+    with tracking.connection() as connection, connection.transaction():
+        connection.execute("UPDATE trace_domain SET status = 'failing'")
+    done = tracking("settings", "enable")
+    assert b"is failing, so mail goes out untracked: sestrack domain verify " in done.stderr
 
 
 def test_a_message_is_guessed(tracking: Program, serve: object) -> None:

@@ -103,7 +103,8 @@ def _show(audit: Audit) -> None:
     left = len(audit.links) - wrapped
     count = sum(finding.severity is Severity.ERROR for finding in audit.findings)
     errors = f"{count} error{'' if count == 1 else 's'}" if count else "no error"
-    output.note(f"{wrapped} links would be wrapped, {left} left; {errors}")
+    links = "1 link" if wrapped == 1 else f"{wrapped} links"
+    output.note(f"{links} would be wrapped, {left} left; {errors}")
 
 
 def _findings(audit: Audit) -> Iterator[list[str]]:

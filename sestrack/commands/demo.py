@@ -6,6 +6,9 @@ from typing import Annotated
 
 import typer
 
+from sestrack import output
+from sestrack.errors import InputOutputError
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
@@ -25,4 +28,9 @@ def demo(
     """
     from sestrack.demo.acts import show
 
-    show(keep=keep)
+    try:
+        show(keep=keep)
+    except InputOutputError as error:
+        if isinstance(error.__context__, BrokenPipeError):
+            output.end_by_sigpipe()  # all is tidied up by now
+        raise

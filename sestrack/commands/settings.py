@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sestrack import files, output, store
 from sestrack.commands.settings_edit import check as check_saving
-from sestrack.commands.settings_edit import edit
+from sestrack.commands.settings_edit import diff, edit
 from sestrack.errors import EXIT_NO, BadInput, Refused
-from sestrack.model import Dimension
+from sestrack.model import Dimension, DomainStatus
 from sestrack.rules import named_domain, sender_domain_of, tracked
 from sestrack.settings import Text, disable, enable, parse
 from sestrack.terminal import mistyped, offers
@@ -117,7 +116,14 @@ def enable_command(  # noqa: PLR0913 - one for each choice
         text, revision = opened.settings_text()
         _save(opened, enable(text, sender=own, dimension=dimension, choices=choices), revision)
         settings = opened.settings()
+        entry = settings.senders.get(own) if own else settings.account
+        used = opened.find_trace_domain(entry.domain) if entry and entry.domain else None
     output.note(f"tracking is {_status(settings.enabled)}")
+    if used is not None and used.status is not DomainStatus.VERIFIED:
+        output.warn(
+            f"{used.name} is {used.status}, so mail goes out untracked: "
+            f"sestrack domain verify {used.name}"
+        )
     if own and settings.dimension is Dimension.ACCOUNT:
         output.warn(f"dimension is account: the entry of {own} is kept but not used")
     elif own and not settings.enabled:
@@ -149,6 +155,7 @@ def export(ctx: typer.Context) -> None:
 
     Example: sestrack settings export > settings.toml
     """
+    output.report()
     with store.Store(ctx.obj) as opened:
         text, _ = opened.settings_text()
     output.exactly(parse(text).text)
@@ -176,7 +183,7 @@ def apply_command(
             output.note("the settings are so already; nothing changed")
             return 0
         check_saving(opened, new)
-        output.product(_diff(old.text, new.text))
+        output.product(diff(old.text, new.text))
         if dry_run or check:
             return EXIT_NO if check else 0
         opened.save_settings(new, revision)
@@ -203,14 +210,6 @@ def _read(file: str) -> str:
 def _save(opened: store.Store, text: Text, revision: int) -> None:
     check_saving(opened, text)
     opened.save_settings(text, revision)
-
-
-def _diff(old: str, new: str) -> str:
-    return "".join(
-        difflib.unified_diff(
-            old.splitlines(keepends=True), new.splitlines(keepends=True), "settings", "new settings"
-        )
-    )
 
 
 def _answers(opened: store.Store, settings: Settings, names: list[str]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import shlex
@@ -62,7 +63,17 @@ def edit(ctx: typer.Context) -> None:
         hint = f"{error.hint}{between}your text is in {draft}"
         raise type(error)(error.message, hint) from None
     draft.unlink(missing_ok=True)
-    output.note("cancelled; nothing changed" if new is None else "saved")
+    if new is None:
+        output.note("cancelled; nothing changed")
+        return
+    output.product(diff(before, new.text))
+    output.note("saved")
+
+
+def diff(old: str, new: str) -> str:
+    """Return what differs between two texts of settings, as `diff -u` has it."""
+    before, after = (text.splitlines(keepends=True) for text in (old, new))
+    return "".join(difflib.unified_diff(before, after, "settings", "new settings"))
 
 
 def _editor() -> list[str]:

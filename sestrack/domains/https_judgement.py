@@ -158,7 +158,10 @@ def _judge_certificate(facts: HttpFacts, name: str) -> _Words:
         case _Code.SELF_SIGNED_IN_CHAIN | _Code.NO_ISSUER | _Code.NO_ISSUER_OF_FIRST:
             if certificate and certificate.sent == 1:
                 found = f"the certificate comes without that of its issuer ({issuer})"
-                advice = "serve the full chain (fullchain.pem), not the certificate alone"
+                advice = (
+                    "serve the full chain (fullchain.pem), not the certificate alone; if it is "
+                    "of an authority of your own: SSL_CERT_FILE=root.pem"
+                )
                 return _Words(State.CERT_INCOMPLETE_CHAIN, found, advice)
             found = f"the certificate is from an authority that is not known ({issuer})"
             advice = "get one that readers trust; for trials: SSL_CERT_FILE=root.pem"

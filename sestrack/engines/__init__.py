@@ -29,7 +29,7 @@ def engine_of(address: str) -> Engine:
             from sestrack.engines import postgresql
         except ImportError as error:
             msg = f"a store in PostgreSQL needs psycopg: {str(error).partition(chr(10))[0]}"
-            raise NotSetUp(msg, "pip install 'sestrack[postgresql]'") from None
+            raise NotSetUp(msg, "pip install 'psycopg[binary]'") from None
         return cast("Engine", postgresql)
     if ":" in address or "=" in address:
         from sestrack.engines.addresses import refuse_other

@@ -130,7 +130,9 @@ def _lock(handle: int, path: str) -> None:
             time.sleep(_PAUSE_SECONDS)
         else:
             return
-    msg = f"another sestrack serve records into {path}; --workers has one use more cores"
+    msg = (
+        f"another sestrack serve records into {path}; one is enough, with --workers for more cores"
+    )
     raise TryAgain(msg, "systemctl status sestrack")
 
 

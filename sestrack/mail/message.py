@@ -229,7 +229,7 @@ def recipient_of(message: Message, header: str = "") -> str:
     from email.utils import getaddresses
 
     if header:
-        text = _only(message, header, "the recipient", "--recipient ada@example.org")
+        text = _only(message, header, "the recipient", "--recipient-header To")
         fields = [text]
     else:
         named = [value for name in ("To", "Cc", "Bcc") for value in message.values(name)]
@@ -251,7 +251,7 @@ def label_of(message: Message, header: str) -> str:
     from email.errors import MessageError
     from email.header import decode_header, make_header
 
-    text = _only(message, header, "the message", "--message june")[:_LONGEST_LABEL]
+    text = _only(message, header, "the message", "--message-header Subject")[:_LONGEST_LABEL]
     try:
         return str(make_header(decode_header(text)))
     except (MessageError, LookupError, ValueError):  # what cannot be decoded names itself

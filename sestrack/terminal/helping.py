@@ -18,7 +18,7 @@ from typer._click.exceptions import (
 from typer.core import TyperGroup
 
 from sestrack.errors import UsageError
-from sestrack.terminal.mistyped import corrected, moved_behind, nearest
+from sestrack.terminal.mistyped import corrected, moved_before, moved_behind, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -124,6 +124,10 @@ def wrong_line(wrong: ClickException, root: Command, arguments: Sequence[str]) -
     if isinstance(wrong, NoSuchOption) and (flag := _option_below(root, word, arguments)):
         message = f"{word} is an option of `{_path(root, arguments)}`, and goes behind it"
         return UsageError(message, moved_behind(word, arguments, flag=flag == "flag"))
+    if isinstance(wrong, NoSuchOption) and word == "--store":
+        return UsageError(f"{word} goes before the command", moved_before(word, arguments))
+    if wrong.message.startswith("Got unexpected extra argument"):
+        hint = example_of(context.command) or hint
     meant = nearest(word, words) if word else ""
     if isinstance(wrong, NoSuchOption):
         message = f"there is no option {word}"

@@ -59,6 +59,14 @@ def moved_behind(option: str, arguments: Sequence[str], *, flag: bool) -> str:
     return _line([*words[:begin], *words[end:], *words[begin:end]])
 
 
+def moved_before(option: str, arguments: Sequence[str]) -> str:
+    """Return the command line with an option and its value before the command."""
+    words = list(arguments)
+    begin = next(n for n, word in enumerate(words) if word.partition("=")[0] == option)
+    end = begin + 1 + (words[begin] == option)
+    return _line([*words[begin:end], *words[:begin], *words[end:]])
+
+
 def _line(words: Sequence[str]) -> str:
     """Write a command line to be typed; a password that stood in it does not."""
     return shlex.join(["sestrack", *map(_without_password, words)])

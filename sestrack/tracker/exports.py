@@ -52,7 +52,7 @@ def write_parquet(rows: Rows, to: str) -> int:
         from pyarrow import parquet
     except ImportError:
         msg = "Parquet needs pyarrow, which is not installed"
-        raise UsageError(msg, "pip install 'sestrack[parquet]', or --format jsonl") from None
+        raise UsageError(msg, "pip install pyarrow") from None
     whole = {"id", "link", "age", "rules"}
     schema = pa.schema([(name, pa.int64() if name in whole else pa.string()) for name in FIELDS])
     count = 0

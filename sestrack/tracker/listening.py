@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
 import resource
 import socket
@@ -25,10 +26,10 @@ def address_of(option: str, text: str, usual: str) -> tuple[str, int]:
     return found[1].strip("[]"), int(found[2])
 
 
-def listen(host: str, port: int, number: int, hint: str) -> list[socket.socket]:
+def listen(host: str, port: int, number: int, option: str) -> list[socket.socket]:
     """Open a socket for each worker; the kernel shares connections out among them.
 
-    Raises `CannotListen`; `hint` is the option that would do.
+    Raises `CannotListen`, with a port that is free; `option` is what named the address.
     """
     listeners: list[socket.socket] = []
     try:
@@ -50,8 +51,22 @@ def listen(host: str, port: int, number: int, hint: str) -> list[socket.socket]:
             listener.close()
         place = f"[{host}]" if ":" in host else host
         msg = f"cannot listen on {place}:{port}: {error.strerror}"
-        raise CannotListen(msg, hint) from None
+        where = f"{place}:{_free(host, port)}" if error.errno == errno.EADDRINUSE else _LOCAL
+        raise CannotListen(msg, f"{option} {where}") from None
     return listeners
+
+
+def _free(host: str, port: int) -> int:
+    """Return the next port that can be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for other in range(port + 1, min(port + 100, 65_536)):
+        with socket.socket(family) as probe, contextlib.suppress(OSError):
+            probe.bind((host, other))
+            return other
+    return 0  # any
+
+
+_LOCAL = "127.0.0.1:8025"
 
 
 def raise_file_limit() -> None:

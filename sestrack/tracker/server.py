@@ -84,16 +84,14 @@ def serve(options: ServeOptions) -> int:
             output.warn(f"nothing is recorded: {error.message}")
         listeners = [
             stack.enter_context(listener)
-            for listener in listen(
-                options.host, options.port, options.workers, "--bind 127.0.0.1:8025"
-            )
+            for listener in listen(options.host, options.port, options.workers, "--bind")
         ]
         ask = None
         if options.ask is not None:
-            ask = stack.enter_context(listen(*options.ask, 1, "--ask 127.0.0.1:8026")[0])
+            ask = stack.enter_context(listen(*options.ask, 1, "--ask")[0])
         page = None
         if options.metrics is not None:
-            page = stack.enter_context(listen(*options.metrics, 1, "--metrics 127.0.0.1:9125")[0])
+            page = stack.enter_context(listen(*options.metrics, 1, "--metrics")[0])
         collector = None
         try:
             if note is not None:
