@@ -139,13 +139,17 @@ def compile_text(data: bytes, wrapping: Wrapping) -> Template:
 
 def _without_punctuation(raw: bytes) -> bytes:
     """Take off what belongs to the sentence around a URL, an unpaired bracket too."""
-    while raw:
-        last = raw[-1:]
+    count = {bracket: raw.count(bracket) for bracket in (b"(", b")", b"[", b"]")}
+    end = len(raw)
+    while end:
+        last = raw[end - 1 : end]
         opening = _OPENING.get(last)
-        if opening is None or (opening and raw.count(opening) >= raw.count(last)):
+        if opening is None or (opening and count[opening] >= count[last]):
             break
-        raw = raw[:-1]
-    return raw
+        if opening:
+            count[last] -= 1
+        end -= 1
+    return raw[:end]
 
 
 def refuse_other_input(data: bytes) -> None:
@@ -282,7 +286,7 @@ _PIXEL_CLOSE = b'" width="1" height="1" alt="" style="width:1px;height:1px;borde
 
 
 def _pixel_place(data: bytes, found: Scan, wrapping: Wrapping) -> int:
-    if not wrapping.pixel or b"4EMAIL" in data[:1024].upper() or has_pixel(data, wrapping):
+    if not wrapping.pixel or _is_amp(data[:1024]) or has_pixel(data, wrapping):
         return -1
     if wrapping.pixel == "top":
         top = after_body_start(data)
@@ -295,6 +299,12 @@ def _pixel_place(data: bytes, found: Scan, wrapping: Wrapping) -> int:
     if escape >= 0 and re.match(_ISO_2022_RUN, data[escape:end]):
         return -1  # it would be read as other characters
     return end
+
+
+def _is_amp(head: bytes) -> bool:
+    """Is it AMP for Email?  It takes no `img`, and is checked before it is shown."""
+    head = head.lower()
+    return b"4email" in head and re.search(rb"<html\b[^>]*?4email", head) is not None
 
 
 def has_pixel(data: bytes, wrapping: Wrapping) -> bool:
@@ -425,9 +435,14 @@ class _Reader:
 def _opts_out(data: bytes, tag_start: int) -> bool:
     for name, value in attributes(data, tag_start):
         refusals = _OPT_OUTS.get(name)
-        if refusals is not None and (not refusals or value.lower() in refusals):
+        if refusals is not None and (not refusals or _plain(value) in refusals):
             return True
     return False
+
+
+def _plain(value: bytes) -> bytes:
+    """Return a word as it is meant: " Off " and "&#111;ff" are "off"."""
+    return decode_references(value.decode("latin-1")).strip().lower().encode("latin-1", "replace")
 
 
 _OFF = frozenset((b"off", b"0", b"false", b"no"))

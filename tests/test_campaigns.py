@@ -448,6 +448,12 @@ def test_jsonl_is_a_filter_kept_open(campaign: Program) -> None:
         assert "https://trace.example.com/" in first["html"]
         assert (first["recipient"], first["more"]) == ("ada@example.org", [1])
         assert ask("{nonsense") == "{nonsense\n"
+        rest = '"n": 1e400 , "x": 1.10, "y": "\\u00e9", "x": [{"html": 2}]}'
+        again = ask('{"html" : "<p>" ,' + rest)
+        assert again.startswith('{"html" : "<p>')
+        assert again.endswith(" ," + rest + "\n")
+        twice = '{"html": "<p>", "html": "<b>"}\n'
+        assert ask(twice.strip()) == twice
         assert ask('{"html": 1}') == '{"html": 1}\n'
         campaign.ok("settings", "disable")
         time.sleep(0.3)
@@ -458,4 +464,4 @@ def test_jsonl_is_a_filter_kept_open(campaign: Program) -> None:
     assert "line 2: it is not JSON" in words
     assert "untracked" in words
     assert child.returncode == 65
-    assert sum(copies(campaign).values()) == 1
+    assert sum(copies(campaign).values()) == 2

@@ -19,9 +19,11 @@ from conftest import Program
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sestrack.errors import InputOutputError
 from sestrack.links import Reason, Wrapping
 from sestrack.mail import message as messages
 from sestrack.mail import mime, transfer
+from sestrack.mail.mailbox import deliver
 from sestrack.rewrite import compile_text
 from sestrack.tokens import Copy, Key, LinkSealer, seal_copy
 
@@ -129,6 +131,21 @@ def test_every_encoding(encoding: str, eol: bytes) -> None:
         assert done.data.count(b"\r\n") == (done.data.count(b"\n") if eol == b"\r\n" else 0)
 
 
+def test_a_merge_field_stays_in_one_line() -> None:
+    """In quoted-printable, too: another tool looks for it there."""
+    page = b'<a href="https://example.com/">x</a>\n' * 40
+    data = a_message(
+        encoded(b"<i>" + page, "quoted-printable", b"\n"),
+        "Content-Type: text/html", "Content-Transfer-Encoding: quoted-printable",
+    )  # fmt: skip
+    message = mime.read(data)
+    for number in range(20):
+        field = b"{{" + b"f" * number + b"}}"
+        done = messages.rewrite(message, messages.contents(message), WRAPPING, field)
+        assert done.data.count(field) == 41
+        assert all(len(line) <= 76 for line in done.data.splitlines())
+
+
 def test_quoted_printable_keeps_its_lines() -> None:
     """Only the lines of a link change; soft breaks, odd escapes and case stay as they were."""
     body = b'=3cp>odd =\n= lower=c3=a9 \t\n<a href=3D"https://exam=\nple.com/">x</a>=20\nlast ==\n'
@@ -166,6 +183,7 @@ def test_quoted_printable_keeps_its_lines() -> None:
         ("text/html", b"-----BEGIN PGP SIGNED MESSAGE-----\n<p>", "signed"),
         ("text/html", b"", "empty"),
         ("text/html\nDKIM-Signature: v=1", b"<p>", "DKIM-Signature"),
+        ("text/html\nContent-Transfer-Encoding: quoted-printable", b"<a href=3D'https://a.example/= \nb'>", "damaged"),
         ("text/html\nARC-Seal: i=1", b"<p>", "ARC-Seal"),
         ("text/html\nDomainKey-Signature: a=rsa-sha1", b"<p>", "DomainKey-Signature"),
         ("text/html\nContent-MD5: Q2hlY2sgSW50ZWdyaXR5IQ==", b"<p>", "Content-MD5"),
@@ -441,6 +459,26 @@ def test_a_bug_costs_one_message(tracking: Program) -> None:
     assert b"message 3: a bug of ours: ZeroDivisionError: oh" in done.stderr
     assert done.stdout.count(b"https://trace.example.com/") == 2
     assert done.stdout.endswith(an_mbox().rpartition(b"From news@")[2])
+
+
+def test_urls_that_go_on_in_the_next_line() -> None:
+    """In text that is flowed without blanks, where one ends cannot be seen."""
+    for more, reason in ("", ""), ("; DelSp=Yes", "go on without a blank"):
+        data = a_message(
+            b"https://example.com/a \nb\n", f"Content-Type: text/plain; format=flowed{more}"
+        )
+        assert reason in rewritten(data, plain=True).untracked
+
+
+def test_a_maildir_whose_reader_moves_a_mail(tmp_path: Path) -> None:
+    """It is not there twice afterwards: what the reader has stays."""
+    for folder in ("new", "cur", "tmp"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "cur" / "1.host:2,S").write_bytes(b"old")
+    gone = str(tmp_path / "new" / "1.host")
+    with pytest.raises(InputOutputError, match="was moved by a reader"):
+        deliver(str(tmp_path), gone, b"new", keep=False)
+    assert [path.name for path in tmp_path.rglob("1*")] == ["1.host:2,S"]
 
 
 def test_a_maildir(tracking: Program, tmp_path: Path) -> None:

@@ -1,13 +1,15 @@
 """`sestrack rewrite --jsonl`: a filter that another program keeps open.
 
 One JSON object a line comes in, with `html` and, if the copy is for somebody, `recipient`;
-`message` is its label, else --message.  The same object goes out at once, its HTML rewritten.
+`message` is its label, else --message.  The same object goes out at once, its HTML rewritten and
+all else as it stood, numbers and blanks too.
 A line that cannot be rewritten goes out as it came, and stderr says why.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections import Counter
@@ -20,6 +22,8 @@ from sestrack.errors import EXIT_NO, BadInput, SestrackError, UsageError
 from sestrack.tracking import Letter, Tracking
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sestrack.commands.rewrite import Request
 
 SEEN_SECONDS = 0.2
@@ -71,7 +75,7 @@ class _Filter:
         """Rewrite one line; return it with an exit code."""
         if not line.strip():
             return line, 0
-        values = _object(line)
+        text, values, start, end = _object(line)
         self._look_again()
         letter = self.compile(values["html"], values.get("message") or self.request.message)
         if letter.tracking.entry is None:
@@ -82,8 +86,8 @@ class _Filter:
         self.said = ""
         rewritten = letter.render(values.get("recipient") or "", minted(self.request))
         self.made[letter.message] += 1
-        values["html"] = rewritten.decode()
-        return json.dumps(values, ensure_ascii=False).encode() + b"\n", 0
+        html = json.dumps(rewritten.decode(), ensure_ascii=False)
+        return f"{text[:start]}{html}{text[end:]}".encode(), 0
 
     def _look_again(self) -> None:
         if time.monotonic() - self.read_at < SEEN_SECONDS:
@@ -107,21 +111,75 @@ def _ids(tracking: Tracking) -> list[int]:
     return [key.id for key in tracking.keys]
 
 
-def _object(line: bytes) -> dict[str, Any]:
+def _object(line: bytes) -> tuple[str, dict[str, Any], int, int]:
+    """Read a line; return its text, the object, and where the value of `html` stands."""
     try:
-        values = json.loads(line)
-        if not isinstance(values, dict) or not isinstance(values.get("html"), str):
+        text = line.decode()
+        values: dict[str, Any] = {}
+        place = 0, 0
+        for name, value, start, end in _members(text):
+            if name in values and name in _OURS:
+                msg = f"it has two {name!r}"
+                raise BadInput(msg, _LIKE)
+            values[name] = value
+            if name == "html":
+                place = start, end
+        if not isinstance(values.get("html"), str):
             msg = "it is no object with a text `html`"
-            raise BadInput(msg, '{"html": "<p>…", "recipient": "ada@example.org"}')
-        for name in ("recipient", "message"):
-            if not isinstance(values.get(name) or "", str):
+            raise BadInput(msg, _LIKE)
+        for name in _OURS:
+            value = values.get(name) or ""
+            if not isinstance(value, str):
                 msg = f"its {name!r} is no text"
-                raise BadInput(msg, '{"html": "<p>…", "recipient": "ada@example.org"}')
-        json.dumps(values, ensure_ascii=False).encode()
+                raise BadInput(msg, _LIKE)
+            value.encode()
     except UnicodeError as error:
         msg = f"it is not valid Unicode: {error}"
         raise BadInput(msg) from None
     except (ValueError, RecursionError) as error:
         msg = f"it is not JSON: {error}"
         raise BadInput(msg, "one object a line") from None
-    return values
+    return text, values, *place
+
+
+_OURS = ("html", "recipient", "message")
+_LIKE = '{"html": "<p>…", "recipient": "ada@example.org"}'
+_DECODER = json.JSONDecoder()
+_BLANK = re.compile(r"[ \t\r\n]*")
+
+
+def _members(text: str) -> Iterator[tuple[str, Any, int, int]]:
+    """Give name and value of each member of an object (RFC 8259 §4), and where the value stands.
+
+    Nothing for another value.  Raises `ValueError` for what is not JSON.
+    """
+
+    def skip(position: int, wanted: str) -> int:
+        found = _BLANK.match(text, position)
+        assert found is not None
+        if not text.startswith(wanted, found.end()):
+            msg = f"Expecting {wanted!r}"
+            raise json.JSONDecodeError(msg, text, found.end())
+        return found.end() + len(wanted)
+
+    position = skip(0, "\ufeff" if text.startswith("\ufeff") else "")
+    if not text.startswith("{", position):
+        _, position = _DECODER.raw_decode(text, position)
+    else:
+        position = skip(position, "{")
+        closed = text.startswith("}", skip(position, ""))
+        while not closed:
+            start = skip(position, "")
+            name, position = _DECODER.raw_decode(text, start)
+            if not isinstance(name, str):
+                msg = "Expecting property name enclosed in double quotes"
+                raise json.JSONDecodeError(msg, text, start)
+            start = skip(skip(position, ":"), "")
+            value, position = _DECODER.raw_decode(text, start)
+            yield name, value, start, position
+            closed = text.startswith("}", skip(position, ""))
+            position = position if closed else skip(position, ",")
+        position = skip(position, "}")
+    if skip(position, "") != len(text):
+        msg = "Extra data"
+        raise json.JSONDecodeError(msg, text, position)

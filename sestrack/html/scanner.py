@@ -386,7 +386,7 @@ class _Scanner:
         second = data[start + 1 : min(start + 2, end)]
         if second == b"/":
             if start + 2 >= end:
-                return end
+                raise _EndOfFile(start)  # text, until something follows it
         elif second not in {b"!", b"?"}:
             return start + 1
         # a doctype, or a bogus comment (§13.2.5.41): all end at the first ">"

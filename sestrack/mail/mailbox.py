@@ -14,6 +14,7 @@ from io import BytesIO
 from typing import IO, TYPE_CHECKING
 
 from sestrack.errors import InputOutputError
+from sestrack.files import typed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -79,7 +80,8 @@ def sized(name: str, size: int) -> str:
 def deliver(maildir: str, name: str, data: bytes, *, keep: bool) -> None:
     """Put a message into a Maildir under the name of the file it came from.
 
-    Without `keep` that file goes away: it was this Maildir's.
+    Without `keep` that file goes away: it was this Maildir's.  Raises `InputOutputError`, where a
+    reader has moved it since, too: there would be two of it.
     """
     folder, base = os.path.basename(os.path.dirname(name)), os.path.basename(name)
     target = os.path.join(maildir, folder, sized(base, len(data)))
@@ -93,13 +95,16 @@ def deliver(maildir: str, name: str, data: bytes, *, keep: bool) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        if os.path.exists(name) and not keep:
+        if not keep:
             state = os.stat(name)
             os.chmod(passing, state.st_mode)
             os.utime(passing, ns=(state.st_atime_ns, state.st_mtime_ns))
         os.rename(passing, target)
         if not keep and os.path.realpath(target) != os.path.realpath(name):
             os.unlink(name)
+    except FileNotFoundError:
+        msg = f"{name} was moved by a reader meanwhile, and is as it was"
+        raise InputOutputError(msg, f"ls {typed(os.path.dirname(name))}") from None
     except OSError as error:
         msg = f"writing {target} failed: {error.strerror}; {name} is as it was"
         raise InputOutputError(msg, "df -h  # the space left") from None

@@ -177,7 +177,7 @@ def _splice(
         ]
         raw = message.data[part.start : part.end]
         bodies.append(
-            Edit(part.start, part.end, splice(raw, part.encoding, edits, message.line_end))
+            Edit(part.start, part.end, splice(raw, part.encoding, edits, message.line_end, token))
         )
         expected[part.number] = template.render(copy_token)
     return join(message.data, bodies), expected

@@ -33,6 +33,7 @@ class Left(StrEnum):
     DAMAGED = "damaged"
     ENCODING = "unknown-encoding"
     CHARSET = "unknown-charset"
+    FLOWED = "flowed"
     AMBIGUOUS = "ambiguous"
     TOO_DEEP = "too-deep"
 
@@ -48,6 +49,7 @@ LEFT_WORDS = {
     Left.DAMAGED: "is damaged",
     Left.ENCODING: "has a transfer encoding that is not known",
     Left.CHARSET: "has a charset that is not a superset of ASCII",
+    Left.FLOWED: "has lines that go on without a blank, and so URLs do (RFC 3676, DelSp)",
     Left.AMBIGUOUS: "has two headers that contradict each other, or one with a comment",
     Left.TOO_DEEP: "lies too deep",
 }
@@ -154,6 +156,8 @@ def _walk(
         left = Left.ENCODING
     elif left is None and kind.startswith("text/") and not is_ascii_superset(charset):
         left = Left.CHARSET
+    elif left is None and kind == "text/plain" and parameters.get("delsp", "").lower() == "yes":
+        left = Left.FLOWED
     if left is not None or not kind.startswith("multipart/"):
         parts.append(Part(number or "1", start, end, kind, charset, encoding, left))
         return

@@ -37,18 +37,25 @@ def decode(raw: bytes, encoding: str) -> bytes | None:
             return a2b_base64(raw.translate(None, b" \t\r\n"), strict_mode=True)
         except Base64Error:
             return b"" if not raw.strip() else None
-    return a2b_qp(raw) if encoding == "quoted-printable" else raw
+    if encoding == "quoted-printable":
+        # blanks behind a soft line break: some readers go on in the next line (RFC 2045 §6.7,
+        # rule 3), others see an "="
+        return None if re.search(rb"=[ \t]+\r?\n", raw) else a2b_qp(raw)
+    return raw
 
 
-def splice(raw: bytes, encoding: str, edits: list[Edit], line_end: bytes) -> bytes:
+def splice(
+    raw: bytes, encoding: str, edits: list[Edit], line_end: bytes, whole: bytes = b""
+) -> bytes:
     """Replace spans of the decoded content, in the body as it is transferred.
 
-    The edits are in order and do not overlap.
+    The edits are in order and do not overlap.  No line is broken within `whole`, if it can be
+    helped: another tool looks for it there.
     """
     if not edits:
         return raw
     if encoding == "quoted-printable":
-        return _splice_quoted_printable(raw, edits, line_end)
+        return _splice_quoted_printable(raw, edits, line_end, whole)
     if encoding == "base64":
         return _lines_of_base64(raw, join(decode(raw, encoding) or b"", edits), line_end)
     return join(raw, edits)
@@ -102,7 +109,8 @@ def _raw_offsets(raw: bytes, wanted: list[int]) -> list[int]:
     return found + [offset + shift for offset in wanted[count:]]
 
 
-def _splice_quoted_printable(raw: bytes, edits: list[Edit], line_end: bytes) -> bytes:
+def _splice_quoted_printable(raw: bytes, edits: list[Edit], line_end: bytes, whole: bytes) -> bytes:
+    atoms = re.compile(rb"(=[0-9A-F]{2}" + (b"|" + re.escape(whole) if whole else b"") + b")")
     offsets = _raw_offsets(raw, [offset for edit in edits for offset in (edit.start, edit.end)])
     pieces: list[bytes] = []
     position = column = 0
@@ -112,7 +120,7 @@ def _splice_quoted_printable(raw: bytes, edits: list[Edit], line_end: bytes) -> 
         pieces.append(kept)
         newline = kept.rfind(b"\n")
         column = column + len(kept) if newline < 0 else len(kept) - newline - 1
-        column = _fold(text, column, pieces, line_end)
+        column = _fold(atoms.split(_encode_quoted_printable(text)), column, pieces, line_end)
         position = end
         next_edit = offsets[2 * number + 2] if 2 * number + 2 < len(offsets) else len(raw)
         line = raw.find(b"\n", end, next_edit)
@@ -126,13 +134,14 @@ def _splice_quoted_printable(raw: bytes, edits: list[Edit], line_end: bytes) -> 
     return b"".join(pieces)
 
 
-def _fold(text: bytes, column: int, pieces: list[bytes], line_end: bytes) -> int:
-    """Add `text`, encoded, in soft lines; return the column behind it."""
-    for atom in re.split(rb"(=[0-9A-F]{2})", _encode_quoted_printable(text)):
+def _fold(parts: list[bytes], column: int, pieces: list[bytes], line_end: bytes) -> int:
+    """Add `parts` in soft lines, every second one unbroken; return the column behind them."""
+    for number, atom in enumerate(parts):
         begin = 0
         while begin < len(atom):
             room = _FOLD - 1 - column
-            if room <= 0 or (atom[:1] == b"=" and room < len(atom)):
+            is_whole = number % 2 and len(atom) < _FOLD
+            if room <= 0 or (is_whole and room < len(atom)):
                 pieces.append(b"=" + line_end)
                 column = 0
                 continue
