@@ -27,6 +27,10 @@ _ROOM_LEFT = 1 << 20
 """Octets that a disk must have on top of the copy."""
 
 
+_IN_PLACE = {"", "robbed of its log", "moved about"}
+"""Fates of a file that has its name."""
+
+
 class Fate(NamedTuple):
     """What has become of the store's file."""
 
@@ -52,8 +56,9 @@ class Rescue:
 
     def look(self) -> Fate:
         """See whether the files have their names."""
-        self.lost = what = self._what()
-        if what in {"", "robbed of its log"}:
+        # one that came back has a log without a name: nobody else would find what is in it
+        self.lost = what = self._what() or ("moved about" if self._aside else "")
+        if what in _IN_PLACE:
             return Fate(what)
         if not self._aside:
             moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
@@ -73,11 +78,8 @@ class Rescue:
 
     def keep(self, what: str) -> str:
         """Keep all there is; say in words what was done.  Nobody writes any more."""
-        if not self._aside:
-            with suppress(sqlite3.Error):
-                if self._connection.wipe():
-                    return f"{what} while it was served; all it had is there"
-            return f"{what} while it was served, and the last events may be lost"
+        if what in _IN_PLACE:
+            return f"{what} while it was served{self._keep_in_place()}"
         try:
             with beside(self._aside, private=True) as name, closing(sqlite3.connect(name)) as kept:
                 kept.execute("PRAGMA journal_mode = OFF").fetchall()  # it is whole, or thrown away
@@ -89,18 +91,36 @@ class Rescue:
                 where = self._path
         except (SestrackError, OSError, sqlite3.Error) as error:
             return f"{what} while it was served, and what it had is lost: {error}"
+        self._remove_log()
         return f"{what} while it was served; what it had is {where} now"
 
-    def close(self) -> None:
-        """Remove what nobody needs any more."""
-        for handle in (self._file, self._log):
-            if handle is not None:
-                os.close(handle)
-        self._file = self._log = None
+    def _keep_in_place(self) -> str:
+        """Move the log into the file, or give it its name again; say in words how it went."""
+        with suppress(sqlite3.Error):
+            if self._connection.wipe():
+                self._remove_log()
+                return "; all it had is there"
+        log = f"{self._path}-wal"
+        try:
+            os.link(f"{self._aside}-wal", log)  # not in the place of another one
+        except OSError:
+            return ", and the last events may be lost"
+        self._remove_log()
+        return "; all it had is there, and in its log"
+
+    def _remove_log(self) -> None:
+        """Remove what has another name, and that nobody needs any more."""
         if self._aside:
             for companion in ("-wal", "-shm"):
                 with suppress(OSError):
                     os.unlink(self._aside + companion)
+
+    def close(self) -> None:
+        """Forget the files."""
+        for handle in (self._file, self._log):
+            if handle is not None:
+                os.close(handle)
+        self._file = self._log = None
 
     def _what(self) -> str:
         if self._file is None:
