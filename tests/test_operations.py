@@ -515,4 +515,4 @@ def test_who_asks_for_metrics(tracking: Program, serve: Serve) -> None:
     other.lives_at(str(tracking.folder / "other.db"))
     other.ok("init")
     done = other("serve", "--bind", "127.0.0.1:0", "--metrics", f"127.0.0.1:{port}")
-    assert (done.returncode, b" --metrics 127.0.0.1:9125" in done.stderr) == (69, True)
+    assert (done.returncode, b" --metrics 127.0.0.1:" in done.stderr) == (69, True)

@@ -482,6 +482,7 @@ def test_a_stalled_store_holds_up_nobody(tracking: Program, serve: Serve) -> Non
     server = serve()
     pixel = tracking.paths(LETTER)[-1]
     server.ask(pixel)
+    assert until(tracking.events)
     with tracking.blocked() as blocker:
         began = time.monotonic()
         assert server.ask(pixel).status == 200

@@ -380,6 +380,7 @@ def test_readers_are_served_while_the_store_is_away(
     program.ok("keys", "export", options[1])
     server = start(address, "a", *options)
     assert server.ask(link).status == 302
+    assert until(lambda: stored(address))
     longest = 0.0
     with away(quick):
         for rounds in (1, 2):
@@ -462,12 +463,12 @@ def test_a_connection_that_hangs_at_once(address: str, tmp_path: Path) -> None:
     parcel = Parcel(spool.number(1), [row], [OPEN], 0)
     with psycopg.connect(address) as blocker:
         blocker.execute("LOCK TABLE progress IN ACCESS EXCLUSIVE MODE")
-        shipper.send([parcel], waited=False)
+        shipper.send([parcel])
         assert until(shipper.hang_up, 20)
         assert ended.wait(20)
         assert shipper.end()[1] is not None
     ended.clear()
-    shipper.send([parcel], waited=False)
+    shipper.send([parcel])
     assert ended.wait(20)
     assert shipper.end() == (True, None)
     shipper.close()
