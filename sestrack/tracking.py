@@ -81,13 +81,14 @@ class Tracking(NamedTuple):
             keys = opened.token_keys()
             settings = opened.settings(sender)
             known = opened.find_sender(sender)
-            meant = "" if known else _meant(sender, opened)
             wanted = [e.domain for e in (settings.account, *settings.senders.values()) if e]
             found = (opened.find_trace_domain(name) for name in wanted if name)
             domains = {domain.name: domain for domain in found if domain}
-        verdict = tracked(settings, known, sender, domains)
+            verdict = tracked(settings, known, sender, domains)
+            # other mail of a server comes by, too: only what is said needs a guess
+            meant = _meant(sender, opened) if verdict.code == "unknown-sender" else ""
         if verdict.entry is None:
-            guess = f"; did you mean {meant}?" if meant and verdict.code == "unknown-sender" else ""
+            guess = f"; did you mean {meant}?" if meant else ""
             return cls(sender, "", "", None, verdict.words + guess, [])
         domain = domains[verdict.entry.domain]
         return cls(sender, domain.name, domain.base, verdict.entry, "", keys)

@@ -110,7 +110,9 @@ def _raw_offsets(raw: bytes, wanted: list[int]) -> list[int]:
 
 
 def _splice_quoted_printable(raw: bytes, edits: list[Edit], line_end: bytes, whole: bytes) -> bytes:
-    atoms = re.compile(rb"(=[0-9A-F]{2}" + (b"|" + re.escape(whole) if whole else b"") + b")")
+    # a token is longer than any line, and another one in each message: no pattern is made of it
+    unbroken = b"|" + re.escape(whole) if 0 < len(whole) < _FOLD else b""
+    atoms = rb"(=[0-9A-F]{2}" + unbroken + b")"
     offsets = _raw_offsets(raw, [offset for edit in edits for offset in (edit.start, edit.end)])
     pieces: list[bytes] = []
     position = column = 0
@@ -120,7 +122,7 @@ def _splice_quoted_printable(raw: bytes, edits: list[Edit], line_end: bytes, who
         pieces.append(kept)
         newline = kept.rfind(b"\n")
         column = column + len(kept) if newline < 0 else len(kept) - newline - 1
-        column = _fold(atoms.split(_encode_quoted_printable(text)), column, pieces, line_end)
+        column = _fold(re.split(atoms, _encode_quoted_printable(text)), column, pieces, line_end)
         position = end
         next_edit = offsets[2 * number + 2] if 2 * number + 2 < len(offsets) else len(raw)
         line = raw.find(b"\n", end, next_edit)
