@@ -53,7 +53,10 @@ def main() -> None:
     arguments = sys.argv[1:]
     store, rest = _global_options(arguments)
     if store:
-        _name_in_commands(store)
+        from sestrack import output
+
+        # the stores of `copy` are its arguments
+        output.name_store(store, COMMANDS.keys() - {"copy"})
     for address in (store, *(rest[1:] if rest[:1] == ["copy"] else ())):
         if address and "://" in address:
             _warn_of_password(address)
@@ -136,15 +139,6 @@ def _open_streams() -> None:
     # both stay open to the end
     sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-
-
-def _name_in_commands(store: str) -> None:
-    """Have the store that was named stand in what is told to type: without, it were another one."""
-    from sestrack import output
-    from sestrack.engines.addresses import shown
-
-    # the stores of `copy` are its arguments
-    output.name_store(shown(store) if "://" in store else store, COMMANDS.keys() - {"copy"})
 
 
 def _warn_of_password(address: str) -> None:

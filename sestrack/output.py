@@ -55,28 +55,29 @@ def _log(level: str, message: str, **more: object) -> None:
     _write_line(json.dumps(line | more, default=str))
 
 
-_named = ("", "")
-"""A store, as it is typed, and the commands that take it, for `re`."""
+_store = ""
+"""The address of the store that was named, if one was."""
+_takers: Collection[str] = ()
+"""The commands that take it."""
 
 
-def name_store(name: str, commands: Iterable[str]) -> None:
-    """Have `--store` stand in the commands that are told to type from now on."""
-    import shlex
-
-    global _named  # noqa: PLW0603 - as stderr
-    _named = shlex.quote(name), "|".join(commands)
+def name_store(address: str, commands: Collection[str]) -> None:
+    """Have the store stand in the commands that are told to type: without, it were another one."""
+    global _store, _takers
+    _store, _takers = address, commands
 
 
 def _typed(words: str) -> str:
     """Name the store in each command of ours that is told."""
-    store, commands = _named
-    if not store:
+    if not _store:
         return words
     import re
 
-    return re.sub(
-        rf"\bsestrack (?=(?:{commands})\b)", lambda _: f"sestrack --store {store} ", words
-    )
+    from sestrack.engines.addresses import shown
+    from sestrack.engines.default import command
+
+    begun = command(shown(_store) if "://" in _store else _store, "")
+    return re.sub(rf"\bsestrack (?=(?:{'|'.join(_takers)})\b)", lambda _: begun, words)
 
 
 def note(message: str, *, level: str = "info", **more: object) -> None:

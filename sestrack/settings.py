@@ -119,7 +119,7 @@ def enable(
             table[key] = value
         if table.pop("enabled", None) is not None and not table and sender:
             # all it said was no: the account's settings hold again
-            _drop_table(document, sender)
+            del document["sender"][_written(document["sender"], sender)]
     return parse(tomlkit.dumps(document))
 
 
@@ -177,8 +177,7 @@ def _table(document: tomlkit.TOMLDocument, sender: str) -> Any:
         document["sender"] = tomlkit.table(is_super_table=True)
     tables = document["sender"]
     assert isinstance(tables, dict)
-    # it may be written Shop.Example.com
-    written = next((name for name in tables if _name("", name) == sender), None)
+    written = _written(tables, sender)
     if written is None:
         written = sender
         inline = isinstance(tables, InlineTable)
@@ -186,10 +185,9 @@ def _table(document: tomlkit.TOMLDocument, sender: str) -> Any:
     return tables[written]
 
 
-def _drop_table(document: tomlkit.TOMLDocument, sender: str) -> None:
-    tables = document["sender"]
-    assert isinstance(tables, dict)
-    del tables[next(name for name in tables if _name("", name) == sender)]
+def _written(tables: Any, sender: str) -> str | None:
+    """Return how the table of a sender domain is written: it may be Shop.Example.com."""
+    return next((name for name in tables if _name("", name) == sender), None)
 
 
 def _entry(where: str, table: object) -> Entry:

@@ -92,9 +92,10 @@ def _checks(path: str, resolver: str | None, *, offline: bool) -> list[Check]:
 
 def _readiness(opened: store.Store, name: str) -> Check:
     """Say whether events can be stored: a standby, or a database set so, only reads."""
-    found = f"{name} can only be read" if opened.only_reads() else name
+    if not opened.only_reads():
+        return Check("store", True, name)  # noqa: FBT003
     hint = f"psql {quote(name)} -c 'SHOW transaction_read_only'"
-    return Check("store", found == name, found, hint)
+    return Check("store", False, f"{name} can only be read", hint)  # noqa: FBT003
 
 
 def _space(opened: store.Store) -> list[Check]:

@@ -53,18 +53,21 @@ def corrected(wrong: str, right: str, arguments: Sequence[str], otherwise: str =
 
 def moved_behind(option: str, arguments: Sequence[str], *, flag: bool) -> str:
     """Return the command line with an option, and its value unless it is a flag, at its end."""
-    words = list(arguments)
-    begin = next(n for n, word in enumerate(words) if word.partition("=")[0] == option)
-    end = begin + 1 + (not flag and words[begin] == option)
-    return _line([*words[:begin], *words[end:], *words[begin:end]])
+    taken, rest = _taken_out(option, arguments, flag=flag)
+    return _line([*rest, *taken])
 
 
 def moved_before(option: str, arguments: Sequence[str]) -> str:
     """Return the command line with an option and its value before the command."""
+    taken, rest = _taken_out(option, arguments, flag=False)
+    return _line([*taken, *rest])
+
+
+def _taken_out(option: str, arguments: Sequence[str], *, flag: bool) -> tuple[list[str], list[str]]:
     words = list(arguments)
     begin = next(n for n, word in enumerate(words) if word.partition("=")[0] == option)
-    end = begin + 1 + (words[begin] == option)
-    return _line([*words[begin:end], *words[:begin], *words[end:]])
+    end = begin + 1 + (not flag and words[begin] == option)
+    return words[begin:end], [*words[:begin], *words[end:]]
 
 
 def _line(words: Sequence[str]) -> str:

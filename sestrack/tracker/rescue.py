@@ -35,7 +35,7 @@ class Fate(NamedTuple):
     """What has become of the store's file."""
 
     what: str = ""
-    """In one word; "" while it is where it was, or has another name that is its own."""
+    """In words; "" while it is where it was, or has another name that is its own."""
     trouble: str = ""
     """Why the server has to go on with a file that nobody will find."""
 
