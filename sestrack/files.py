@@ -54,8 +54,13 @@ def _not_there(name: str) -> NotFound:
         near = []
     if not near:
         return NotFound(f"there is no file {name}", f"ls {typed(folder or '.')}")
+    from sestrack.terminal.mistyped import corrected
+
     meant = os.path.join(folder, near[0])
-    return NotFound(f"there is no file {name}; did you mean {meant}?", look(meant))
+    hint = corrected(
+        name, meant, sys.argv[1:], look(meant)
+    )  # a command is not told how it was typed
+    return NotFound(f"there is no file {name}; did you mean {meant}?", hint)
 
 
 def shown(name: str) -> str:

@@ -167,7 +167,7 @@ def refuse_other_input(data: bytes) -> None:
     # some HTML has a stray NUL; only UTF-16 without its mark and real binaries have many
     if data.startswith(_BINARY_STARTS) or controls > len(head) // 50:
         msg = f"the input is binary, neither HTML nor a message: it begins with {data[:8]!r}"
-        raise BadInput(msg, "sestrack rewrite --sender DOMAIN < letter.html")
+        raise BadInput(msg, "HTML, or a whole message with its headers, is wanted")
 
 
 def looks_like_message(data: bytes) -> bool:

@@ -305,28 +305,30 @@ def check_settings(
         return
     if settings.dimension is None:
         msg = "tracking cannot be enabled without a dimension"
-        raise Refused(
-            msg, "sestrack settings enable --dimension account  # or account+domain, domain"
-        )
-    if settings.dimension is not Dimension.DOMAIN and settings.account is None:
-        msg = f"dimension is {settings.dimension} and there is no [account] table"
-        raise Refused(msg, _enable_hint(domains))
-    used = dict(settings.senders) if settings.dimension is not Dimension.ACCOUNT else {}
-    applied = list(used.items())
-    if settings.dimension is not Dimension.DOMAIN and settings.account is not None:
-        applied.append(("", settings.account))
-    for sender, entry in applied:
-        table = f'[sender."{sender}"]' if sender else "[account]"
-        if not entry.enabled:
-            continue
-        if not entry.domain:
-            msg = f"{table} has no trace domain"
-            tracks = bool(sender) and (entry.click or entry.open)
-            raise Refused(msg, _enable_hint(domains, sender, tracks=tracks))
-        if not (entry.click or entry.open):
-            msg = f"{table} tracks neither clicks nor opens"
-            own = f" --sender {sender}" if sender else ""
-            raise Refused(msg, f"sestrack settings enable{own} --click --open")
+        hint = _enable_hint(settings, domains)
+        others = "  # or --dimension account+domain, domain" if "--dimension" in hint else ""
+        raise Refused(msg, hint + others)
+    applied = dict(settings.senders) if settings.dimension is not Dimension.ACCOUNT else {}
+    if settings.dimension is not Dimension.DOMAIN:
+        if settings.account is None:
+            msg = f"dimension is {settings.dimension} and there is no [account] table"
+            raise Refused(msg, _enable_hint(settings, domains))
+        applied[""] = settings.account
+    for sender, entry in applied.items():
+        if entry.enabled:
+            check_choices(settings, sender, domains)
+
+
+def check_choices(settings: Settings, sender: str, domains: Mapping[str, TraceDomain]) -> None:
+    """Raise `Refused` if a sender's entry, or with "" the account's, could track nothing."""
+    entry = (settings.senders.get(sender) if sender else settings.account) or Entry()
+    table = f'[sender."{sender}"]' if sender else "[account]"
+    if not entry.domain:
+        msg = f"{table} has no trace domain"
+        raise Refused(msg, _enable_hint(settings, domains, sender))
+    if not (entry.click or entry.open):
+        msg = f"{table} tracks neither clicks nor opens"
+        raise Refused(msg, _enable_hint(settings, domains, sender))
 
 
 def _check_entry(
@@ -343,19 +345,27 @@ def _check_entry(
     raise Refused(msg, "sestrack domain list")
 
 
-def _enable_hint(
-    domains: Mapping[str, TraceDomain], sender: str = "", *, tracks: bool = False
-) -> str:
-    """Return what gives a trace domain to the account, or to a sender's own entry."""
-    verified = [name for name, d in domains.items() if d.status is DomainStatus.VERIFIED]
-    if not verified:
-        pending = next(
-            (name for name, d in domains.items() if d.status is DomainStatus.PENDING), ""
-        )
-        return f"sestrack domain verify {pending}" if pending else "sestrack domain create trace"
-    own = f" --sender {sender}" if sender else ""
-    what = "" if tracks else " --click --open"
-    return f"sestrack settings enable{own} --domain {verified[0]}{what}"
+def _enable_hint(settings: Settings, domains: Mapping[str, TraceDomain], sender: str = "") -> str:
+    """Return what gives all that it lacks to the account, or to a sender's own entry.
+
+    `settings` are those that could not be saved: what they do say stands in the command.
+    """
+    entry = (settings.senders.get(sender) if sender else settings.account) or Entry()
+    verified = (name for name, d in domains.items() if d.status is DomainStatus.VERIFIED)
+    domain = entry.domain or next(verified, "")
+    if not domain:
+        begun = (n for n, d in domains.items() if d.status is not DomainStatus.RETIRED)
+        name = next(begun, "")
+        return f"sestrack domain verify {name}" if name else "sestrack domain create trace"
+    # with a sender alone, tracking as a whole stays as it is
+    dimension = settings.dimension or (None if sender else Dimension.ACCOUNT)
+    return " ".join([
+        "sestrack settings enable", *[f"--sender {sender}"] * bool(sender),
+        *[f"--dimension {dimension}"] * (settings.enabled and dimension is not None),
+        f"--domain {domain}",
+        *["--click"] * (entry.click or not entry.open),
+        *["--open"] * (entry.open or not entry.click),
+    ])  # fmt: skip
 
 
 def _no(code: str, words: str) -> Verdict:

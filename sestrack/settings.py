@@ -105,15 +105,19 @@ def enable(
     """Switch tracking on, for the account or one sender domain, and set `choices`.
 
     With `sender`, the account's tables stay as they are, and tracking as a whole is
-    switched on only if `dimension` is given too.
+    switched on only if `dimension` is given too.  A new entry begins with the choices of the
+    account where those held for the sender domain so far.
     """
     text = text or START
+    held = parse(text).settings.dimension
     if not sender or dimension is not None:
         text = _set_top(text, "enabled", True)  # noqa: FBT003
     if dimension is not None:
         text = _set_top(text, "dimension", str(dimension))
+    if sender:
+        choices = _begun(parse(text).settings, sender, held, choices)
     document = tomlkit.parse(text)
-    if sender or choices:
+    if choices or (sender and _written(document.get("sender", {}), sender) is not None):
         table = _table(document, sender)
         for key, value in choices.items():
             table[key] = value
@@ -121,6 +125,29 @@ def enable(
             # all it said was no: the account's settings hold again
             del document["sender"][_written(document["sender"], sender)]
     return parse(tomlkit.dumps(document))
+
+
+def _begun(
+    settings: Settings, sender: str, held: Dimension | None, choices: dict[str, str | bool]
+) -> dict[str, str | bool]:
+    """Return the choices of a sender's entry that is begun: first those of the account.
+
+    `held` is the dimension before the change.  Where the account's settings hold as they are,
+    there is no need of an entry, and so no choices.
+    """
+    new = sender not in settings.senders
+    needed = choices or settings.dimension is Dimension.DOMAIN
+    if new and needed and held in _OF_ACCOUNT and settings.account is not None:
+        account = settings.account
+        begun: dict[str, str | bool] = {
+            "domain": account.domain, "click": account.click, "open": account.open,
+        }  # fmt: skip
+        return begun | choices
+    return choices
+
+
+_OF_ACCOUNT = {Dimension.ACCOUNT, Dimension.ACCOUNT_DOMAIN}
+"""Where the account's settings hold for sender domains without an entry."""
 
 
 def disable(text: str, *, sender: str = "") -> Text:

@@ -299,6 +299,8 @@ def test_a_single_pipe_counts_when_told(campaign: Program) -> None:
         ("name,contact\nAda,a@example.org\n", "", ["a@example.org"]),
         ("sep=;\r\nName;E-Mail\r\nA, B;a@example.org\r\n", "", ["a@example.org"]),
         ("recipient,twitter @handle\n1,@ada\n", "", ["1"]),
+        ("work,email\na@x.org,b@x.org\n", "", ["b@x.org"]),
+        ("work,home\na@x.org,b@x.org\n", "home", ["b@x.org"]),
         ('recipient,"x;y;z"\n1,2\n', "", ["1"]),
     ],
 )
@@ -329,6 +331,8 @@ def test_lists(tmp_path: Path, text: str, column: str, recipients: list[str]) ->
         (b"name,x\n1,2\n", "no column 'email'; it has name, x", 66),
         (b"name,e-mail\n1,2\n", "--column e-mail", 66),
         (b"<html>\n<p>\n", "begins like HTML", 65),
+        (b"name,work,home\nA,a@x.org,b@x.org\n", "2 columns of addresses: work, home", 65),
+        (b"a@x.org,b@x.org\n", "no heading, and 2 columns of addresses", 65),
     ],
 )
 def test_bad_lists_are_found_before_a_copy_is_made(

@@ -613,6 +613,8 @@ def test_help_on_a_full_disk(program: Program, unbuffered: str) -> None:
         ("stats", -signal.SIGPIPE), ("events tail -f", -signal.SIGPIPE),
         ("events export", -signal.SIGPIPE), ("inspect -", -signal.SIGPIPE),
         ("stats --json", -signal.SIGPIPE), ("--help", -signal.SIGPIPE),
+        ("sender show news.example.com", -signal.SIGPIPE),
+        ("domain accelerate trace --for nginx", -signal.SIGPIPE),
         (" ".join(FULL), 74), ("sender add shop.example.com", 74),
     ],
 )  # fmt: skip
@@ -829,17 +831,60 @@ def test_a_table_is_found_however_it_is_spelt(tracking: Program) -> None:
 
 @pytest.mark.sqlite
 def test_the_hints_to_an_entry_of_its_own_lead_there(tracking: Program) -> None:
-    """Each hint is typed as it stands; each takes away what was in the way."""
-    tracking.ok("settings", "enable", "--sender", "news.example.com", "--click", "--no-open")
-    dimension = "settings enable --dimension account+domain"
-    for line, hint in (
-        ("settings disable --sender news.example.com", dimension),
-        (dimension, "settings enable --sender news.example.com --domain trace.example.com"),
-    ):
-        done = tracking(*line.split())
-        assert done.stderr.decode().split("hint: sestrack ")[1].strip() == hint
-    for line in (hint, dimension, "settings disable --sender news.example.com"):
-        tracking.ok(*line.split())
+    """What is typed as it stands takes away what was in the way."""
+    dimension = "sestrack settings enable --dimension account+domain"
+    done = tracking("settings", "disable", "--sender", "news.example.com")
+    hint = f"hint: {dimension} && sestrack settings disable --sender news.example.com\n"
+    assert done.stderr.decode().endswith(hint)
+    done = tracking("settings", "enable", "--sender", "news.example.com", "--no-open")
+    assert done.stderr.decode().endswith(f"to use it: {dimension}\n")
+    tracking.ok(*dimension.split()[1:])
+    tracking.ok("settings", "disable", "--sender", "news.example.com")
+
+
+@pytest.mark.sqlite
+def test_a_new_entry_begins_with_what_held(tracking: Program) -> None:
+    """The account's choices held so far; where they hold as they are, no entry is written."""
+    tracking.ok("settings", "enable", "--dimension", "account+domain")
+    before = tracking.ok("settings", "export")
+    done = tracking("settings", "enable", "--sender", "shop.example.com")
+    assert b"shop.example.com has no entry of its own; the account's settings" in done.stderr
+    assert tracking.ok("settings", "export") == before
+    done = tracking("settings", "enable", "--sender", "newz.example.com", "--no-open")
+    assert (
+        b"newz.example.com has an entry, and is not a sender domain; did you mean news"
+        in done.stderr
+    )
+    assert (
+        '[sender."newz.example.com"]\ndomain = "trace.example.com"\nclick = true\nopen = false\n'
+        in tracking.ok("settings", "export")
+    )
+    tracking.ok("settings", "enable", "--sender", "shop.example.com", "--dimension", "domain")
+    shown = json.loads(tracking.ok("settings", "show", "--json"))["entries"]
+    assert (shown["shop.example.com"]["click"], shown["shop.example.com"]["open"]) == (True, True)
+    done = tracking("settings", "enable", "--sender", "other.example.net", "--click")
+    hint = "sestrack settings enable --sender other.example.net --dimension domain"
+    hint += " --domain trace.example.com --click"
+    assert done.stderr.decode().splitlines()[-1] == f"hint: {hint}"
+    tracking.ok(*hint.split()[1:])
+    done = tracking("settings", "show", "--sender", "nws.example.com")
+    assert b"did you mean news.example.com? sestrack settings show --sender news" in done.stderr
+
+
+@pytest.mark.sqlite
+def test_the_hint_of_enable_says_all_that_is_missing(tracking: Program) -> None:
+    """With what was typed already; one command, and it is saved."""
+    for line, missing in (
+        ("", "--dimension account --domain trace.example.com --click --open  # or --dimension account+domain, domain"),
+        ("--dimension account+domain --open", "--dimension account+domain --domain trace.example.com --open"),
+        ("--dimension account --domain trace", "--dimension account --domain trace.example.com --click --open"),
+        ("--sender shop.example.com --open", "--sender shop.example.com --domain trace.example.com --open"),
+    ):  # fmt: skip
+        tracking.ok("settings", "apply", "-", stdin=b"enabled = false\n")
+        done = tracking("settings", "enable", *line.split())
+        hint = done.stderr.decode().splitlines()[-1]
+        assert hint == f"hint: sestrack settings enable {missing}"
+        tracking.ok(*hint.partition("  #")[0].split()[2:])
 
 
 @pytest.mark.parametrize(

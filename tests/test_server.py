@@ -874,7 +874,7 @@ def test_a_store_that_still_cannot_be_told(tracking: Program) -> None:
         pytest.param(("--bind", "192.0.2.1:80"), 69, id="not our address"),
         pytest.param(("--trust-proxy", "300.0.0.0/8"), 2, id="no network"),
         pytest.param(("--tls-cert", "x.pem"), 2, id="half of a pair"),
-        pytest.param(("--tls-cert", "x.pem", "--tls-key", "y.pem"), 65, id="no certificate"),
+        pytest.param(("--tls-cert", "x.pem", "--tls-key", "y.pem"), 66, id="no certificate"),
         pytest.param(("--keys", "missing"), 66, id="no key file"),
         pytest.param(("--keys", "/dev/null"), 65, id="not a key file"),
         pytest.param(("--keep", "long"), 2, id="no number of days"),
@@ -940,6 +940,35 @@ def test_a_certificate_is_renewed_in_two_steps(tracking: Program, serve: Serve) 
     (new / "key.pem").replace(tracking.folder / "key.pem")
     assert until(lambda: "was read again" in server.log.read_text(), 20)
     assert served_certificate(server) not in {old, b""}
+
+
+@pytest.mark.sqlite
+def test_tls_files_that_cannot_be_used(tracking: Program) -> None:
+    """Words and hint name the one of the two files that is at fault."""
+    make_certificate(tracking.folder)
+    other = tracking.folder / "other"
+    other.mkdir()
+    make_certificate(other)
+    (tracking.folder / "junk.pem").write_text("junk\n")
+    (tracking.folder / "cut.pem").write_text("-----BEGIN CERTIFICATE-----\nMIIB\n")
+    subprocess.run(
+        ["openssl", "pkey", "-in", "key.pem", "-aes128", "-passout", "pass:x", "-out", "locked.pem"],
+        cwd=tracking.folder, check=True,
+    )  # fmt: skip
+    for cert, key, code, words, hint in (
+        ("missing.pem", "key.pem", 66, "missing.pem", "ls ."),
+        ("cert.pem", "other/kee.pem", 66, "did you mean other/key.pem?", "ls -ld other/key.pem"),
+        ("junk.pem", "key.pem", 65, "junk.pem holds no certificate", "file junk.pem"),
+        ("cert.pem", "cert.pem", 65, "cert.pem holds no private key", "file cert.pem"),
+        ("cert.pem", "locked.pem", 65, "locked.pem is locked", "openssl pkey -in locked.pem -out"),
+        ("cert.pem", "other/key.pem", 65, "other/key.pem is not that of the certificate cert.pem",
+         "openssl x509 -in cert.pem -noout -subject"),
+        ("cut.pem", "key.pem", 65, "the certificate cut.pem", "openssl x509 -in cut.pem -noout"),
+    ):  # fmt: skip
+        done = tracking("serve", "--tls-cert", cert, "--tls-key", key)
+        error, hinted = done.stderr.decode().splitlines()
+        assert (done.returncode, words in error) == (code, True), error
+        assert hinted.startswith(f"hint: {hint}"), hinted
 
 
 def test_tls(tracking: Program, serve: Serve) -> None:

@@ -254,14 +254,14 @@ def test_real_shells_complete(shell: Shell) -> None:
         ("domain show", 2, "sestrack domain show trace.example.com"),
         ("domain verify --resolver x", 2, "sestrack domain verify --resolver 192.0.2.53"),
         ("domain accelerate trace --via edge.example.net", 1, "sestrack domain accelerate trace.example.com --via example.cdn.example.net"),
-        ("rewrite --sender d --jobs x", 2, "sestrack rewrite letter.html --sender DOMAIN --recipients list.csv"),
+        ("rewrite --sender d --jobs x", 2, "sestrack rewrite --sender d --jobs x --recipients list.csv"),
         ("recipients list.csv", 2, "sestrack recipients list.csv --sender news.example.com --message june > merged.csv"),
         ("settings enable --domain trcae.example.com", 66, "sestrack settings enable --domain trace.example.com"),
         ("settings show --sender", 2, "sestrack settings show --help"),
         ("stats --store x", 2, "sestrack --store x stats"),
         ("stats --store=x --json", 2, "sestrack --store=x stats --json"),
         ("init edge.example.net", 2, "sestrack init --edge edge.example.net"),
-        ("settings enable", 1, "sestrack settings enable --dimension account  # or account+domain, domain"),
+        ("settings enable", 1, "sestrack domain verify trace.example.com"),
         ("settings enable --dimension account", 1, "sestrack domain verify trace.example.com"),
         ("check letter.htm", 66, "ls ."),
     ],
@@ -287,7 +287,10 @@ def test_what_was_meant_by_a_file_or_a_sender(tracking: Program) -> None:
     """The mail of a mistyped sender domain goes out untracked, and the reason has a guess."""
     (tracking.folder / "letter.html").write_text("<p>")
     done = tracking("check", "leter.html")
-    assert b"no file leter.html; did you mean letter.html?\nhint: ls -ld letter.html" in done.stderr
+    assert (
+        b"no file leter.html; did you mean letter.html?\nhint: sestrack check letter.html"
+        in done.stderr
+    )
     done = tracking("rewrite", "--sender", "nws.example.com", stdin=b"<p>")
     assert b"not a sender domain of this store; did you mean news.example.com?" in done.stderr
     tracking.ok("settings", "disable")
@@ -315,6 +318,18 @@ def test_a_message_is_guessed(tracking: Program, serve: object) -> None:
     done = tracking("stats", "--message", "june-newsleter")
     assert done.returncode == 66
     assert done.stderr.decode().splitlines()[1] == "hint: sestrack stats --message june-newsletter"
+    (tracking.folder / "list.csv").write_text("recipient\nada@example.org\n")
+    (tracking.folder / "letter.html").write_text("<p>x</p>")
+    done = tracking(
+        "rewrite", "letter.html", "--sender", "news.example.com", "--recipients", "list.csv",
+        "--message", "the 2nd", "-o", "copies.jsonl",
+    )  # fmt: skip
+    assert done.stderr == (
+        b"1 copy of the 2nd in copies.jsonl; when they are sent: "
+        b"sestrack stats --message 'the 2nd'\n"
+    )
+    done = tracking("stats", "--message", "the 2n")  # it has copies, and no event yet
+    assert done.stderr.decode().splitlines()[1] == "hint: sestrack stats --message 'the 2nd'"
 
 
 def test_only_what_is_near_is_guessed() -> None:

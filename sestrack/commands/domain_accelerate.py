@@ -57,6 +57,7 @@ def accelerate(  # noqa: PLR0913 - one for each choice
         with mistyped.trace_domain(name, domains):
             domain = opened.trace_domain(named_domain(name, domains))
         if kind is not None:
+            output.report()
             setup = Setup(
                 domain.name, upstream or _UPSTREAM, ask or _ASK, through_cdn=domain.target != edge
             )  # fmt: skip

@@ -140,8 +140,10 @@ def _say(letter: Letter, made: int, where: str, *, strict: bool) -> int:
         output.note(f"sestrack: untracked: {letter.tracking.untracked}")
         return EXIT_NO if strict else 0
     to = f" in {where}" if where else ""
+    copies = "1 copy" if made == 1 else f"{made:,} copies"
     output.note(
-        f"{made:,} copies of {letter.message}{to}; sestrack stats --message {letter.message}"
+        f"{copies} of {letter.message}{to}; when they are sent: "
+        f"sestrack stats --message {files.typed(letter.message)}"
     )
     return 0
 

@@ -186,8 +186,9 @@ def _one(rewriter: _Rewriter, source: Input) -> int:
         data = head + file.read()
     try:
         if kind == "mbox":
-            msg = f"the input is no mbox, for it begins with {head[:20]!r}, not `From sender date`"
-            raise BadInput(msg, "--type message")
+            begun = head[:20].partition(b"\n")[0].decode(errors="replace").strip()
+            msg = f"the input is no mbox, for it begins with {begun!r}, not `From sender date`"
+            raise BadInput(msg, f"--type {_kind('auto', head)}")
         result, code = rewriter.rewrite(name, data, kind)
     except Exception:
         if not (quiet(request) or request.in_place):
@@ -286,7 +287,7 @@ def _check(request: Request) -> None:
             raise UsageError(msg, "sestrack rewrite --help")
     if not request.recipients and (request.resume or request.column or request.jobs != "1"):
         msg = "--resume, --column and --jobs go with --recipients"
-        raise UsageError(msg, "sestrack rewrite letter.html --sender DOMAIN --recipients list.csv")
+        raise UsageError(msg, "--recipients list.csv")
     if not request.files and not request.jsonl and sys.stdin is not None and sys.stdin.isatty():
         msg = "there is nothing to rewrite: standard input is a terminal"
         raise UsageError(msg, "sestrack rewrite --sender DOMAIN < letter.html")

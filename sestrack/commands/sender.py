@@ -141,6 +141,7 @@ def show(ctx: typer.Context, domain: Known, json: Json = False) -> None:
 
     Example: sestrack sender show news.example.com
     """
+    output.report()
     name = check_name("sender domain", domain)
     with (
         store.Store(ctx.obj) as opened,

@@ -11,7 +11,7 @@ from sestrack.commands.settings_edit import check as check_saving
 from sestrack.commands.settings_edit import diff, edit
 from sestrack.errors import EXIT_NO, BadInput, Refused
 from sestrack.model import Dimension, DomainStatus
-from sestrack.rules import named_domain, sender_domain_of, tracked
+from sestrack.rules import check_choices, named_domain, sender_domain_of, tracked
 from sestrack.settings import Text, disable, enable, parse
 from sestrack.terminal import mistyped, offers
 
@@ -41,7 +41,8 @@ def show(
     output.report()
     with store.Store(ctx.obj) as opened:
         settings = opened.settings()
-        names = [sender_domain_of(sender)] if sender else [s.domain for s in opened.senders()]
+        known = [each.domain for each in opened.senders()]
+        names = [sender_domain_of(sender)] if sender else known
         answers = _answers(opened, settings, names)
     if json:
         if sender:
@@ -56,6 +57,9 @@ def show(
         return
     if sender:
         output.facts((name.replace("_", " "), _words(value)) for name, value in answers[0].items())
+        meant = "" if names[0] in known else mistyped.nearest(names[0], known, mistyped.NEAR_NAME)
+        if meant:
+            output.note(f"did you mean {meant}? sestrack settings show --sender {meant}")
         return
     output.facts([
         ("tracking", _status(settings.enabled)), ("dimension", settings.dimension or "not chosen"),
@@ -102,21 +106,25 @@ def enable_command(  # noqa: PLR0913 - one for each choice
 
     Example: sestrack settings enable --dimension account --domain trace.example.com --click --open
     """
-    choices: dict[str, str | bool] = {}
-    if click is not None:
-        choices["click"] = click
-    if opens is not None:
-        choices["open"] = opens
     own = sender_domain_of(sender) if sender else ""
     with store.Store(ctx.obj) as opened:
+        choices: dict[str, str | bool] = {}
         if domain:
             domains = opened.trace_domains()
             with mistyped.trace_domain(domain, domains):
                 choices["domain"] = opened.trace_domain(named_domain(domain, domains)).name
+        if click is not None:
+            choices["click"] = click
+        if opens is not None:
+            choices["open"] = opens
         text, revision = opened.settings_text()
-        _save(opened, enable(text, sender=own, dimension=dimension, choices=choices), revision)
-        settings = opened.settings()
+        new = enable(text, sender=own, dimension=dimension, choices=choices)
+        settings = new.settings
         entry = settings.senders.get(own) if own else settings.account
+        if own and (entry is not None or settings.dimension in {None, Dimension.DOMAIN}):
+            by_name = {each.name: each for each in opened.trace_domains()}
+            check_choices(settings, own, by_name)
+        _save(opened, new, revision)
         used = opened.find_trace_domain(entry.domain) if entry and entry.domain else None
     output.note(f"tracking is {_status(settings.enabled)}")
     if used is not None and used.status is not DomainStatus.VERIFIED:
@@ -124,10 +132,16 @@ def enable_command(  # noqa: PLR0913 - one for each choice
             f"{used.name} is {used.status}, so mail goes out untracked: "
             f"sestrack domain verify {used.name}"
         )
-    if own and settings.dimension is Dimension.ACCOUNT:
-        output.warn(f"dimension is account: the entry of {own} is kept but not used")
+    if own and entry is None:
+        output.note(f"{own} has no entry of its own; the account's settings hold for it")
+    elif own and settings.dimension is Dimension.ACCOUNT:
+        output.warn(
+            f"dimension is account: the entry of {own} is kept but not used; "
+            "to use it: sestrack settings enable --dimension account+domain"
+        )
     elif own and not settings.enabled:
-        output.warn("the entry is kept; to use it: sestrack settings enable --dimension domain")
+        wanted = settings.dimension or Dimension.DOMAIN
+        output.warn(f"the entry is kept; to use it: sestrack settings enable --dimension {wanted}")
 
 
 @app.command("disable")
@@ -141,9 +155,11 @@ def disable_command(
     """
     own = sender_domain_of(sender) if sender else ""
     with store.Store(ctx.obj) as opened:
-        if own and opened.settings().dimension is Dimension.ACCOUNT:
+        settings = opened.settings()
+        if own and settings.enabled and settings.dimension is Dimension.ACCOUNT:
             msg = f"dimension is account: {own} uses the account's settings like all others"
-            raise Refused(msg, "sestrack settings enable --dimension account+domain")
+            both = "sestrack settings enable --dimension account+domain"
+            raise Refused(msg, f"{both} && sestrack settings disable --sender {own}")
         text, revision = opened.settings_text()
         _save(opened, disable(text, sender=own), revision)
     output.note(f"tracking is Not Enabled{f' for {own}' if own else ''}")

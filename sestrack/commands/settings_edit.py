@@ -28,6 +28,7 @@ from sestrack.errors import (
 )
 from sestrack.rules import check_settings
 from sestrack.settings import Text, parse
+from sestrack.terminal import mistyped
 
 _ERROR_MARK = "#! "
 _TRIES = 3
@@ -155,6 +156,11 @@ def check(opened: store.Store, text: Text) -> None:
     old = opened.settings()
     entries = [*old.senders.values(), *([old.account] if old.account else [])]
     check_settings(text.settings, domains, {entry.domain for entry in entries})
-    for name in text.settings.senders:
-        if opened.find_sender(name) is None:
-            output.warn(f"{name} has an entry, and is not a sender domain yet")
+    known = {sender.domain for sender in opened.senders()}
+    for name in sorted(text.settings.senders.keys() - old.senders.keys() - known):
+        meant = mistyped.nearest(name, known, mistyped.NEAR_NAME)
+        if meant:
+            what = f"; did you mean {meant}?  To take the entry out: sestrack settings edit"
+        else:
+            what = f" yet: sestrack sender add {name}"
+        output.warn(f"{name} has an entry, and is not a sender domain{what}")

@@ -24,7 +24,7 @@ def refuse_newer(version: int, wanted: int, name: str) -> None:
     """Raise `NotSetUp` if a newer sestrack made the store."""
     if version > wanted:
         msg = f"the store {name} was made by a newer sestrack (schema {version})"
-        raise NotSetUp(msg, "pip install --upgrade sestrack")
+        raise NotSetUp(msg, "pip install --upgrade .  # in a checkout of the newer one")
 
 
 def refuse_half(version: int) -> None:

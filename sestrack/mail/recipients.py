@@ -1,9 +1,10 @@
 """Lists of recipients: CSV (RFC 4180), read line by line, so that any length will do.
 
 The recipients stand in the column `recipient`, else `email` (`E-Mail`, `Email Address`), else the
-only one with an address in the line below, else the first.  Values may be parted by commas,
-semicolons or tabs, as the heading shows, or Excel's line `sep=;` before it.  A list whose first
-line has an address has no heading.  Lines without any value are passed over.
+only one with an address in the line below, else, if no column has one, the first; several columns
+of addresses are refused.  Values may be parted by commas, semicolons or tabs, as the heading
+shows, or Excel's line `sep=;` before it.  A list whose first line has an address has no heading.
+Lines without any value are passed over.
 """
 
 from __future__ import annotations
@@ -92,7 +93,10 @@ def _open(name: str, lines: Iterator[str], column: str, *, raw: bool) -> Recipie
     except csv.Error as error:
         raise _bad(name, blank + 1, error) from None
     if not column and any(map(_is_address, heading)):
-        index = next(n for n, cell in enumerate(heading) if _is_address(cell))
+        index, *more = [n for n, cell in enumerate(heading) if _is_address(cell)]
+        if more:
+            msg = f"the list {shown(name)} has no heading, and {1 + len(more)} columns of addresses"
+            raise BadInput(msg, "a first line that names the columns, one of them `recipient`")
         first = excel = ""
     else:
         index = _column(name, column, [cell.strip() for cell in heading], below)
@@ -115,6 +119,12 @@ def _column(name: str, wanted: str, heading: list[str], below: list[str]) -> int
     addresses = [n for n, cell in enumerate(below[: len(heading)]) if _is_address(cell)]
     likely = usual[0] if usual else addresses[0] if len(addresses) == 1 else 0
     if not wanted:
+        if not usual and len(addresses) > 1:
+            names = [heading[n] for n in addresses]
+            msg = (
+                f"the list {shown(name)} has {len(names)} columns of addresses: {', '.join(names)}"
+            )
+            raise BadInput(msg, f"--column {typed(names[0])}")
         return likely
     if wanted.lower() in names:
         return names.index(wanted.lower())

@@ -6,27 +6,50 @@ import asyncio
 import os
 import ssl
 
-from sestrack import output
-from sestrack.errors import BadInput
+from sestrack import files, output
+from sestrack.errors import BadInput, InputOutputError, SestrackError
 
 RENEW_SECONDS = 2.0
 
 
 def tls_context(cert: str, key: str) -> ssl.SSLContext | None:
-    """Load the certificate; None where there is none.  Raises `BadInput`."""
+    """Load the certificate; None where there is none.
+
+    Raises `BadInput`, and what `files.read` does of either file.
+    """
     if not cert:
         return None
-    try:
-        return _context(cert, key)
-    except OSError as error:
-        msg = f"the certificate {cert} cannot be used: {error}"
-        raise BadInput(msg, "--tls-cert FULLCHAIN.pem --tls-key KEY.pem") from None
-
-
-def _context(cert: str, key: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(cert, key)  # raises OSError; ssl.SSLError is one
+    _load(context, cert, key)
     return context
+
+
+def _load(context: ssl.SSLContext, cert: str, key: str) -> None:
+    """Put a certificate and its key into a context.  Raises as `tls_context`."""
+    if b"CERTIFICATE-----" not in files.read(cert):
+        msg = f"{cert} holds no certificate in PEM, the form that begins -----BEGIN CERTIFICATE"
+        raise BadInput(msg, f"file {files.typed(cert)}")
+    secret = files.read(key)
+    if b"PRIVATE KEY-----" not in secret:
+        msg = f"{key} holds no private key in PEM, the form that begins -----BEGIN PRIVATE KEY"
+        raise BadInput(msg, f"file {files.typed(key)}")
+    if (
+        b"BEGIN ENCRYPTED" in secret or b"4,ENCRYPTED" in secret
+    ):  # OpenSSL would ask for its passphrase where there is a terminal
+        msg = f"the private key {key} is locked by a passphrase, which nobody is there to type"
+        raise BadInput(msg, f"openssl pkey -in {files.typed(key)} -out unlocked.pem")
+    try:
+        context.load_cert_chain(cert, key)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            msg = f"the private key {key} is not that of the certificate {cert}"
+            raise BadInput(msg, f"openssl x509 -in {files.typed(cert)} -noout -subject") from None
+        msg = f"the certificate {cert} with the key {key} cannot be used: {error}"
+        look = f"openssl x509 -in {files.typed(cert)} -noout -text"
+        raise BadInput(msg, look) from None
+    except OSError as error:  # gone since it was read
+        msg = f"the certificate {cert} with the key {key} cannot be read: {error.strerror}"
+        raise InputOutputError(msg, files.look(cert)) from None
 
 
 async def renew(cert: str, key: str, tls: ssl.SSLContext) -> None:
@@ -40,10 +63,10 @@ async def renew(cert: str, key: str, tls: ssl.SSLContext) -> None:
         try:
             # first into another one: OpenSSL drops the private key as soon as the chain is
             # another's, and a key that is not written yet would leave it with none
-            _context(cert, key)
-            tls.load_cert_chain(cert, key)
-        except OSError as error:
-            output.warn(f"the certificate stays as it was: {cert}: {error}")
+            tls_context(cert, key)
+            _load(tls, cert, key)
+        except SestrackError as error:
+            output.warn(f"the certificate stays as it was: {error.message}")
         else:
             output.note(f"the certificate {cert} was read again")
         known = times
