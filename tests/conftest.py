@@ -26,7 +26,7 @@ from sestrack.engines.interface import Connection
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what touches a store on both engines, but for what is marked as a file's affair."""
+    """Run what touches a store on both engines, but for what is marked: one is enough for it."""
     if "engine" in metafunc.fixturenames:
         only_file = metafunc.definition.get_closest_marker("sqlite") is not None
         metafunc.parametrize("engine", ENGINES[:1] if only_file else ENGINES)

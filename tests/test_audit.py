@@ -54,6 +54,7 @@ def audit(program: Program, data: str, *options: str) -> tuple[int, dict[str, ob
         ("x" * GMAIL_OCTETS + "</body>", "pixel-cut", "error", 0),
     ],
 )
+@pytest.mark.sqlite
 def test_every_finding(program: Program, html: str, code: str, severity: str, line: int) -> None:
     """It has a severity and a line; an error is exit 1; no store is needed."""
     exit_code, found = audit(program, html)
@@ -61,6 +62,7 @@ def test_every_finding(program: Program, html: str, code: str, severity: str, li
     assert exit_code == (1 if any(f[0] == "error" for f in found.values()) else 0)  # type: ignore[index]
 
 
+@pytest.mark.sqlite
 def test_a_good_mail(program: Program) -> None:
     """Nothing is found, and the words a reader sees are told."""
     data = b'<p><a href="https://example.com/">See <b>it</b></a> <a href="https://example.com/2"><img alt="Two"></a> <a href="mailto:a@example.com">write</a>'
@@ -91,6 +93,7 @@ def test_a_good_mail(program: Program) -> None:
         ),
     ],
 )
+@pytest.mark.sqlite
 def test_messages(program: Program, headers: str, code: str, severity: str) -> None:
     """What the headers say."""
     exit_code, found = audit(program, f"To: a@example.org\n{headers}\n\n<p>Hello!")
@@ -126,11 +129,13 @@ LINK = b'<a href="https://example.com/">x</a>'
         '<a href="https://example.com/">Node.js</a>',
     ],
 )
+@pytest.mark.sqlite
 def test_what_only_resembles_is_not_found(program: Program, html: str) -> None:
     """A word within another is none; nor is it a URL that no name can end like."""
     assert audit(program, html) == (0, {})
 
 
+@pytest.mark.sqlite
 def test_a_message_is_looked_at_as_it_is_rewritten(tracking: Program) -> None:
     """With its List-Unsubscribe and its longest line; the pixel goes into one part."""
     message = (
@@ -185,6 +190,7 @@ def test_harm_is_seen(hole: Hole, words: str) -> None:
         check_unharmed(data, broken, "https://trace.example.com/")
 
 
+@pytest.mark.sqlite
 def test_verify_passes_real_mail(tracking: Program) -> None:
     """What is not harmed goes out rewritten."""
     data = b'<p>a <a href="https://e.example/">x</a></p></body>'

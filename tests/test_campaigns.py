@@ -217,6 +217,7 @@ def interrupt(campaign: Program, plan: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("charset", ["utf-16", "hex"])
+@pytest.mark.sqlite
 def test_a_meta_that_cannot_be_true(campaign: Program, charset: str) -> None:
     """What .NET writes into UTF-8: it is read as UTF-8."""
     (campaign.folder / "letter.html").write_text(
@@ -227,6 +228,7 @@ def test_a_meta_that_cannot_be_true(campaign: Program, charset: str) -> None:
     assert json.loads(line)["html"].startswith(f"<meta charset={charset}><p>Grüße ")
 
 
+@pytest.mark.sqlite
 def test_utf_16_of_an_untracked_sender(campaign: Program) -> None:
     """It goes out as it came, as it does when the sender is tracked."""
     campaign.ok("settings", "disable")
@@ -335,6 +337,7 @@ def test_lists(tmp_path: Path, text: str, column: str, recipients: list[str]) ->
         (b"a@x.org,b@x.org\n", "no heading, and 2 columns of addresses", 65),
     ],
 )
+@pytest.mark.sqlite
 def test_bad_lists_are_found_before_a_copy_is_made(
     campaign: Program, data: bytes, words: str, code: int
 ) -> None:
@@ -363,6 +366,7 @@ def test_bad_lists_are_found_before_a_copy_is_made(
         ["--jsonl"],
     ],
 )
+@pytest.mark.sqlite
 def test_what_does_not_go_together(campaign: Program, options: list[str]) -> None:
     """It is said, with what to type instead."""
     done = campaign(*SEND, *options)

@@ -71,6 +71,7 @@ def test_errors_have_a_code_and_leave_stdout_empty(
 
 
 @pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.sqlite
 def test_every_command_has_help_with_an_example(program: Program, command: str) -> None:
     """Help teaches."""
     text = program.ok(command, "--help")
@@ -134,6 +135,7 @@ def test_a_mail_is_rewritten_and_inspected(tracking: Program) -> None:
     assert tracking.ok(*FULL, stdin=mail.encode()) == mail
 
 
+@pytest.mark.sqlite
 def test_the_same_time_gives_the_same_bytes(tracking: Program) -> None:
     """Sealing is deterministic."""
     first, second = (
@@ -162,6 +164,7 @@ def test_untracked_mail_goes_out_as_it_came(tracking: Program, sender: str, reas
         pytest.param(b"\x89PNG\r\n\x1a\n" + bytes(100), 65, id="a picture"),
     ],
 )
+@pytest.mark.sqlite
 def test_what_is_not_html_goes_out_as_it_came(tracking: Program, data: bytes, code: int) -> None:
     """The original bytes, one line on stderr, a status that is not zero."""
     done = tracking(*FULL, stdin=data)
@@ -169,6 +172,7 @@ def test_what_is_not_html_goes_out_as_it_came(tracking: Program, data: bytes, co
     assert done.stderr
 
 
+@pytest.mark.sqlite
 def test_plain_text_goes_out_as_it_came(tracking: Program) -> None:
     """Without a tag there is no HTML that a pixel could stand in; who says that it is, is believed."""
     data = b"Hello,\nvisit https://example.com/ now\n"
@@ -178,6 +182,7 @@ def test_plain_text_goes_out_as_it_came(tracking: Program) -> None:
     assert b"<img src=" in tracking(*FULL, "--type", "html", stdin=data).stdout
 
 
+@pytest.mark.sqlite
 def test_files_folders_and_in_place(tracking: Program) -> None:
     """--check tells, --in-place changes and keeps the mode, and again changes nothing."""
     folder = tracking.folder / "mails" / "deep"
@@ -197,6 +202,7 @@ def test_files_folders_and_in_place(tracking: Program) -> None:
     assert len(list(folder.iterdir())) == 3
 
 
+@pytest.mark.sqlite
 def test_results_keep_their_places(tracking: Program) -> None:
     """Two files of one name are two results; what is hidden or lies elsewhere is not meant."""
     tree = tracking.folder / "tree"
@@ -220,6 +226,7 @@ def test_results_keep_their_places(tracking: Program) -> None:
     assert tracking(*FULL, "empty", "--in-place").returncode == 66
 
 
+@pytest.mark.sqlite
 def test_a_missing_file_stops_no_other(tracking: Program) -> None:
     """The rest is rewritten, and what was made is counted."""
     for name in ("a.html", "z.html"):
@@ -246,6 +253,7 @@ def test_a_missing_file_stops_no_other(tracking: Program) -> None:
         (*SEND, "--jsonl", "-o", "x.jsonl", "--check"),
     ],
 )
+@pytest.mark.sqlite
 def test_a_wrong_command_line_lets_the_mail_through(
     tracking: Program, command: tuple[str, ...]
 ) -> None:
@@ -269,6 +277,7 @@ def test_a_wrong_command_line_lets_the_mail_through(
         pytest.param(("bogus",), False, id="no command at all"),
     ],
 )
+@pytest.mark.sqlite
 def test_what_was_meant_to_be_rewrite(
     tracking: Program, command: tuple[str, ...], *, passes: bool
 ) -> None:
@@ -279,12 +288,14 @@ def test_what_was_meant_to_be_rewrite(
     assert (done.returncode, done.stdout) == (2, LETTER if passes else b"")
 
 
+@pytest.mark.sqlite
 def test_where_standard_input_is_not_ours(tracking: Program) -> None:
     """In `while read`, it is the list: with a file named, nothing of it is taken."""
     (tracking.folder / "letter.html").write_bytes(LETTER)
     assert tracking(*FULL, "--bogus", "letter.html", stdin=b"a list").stdout == b""
 
 
+@pytest.mark.sqlite
 def test_a_report_that_cannot_be_costs_no_mail(tracking: Program) -> None:
     """Nor is it made of what is to be rewritten."""
     (tracking.folder / "same.html").write_bytes(LETTER)
@@ -310,6 +321,7 @@ def test_a_report_that_cannot_be_costs_no_mail(tracking: Program) -> None:
     ],
     ids=["rewrite", "campaign", "events export", "backup", "keys export"],
 )
+@pytest.mark.sqlite
 def test_nothing_takes_the_place_of_a_pipe(tracking: Program, command: tuple[str, ...]) -> None:
     """What a pipe or a device is told goes into it, or it is refused: /dev/null stays a device."""
     (tracking.folder / "letter.html").write_bytes(LETTER)
@@ -332,6 +344,7 @@ def test_nothing_takes_the_place_of_a_pipe(tracking: Program, command: tuple[str
     assert not [path for path in tracking.folder.iterdir() if path.name.startswith("pipe.")]
 
 
+@pytest.mark.sqlite
 def test_the_report_says_what_became_of_each_link(tracking: Program) -> None:
     """One JSON object a link, with its place and the reason."""
     data = LETTER.replace(b"</body>", b'<a href="mailto:x@example.com">m</a></body>')
@@ -341,6 +354,7 @@ def test_the_report_says_what_became_of_each_link(tracking: Program) -> None:
     assert data[rows[0]["start"] : rows[0]["end"]] == b"https://example.com/?a=1&amp;b=2"
 
 
+@pytest.mark.sqlite
 def test_a_full_disk_and_a_closed_pipe(tracking: Program) -> None:
     """Writing that fails leaves with 74, buffered or not."""
     for unbuffered in ("", "1"):
@@ -354,6 +368,7 @@ def test_a_full_disk_and_a_closed_pipe(tracking: Program) -> None:
         assert b"Traceback" not in done.stderr
 
 
+@pytest.mark.sqlite
 def test_a_file_limit_leaves_the_old_file(tracking: Program) -> None:
     """With `ulimit -f` in the way, --in-place leaves the file as it was."""
     mail = tracking.folder / "mail.html"
@@ -427,6 +442,7 @@ def test_edit_reopens_with_the_error_on_top(tracking: Program) -> None:
 
 
 @pytest.mark.parametrize("code", ["", "file.write_text('')"])
+@pytest.mark.sqlite
 def test_edit_is_cancelled(tracking: Program, code: str) -> None:
     """Unchanged or emptied text changes nothing."""
     before = tracking.ok("settings", "export")

@@ -288,6 +288,7 @@ def test_a_cdn_that_is_not_there_yet(site: Site) -> None:
         pytest.param(("--via", "192.0.2.1"), 65, id="an address as CDN"),
     ],
 )
+@pytest.mark.sqlite
 def test_accelerate_refuses(ready: Program, arguments: tuple[str, ...], code: int) -> None:
     """A wrong choice is said, and nothing changes."""
     done = ready("domain", "accelerate", NAME, *arguments)
@@ -307,6 +308,7 @@ def test_accelerate_refuses(ready: Program, arguments: tuple[str, ...], code: in
         ("cdn.example.org", "a CDN"),
     ],
 )
+@pytest.mark.sqlite
 def test_what_to_set_at_a_cdn(ready: Program, host: str, title: str) -> None:
     """Origin, host, cache and TLS, as comments over the zone line."""
     text = ready.ok("domain", "accelerate", NAME, "--via", host)

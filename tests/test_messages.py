@@ -194,6 +194,7 @@ def test_quoted_printable_keeps_its_lines() -> None:
         ("text/html; charset*=\0'x'y", b"", "empty"),
     ],
 )  # fmt: skip
+@pytest.mark.sqlite
 def test_what_is_never_touched(tracking: Program, kind: str, body: bytes, words: str) -> None:
     """It goes out as it came, exit 0, and stderr says why; --strict is 1."""
     data = a_message(body, f"Content-Type: {kind}")
@@ -204,6 +205,7 @@ def test_what_is_never_touched(tracking: Program, kind: str, body: bytes, words:
         assert words in done.stderr.decode()
 
 
+@pytest.mark.sqlite
 def test_an_mbox_whose_readers_count_octets(tracking: Program) -> None:
     """Content-Length says where the next message begins: it is left true."""
     mail = a_message(b"<p>\n", "Content-Type: text/html", "Content-Length: 4")
@@ -283,6 +285,7 @@ def test_no_line_becomes_too_long() -> None:
     ],
     ids=str.split("quotes continuations boundaries nested depth folding soft brackets addresses"),
 )
+@pytest.mark.sqlite
 def test_hostile_messages_take_no_time(tracking: Program, data: bytes) -> None:
     """A megabyte of each; the whole process ends soon, and nothing is lost."""
     done = subprocess.run(
@@ -334,6 +337,7 @@ def test_urls_in_plain_text(text: str, urls: list[str]) -> None:
     assert re.sub(r"https://trace\.example\.com/[A-Za-z0-9_~]+/[A-Za-z0-9_~]+", "U", out) == text
 
 
+@pytest.mark.sqlite
 def test_plain_parts_on_demand(tracking: Program) -> None:
     """--plain wraps the text part too."""
     data = a_message(b"See https://example.com/a.\n", "Content-Type: text/plain")
@@ -372,6 +376,7 @@ def test_who_the_recipient_is(
         (["X-Campaign: a", "X-Campaign: b"], ["--message-header", "X-Campaign", "--message", ""], "stands 2 times"),
     ],
 )  # fmt: skip
+@pytest.mark.sqlite
 def test_no_wrong_name(
     tracking: Program, headers: list[str], options: list[str], words: str
 ) -> None:
@@ -408,6 +413,7 @@ def an_mbox() -> bytes:
     return b"\n".join((line + page, line + a_message(b"hello\n"), line + other))
 
 
+@pytest.mark.sqlite
 def test_an_mbox(tracking: Program, tmp_path: Path) -> None:
     """Message by message, to each recipient; what parts them stays."""
     data = an_mbox()
@@ -430,6 +436,7 @@ def test_an_mbox(tracking: Program, tmp_path: Path) -> None:
     assert stripped == data
 
 
+@pytest.mark.sqlite
 def test_a_bad_message_in_an_mbox_stays(tracking: Program) -> None:
     """One cannot be named: it stays, the others are rewritten, the exit code tells."""
     data = an_mbox().replace(b"To: Ada <ada@example.org>", b"To: a@example.org, b@example.org", 1)
@@ -439,6 +446,7 @@ def test_a_bad_message_in_an_mbox_stays(tracking: Program) -> None:
     assert done.stdout.count(b"href=https://trace.example.com/") == 1
 
 
+@pytest.mark.sqlite
 def test_a_bug_costs_one_message(tracking: Program) -> None:
     """Whatever we do wrong with one message of an mbox, the others go out, and so does it."""
     code = (
@@ -481,6 +489,7 @@ def test_a_maildir_whose_reader_moves_a_mail(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("1*")] == ["1.host:2,S"]
 
 
+@pytest.mark.sqlite
 def test_a_maildir(tracking: Program, tmp_path: Path) -> None:
     """In place and into another; the size in a name stays true."""
     box = mailbox.Maildir(tmp_path / "box")
@@ -500,6 +509,7 @@ def test_a_maildir(tracking: Program, tmp_path: Path) -> None:
     assert list((tmp_path / "box" / "tmp").iterdir()) == []
 
 
+@pytest.mark.sqlite
 def test_a_message_of_very_many_parts(tracking: Program) -> None:
     """Links are numbered through all of them, and nothing is nested for it."""
     part = b"--b\nContent-Type: text/html\n\n" + PAGE
@@ -524,6 +534,7 @@ def test_a_field_in_plain_text_gets_no_quotes() -> None:
      b"X-\xc3\xa4: y\n", b"\xef\xbb\xbf\n"],
     ids=repr,
 )  # fmt: skip
+@pytest.mark.sqlite
 def test_damaged_headers_are_no_html(tracking: Program, first: bytes) -> None:
     """What can be read as a message is rewritten as one, all else goes out as it came."""
     page = a_message(
@@ -543,6 +554,7 @@ def test_damaged_headers_are_no_html(tracking: Program, first: bytes) -> None:
             assert b"untracked" in done.stderr
 
 
+@pytest.mark.sqlite
 def test_folders_and_types(tracking: Program, tmp_path: Path) -> None:
     """An .eml in a folder is rewritten; --type says what is not recognised."""
     folder = tmp_path / "mails"
@@ -558,6 +570,7 @@ def test_folders_and_types(tracking: Program, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (65, a_message(PAGE))
 
 
+@pytest.mark.sqlite
 def test_the_report_names_the_part(tracking: Program, tmp_path: Path) -> None:
     """Spans are of the decoded part."""
     data = a_message(

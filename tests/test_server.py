@@ -75,6 +75,7 @@ def test_click_and_open(tracking: Program, serve: Serve) -> None:
     assert (event["ip"], event["minted_at"]) == ("127.0.0.1", "2026-06-01T08:00:00Z")
 
 
+@pytest.mark.sqlite
 def test_head_is_a_machines(tracking: Program, serve: Serve) -> None:
     """HEAD is answered the same but for the body, and counted as a machine's."""
     server = serve()
@@ -124,6 +125,7 @@ def test_what_is_not_ours(tracking: Program, serve: Serve) -> None:
         pytest.param(lambda path: f"http://Trace.Example.com:80{path}", id="absolute form"),
     ],
 )
+@pytest.mark.sqlite
 def test_what_gateways_do_is_undone(
     tracking: Program, serve: Serve, changed: Callable[[str], str]
 ) -> None:
@@ -133,6 +135,7 @@ def test_what_gateways_do_is_undone(
         assert server.ask(changed(path)).status == 302
 
 
+@pytest.mark.sqlite
 def test_host_is_matched_as_hosts_are(tracking: Program, serve: Serve) -> None:
     """Case, port and the root's dot of a host do not matter."""
     server = serve()
@@ -231,6 +234,7 @@ def test_key_file_outlives_the_store(tracking: Program, serve: Serve) -> None:
         pytest.param(("--trust-proxy", "127.0.0.0/8", "--anonymize-ip"), {"X_Forwarded_For": "2001:db8:1:2::7"}, "2001:db8:1::", id="cut to /48"),
     ],
 )  # fmt: skip
+@pytest.mark.sqlite
 def test_client_address(
     tracking: Program,
     serve: Serve,
@@ -310,6 +314,7 @@ def talk(server: Server, data: bytes, *, wait: float = 5) -> bytes:
         return answer
 
 
+@pytest.mark.sqlite
 def test_pipelined_requests_keep_their_order(tracking: Program, serve: Serve) -> None:
     """Answers come in the order of the requests, whether they wait for the disk or not."""
     server = serve()
@@ -326,6 +331,7 @@ def test_pipelined_requests_keep_their_order(tracking: Program, serve: Serve) ->
     assert len(tracking.events()) == 120
 
 
+@pytest.mark.sqlite
 def test_headers_that_came_before(tracking: Program, serve: Serve) -> None:
     """Remembered headers change nothing but the time it takes."""
     server = serve()
@@ -410,6 +416,7 @@ def test_a_bug_of_ours_is_said(capfd: pytest.CaptureFixture[str]) -> None:
     assert "1 requests could not be answered" in said
 
 
+@pytest.mark.sqlite
 def test_broken_requests_harm_nobody(tracking: Program, serve: Serve) -> None:
     """Nonsense, giants and slow ones are turned away; others are served meanwhile."""
     server = serve()
@@ -881,6 +888,7 @@ def test_a_store_that_still_cannot_be_told(tracking: Program) -> None:
         pytest.param(("--mmdb", "missing"), 66, id="no database"),
     ],
 )
+@pytest.mark.sqlite
 def test_what_serve_refuses(tracking: Program, options: tuple[str, ...], code: int) -> None:
     """Each error has its exit code and its words."""
     done = tracking("serve", *options)
@@ -971,6 +979,7 @@ def test_tls_files_that_cannot_be_used(tracking: Program) -> None:
         assert hinted.startswith(f"hint: {hint}"), hinted
 
 
+@pytest.mark.sqlite
 def test_tls(tracking: Program, serve: Serve) -> None:
     """The server speaks TLS by itself."""
     make_certificate(tracking.folder)
