@@ -31,13 +31,12 @@ from sestrack.engines.default import command
 from sestrack.errors import (
     BadInput,
     CannotCreate,
-    NotFound,
     Refused,
     SestrackError,
     TryAgain,
     UsageError,
 )
-from sestrack.files import beside, is_special, look, typed
+from sestrack.files import beside, is_special, look, not_there, typed
 from sestrack.store import BUSY_SECONDS, kind_of, shown
 from sestrack.tracker.names import forgotten_in, key_of, pseudonym
 from sestrack.tracker.places import Places
@@ -76,11 +75,14 @@ def save(address: str, to: str, progress: Progress, *, force: bool = False) -> i
     one already, unless `force`; `UsageError` if it is the store itself; `BadInput` for a store
     that is damaged, of which the last backup may be all there is.
     """
+    if os.path.isdir(to):
+        msg = f"{to} is a folder, and a backup is a file"
+        raise CannotCreate(msg, f"sestrack backup {typed(_dated(to))}")
     _check_regular(to)
     if os.path.exists(to):
         if os.path.exists(address) and os.path.samefile(to, address):
             msg = f"{to} is the store itself"
-            raise UsageError(msg, "sestrack backup FILE  # another one")
+            raise UsageError(msg, f"sestrack backup {typed(_dated(os.path.dirname(to)))}")
         if not force:
             msg = f"{to} is there already"
             hint = f"sestrack backup --force {typed(to)}  # puts a whole new one in its place"
@@ -89,6 +91,11 @@ def save(address: str, to: str, progress: Progress, *, force: bool = False) -> i
         _SAVING[kind_of(address)](address, name, progress)
         _make_single(name)
     return os.path.getsize(to)
+
+
+def _dated(folder: str) -> str:
+    """Return a name for a backup of today in a folder."""
+    return os.path.join(folder, f"sestrack-{time.strftime('%Y-%m-%d')}.db")
 
 
 def _check_regular(name: str) -> None:
@@ -221,8 +228,7 @@ def restore(
         msg = f"{name} is no file: a backup is copied into an empty database"
         raise Refused(msg, f"sestrack copy {typed(file)} {typed(name)}")
     if not os.path.exists(file):
-        msg = f"there is no file {file}"
-        raise NotFound(msg, look(os.path.dirname(file) or "."))
+        raise not_there(file)
     if os.path.isfile(file) and not os.path.getsize(file):
         msg = f"the file {file} is empty"
         raise BadInput(msg, look(file))

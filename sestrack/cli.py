@@ -85,7 +85,8 @@ def main() -> None:
 def boundary(action: Callable[[], int | None], arguments: Sequence[str] | None = None) -> int:
     """Run `action`; turn whatever it raises into words and an exit code.  The only place.
 
-    With the `arguments` that were typed, a hint that is an option becomes a whole command.
+    With the `arguments` that were typed, a hint that is an option becomes a whole command, and so
+    does a word that was meant.
     """
     from sestrack import output
 
@@ -93,10 +94,13 @@ def boundary(action: Callable[[], int | None], arguments: Sequence[str] | None =
         return action() or 0
     except SestrackError as error:
         hint = error.hint
-        if arguments is not None and hint.startswith("--"):
-            from sestrack.terminal.mistyped import with_option
+        if arguments is not None and (error.meant or hint.startswith("--")):
+            from sestrack.terminal.mistyped import corrected, with_option
 
-            hint = with_option(hint, arguments, error.message)
+            if error.meant:
+                hint = corrected(*error.meant, arguments, hint)
+            else:
+                hint = with_option(hint, arguments, error.message)
         output.error(error.message, hint)
         return error.code
     except KeyboardInterrupt:

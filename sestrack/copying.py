@@ -16,13 +16,15 @@ What stays behind is what only servers that run have: who they are, who keeps th
 from __future__ import annotations
 
 import json
+import os
 from contextlib import closing, contextmanager, suppress
 from shlex import quote
 from typing import TYPE_CHECKING, NamedTuple
 
-from sestrack.engines import engine_of, tables
+from sestrack.engines import engine_of, sqlite, tables
 from sestrack.engines.tables import TABLES, digest
-from sestrack.errors import InputOutputError, NotSetUp, Refused, TryAgain, UsageError
+from sestrack.errors import BadInput, InputOutputError, NotSetUp, Refused, TryAgain, UsageError
+from sestrack.files import not_there
 from sestrack.tracker.names import key_of
 
 if TYPE_CHECKING:
@@ -95,6 +97,8 @@ def copy(source: str, target: str, progress: Progress, *, live: bool = False) ->
     if source == target:
         msg = f"both stores are {engine_of(source).shown(source)}"
         raise UsageError(msg, "sestrack copy /var/lib/sestrack/store.db postgresql://HOST/DATABASE")
+    if engine_of(source).KIND == sqlite.KIND and not os.path.exists(source):
+        raise not_there(source)
     with _opened(source) as old:
         with old.errors():
             old.engine.check_schema(old.connection, source)
@@ -105,7 +109,10 @@ def copy(source: str, target: str, progress: Progress, *, live: bool = False) ->
             _check_not_served(old)
             with old.errors():
                 old.connection.freeze([*(table.name for table in TABLES), "writer"])
-        _check_place(target)
+        try:
+            _check_place(target)
+        except BadInput as error:
+            raise BadInput(error.message, _elsewhere(old)) from None
         with _opened(target) as new:
             marks = _begin(old, new)
             rows = _count(old)

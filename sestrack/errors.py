@@ -34,6 +34,8 @@ class SestrackError(Exception):
     """
 
     code = EXIT_BUG
+    meant: tuple[str, str] | None = None
+    """A word that was typed, and the one that seems to have been meant."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)

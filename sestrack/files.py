@@ -34,7 +34,7 @@ def reading(name: str) -> Iterator[IO[bytes]]:
         with open(name, "rb") as file:
             yield file
     except FileNotFoundError:
-        raise _not_there(name) from None
+        raise not_there(name) from None
     except PermissionError as error:
         msg = f"cannot read {shown(name)}: {error.strerror}"
         raise NoPermission(msg, look(name)) from None
@@ -43,7 +43,7 @@ def reading(name: str) -> Iterator[IO[bytes]]:
         raise InputOutputError(msg, look(name)) from None
 
 
-def _not_there(name: str) -> NotFound:
+def not_there(name: str) -> NotFound:
     """Say that there is no such file, and which one may be meant."""
     from difflib import get_close_matches
 
@@ -54,13 +54,10 @@ def _not_there(name: str) -> NotFound:
         near = []
     if not near:
         return NotFound(f"there is no file {name}", f"ls {typed(folder or '.')}")
-    from sestrack.terminal.mistyped import corrected
-
     meant = os.path.join(folder, near[0])
-    hint = corrected(
-        name, meant, sys.argv[1:], look(meant)
-    )  # a command is not told how it was typed
-    return NotFound(f"there is no file {name}; did you mean {meant}?", hint)
+    failure = NotFound(f"there is no file {name}; did you mean {meant}?", look(meant))
+    failure.meant = (name, meant)
+    return failure
 
 
 def shown(name: str) -> str:
@@ -106,8 +103,7 @@ def beside(to: str, *, private: bool = False) -> Iterator[str]:
             raise InputOutputError(msg, "what reads it may have gone") from None
         return
     if to.endswith("/") and not os.path.isdir(to):  # `realpath` would name the file without it
-        msg = f"cannot create {to}: there is no such folder"
-        raise CannotCreate(msg, f"mkdir {typed(to)}")
+        raise cannot_create(to)
     target = os.path.realpath(to)
     name = f"{target}.{os.getpid()}.sestrack"
     try:
@@ -115,8 +111,7 @@ def beside(to: str, *, private: bool = False) -> Iterator[str]:
         mode = 0o600 if private else _mode(target)
         os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     except OSError as error:
-        msg = f"cannot create {to}: {error.strerror}"
-        raise CannotCreate(msg, look(os.path.dirname(target))) from None
+        raise cannot_create(to, error) from None
     try:
         yield name
         handle = os.open(name, os.O_RDWR)
@@ -132,6 +127,18 @@ def beside(to: str, *, private: bool = False) -> Iterator[str]:
     finally:
         if os.path.exists(name):
             os.unlink(name)
+
+
+def cannot_create(to: str, error: OSError | None = None) -> CannotCreate:
+    """Say that a file cannot be made, and what helps: a folder that is not there, or a look."""
+    folder = os.path.dirname(to) or "."
+    if os.path.isdir(folder):  # the file may be a link that leads elsewhere
+        folder = os.path.dirname(os.path.realpath(to))
+    if not os.path.lexists(folder):
+        msg = f"cannot create {to}: there is no folder {folder}"
+        return CannotCreate(msg, f"mkdir -p {typed(folder)}")
+    reason = error.strerror if error and os.path.isdir(folder) else f"{folder} is no folder"
+    return CannotCreate(f"cannot create {to}: {reason}", look(folder))
 
 
 def write(to: str, data: bytes) -> None:

@@ -90,7 +90,12 @@ def split_name(name: str, primary: str | None, senders: Collection[Sender]) -> t
         raise Refused(msg, f"sestrack sender verify {pending.domain}")
     if under is None or primary not in {None, under}:
         msg = f"{whole} is not under {primary or 'the primary domain of a verified sender domain'}"
-        raise Refused(msg, f"sestrack domain create {whole.partition('.')[0]} --primary DOMAIN")
+        chosen = primary if primary in primaries else next(iter(sorted(primaries)), "")
+        label, _, rest = whole.partition(".")
+        label = label if _PREFIX.fullmatch(label) else "trace"
+        add = f"sestrack sender add {rest if '.' in rest else whole}"
+        create = f"sestrack domain create {label} --primary {chosen}"
+        raise Refused(msg, f"{create}  # or {add}" if chosen else add)
     prefix = whole.removesuffix("." + under)
     if "." in prefix:
         msg = f"a trace domain is one label before {under}, and {prefix} is more"
@@ -172,7 +177,7 @@ def choose_primary(primary: str | None, senders: Collection[Sender]) -> str:
         msg = f"the sender domain {pending[0]} under {primary} is not verified"
         raise Refused(msg, f"sestrack sender verify {pending[0]}")
     msg = f"{primary} is not the primary domain of a sender domain"
-    known = "known: " + ", ".join(verified) if verified else f"sestrack sender add {primary}"
+    known = "--primary " + "|".join(verified) if verified else f"sestrack sender add {primary}"
     raise Refused(msg, known)
 
 

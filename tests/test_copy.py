@@ -298,7 +298,7 @@ def test_wrong_addresses(full: Program, other: str, quick: QuickServer) -> None:
     nobody = quick.address("nosuch").replace("postgres@", "postgres:geheim@")
     silent = "postgresql://u:geheim@127.0.0.1:9/x"
     for source, target, code in (
-        ("missing.db", other, 78),
+        ("missing.db", other, 66),
         (full.address, full.address, 2),
         (full.address, "mysql://u:geheim@h/x", 2),
         ("mysql://u:geheim@h/x", other, 2),

@@ -965,7 +965,8 @@ def test_tls_files_that_cannot_be_used(tracking: Program) -> None:
     )  # fmt: skip
     for cert, key, code, words, hint in (
         ("missing.pem", "key.pem", 66, "missing.pem", "ls ."),
-        ("cert.pem", "other/kee.pem", 66, "did you mean other/key.pem?", "ls -ld other/key.pem"),
+        ("cert.pem", "other/kee.pem", 66, "did you mean other/key.pem?",
+         "sestrack serve --tls-cert cert.pem --tls-key other/key.pem"),
         ("junk.pem", "key.pem", 65, "junk.pem holds no certificate", "file junk.pem"),
         ("cert.pem", "cert.pem", 65, "cert.pem holds no private key", "file cert.pem"),
         ("cert.pem", "locked.pem", 65, "locked.pem is locked", "openssl pkey -in locked.pem -out"),

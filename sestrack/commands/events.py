@@ -93,6 +93,10 @@ def tail(
             fresh = rows = list(events(opened.connection, places, after))
 
 
+_NOT_OURS = {"xlsx", "xls", "ods", "db", "gz", "zip"}
+"""Ends of names that somebody might wait for, and that are none of ours."""
+
+
 @app.command()
 def export(  # noqa: PLR0913 - one for each choice
     ctx: typer.Context,
@@ -121,7 +125,11 @@ def export(  # noqa: PLR0913 - one for each choice
     since_ms = seconds_of(since, "--since", now) * 1000 if since else 0
     until_ms = seconds_of(until, "--until", now) * 1000 if until else 2**62
     ends = to.rpartition(".")[2].lower()
-    format_ = format_ or (Format(ends) if ends in set(Format) else Format.JSONL)
+    if format_ is None:
+        format_ = Format(ends) if ends in set(Format) else Format.JSONL
+        if ends in _NOT_OURS:
+            msg = f"{to} would not be what its name says: {', '.join(Format)} can be written"
+            raise UsageError(msg, f"--output {quote(to.rpartition('.')[0])}.csv")
     if format_ is Format.PARQUET and to in {"", "-"}:
         msg = "Parquet is written to a file"
         raise UsageError(msg, "sestrack events export --format parquet -o events.parquet")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from html import unescape
@@ -11,6 +12,7 @@ import typer
 
 from sestrack import output, store
 from sestrack.errors import BadInput, ForgedToken
+from sestrack.files import typed
 from sestrack.times import utc
 from sestrack.tokens import Key, open_copy, open_link
 
@@ -34,6 +36,11 @@ def inspect(
     output.report()
     with store.Store(ctx.obj) as opened:
         keys = opened.token_keys()
+        if os.path.isfile(url):
+            hosts = "|".join(re.escape(domain.name) for domain in opened.trace_domains()[:5])
+            msg = f"{url} is a file, and a tracking URL is wanted"
+            links = f"grep -oE 'https?://({hosts})[A-Za-z0-9_~/:]*' {typed(url)}"
+            raise BadInput(msg, f"{links} | sestrack inspect -")
     many = url == "-"
     found = False
     for line in sys.stdin if many else [url]:

@@ -72,7 +72,7 @@ def recipients(  # noqa: PLR0913 - one for each choice
                 lines.clear()
         output.write_bytes("".join(lines).encode())
     if sealer is None:
-        output.note(f"sestrack: untracked: {tracking.untracked}; the column is empty")
+        output.note(f"sestrack: the column is empty: untracked: {tracking.untracked}")
     elif count:
         store.count_copies(ctx.obj, tracking.sender, {message: made})
 

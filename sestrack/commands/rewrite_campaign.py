@@ -32,8 +32,6 @@ from sestrack.tracking import Letter, Tracking
 if TYPE_CHECKING:
     from sestrack.commands.rewrite import Request
 
-_CAMPAIGN = "sestrack rewrite letter.html --sender DOMAIN"
-
 
 def run(request: Request, store: str) -> int:
     """Make the copies; return the exit code."""
@@ -42,9 +40,11 @@ def run(request: Request, store: str) -> int:
     data = files.read(request.files[0] if request.files else "-")
     if looks_like_message(data):
         msg = "a campaign's template is HTML, and this is a whole message"
-        raise UsageError(
-            msg, "sestrack rewrite --sender DOMAIN --recipient ID message.eml, one for each"
+        hint = (
+            f"sestrack rewrite --sender {files.typed(request.sender)} --recipient ada@example.org"
         )
+        file = "".join(f" {files.typed(name)}" for name in request.files if name != "-")
+        raise UsageError(msg, f"{hint}{file or ' < message.eml'}  # once for each recipient")
     tracking = Tracking.of(store, request.sender)
     total, people = _read_list(request)
     if _is_stream(request.output):
@@ -62,16 +62,20 @@ def _check(request: Request) -> int:
     ):  # fmt: skip
         if given:
             msg = f"{option} does not go with --recipients"
-            raise UsageError(msg, f"{_CAMPAIGN} --recipients list.csv --output copies.jsonl")
+            raise UsageError(
+                msg, _command(request, f"--output {files.typed(request.output or 'copies.jsonl')}")
+            )
     if len(request.files) > 1:
         msg = f"a campaign has one template, not {len(request.files)}"
-        raise UsageError(msg, f"{_CAMPAIGN} --recipients list.csv")
+        raise UsageError(msg, _command(request))
     if request.recipients == "-" and request.files[:1] in {(), ("-",)}:
         msg = "standard input cannot be the template and the list"
-        raise UsageError(msg, f"{_CAMPAIGN} --recipients - < list.csv")
+        raise UsageError(msg, f"{_command(request)} < list.csv")
     if request.resume and (_is_stream(request.output) or request.recipients == "-"):
         msg = "--resume needs a list and an output that are files"
-        raise UsageError(msg, f"{_CAMPAIGN} --recipients list.csv --output copies.jsonl --resume")
+        where = "copies.jsonl" if _is_stream(request.output) else request.output
+        request = request._replace(recipients=_a_file(request.recipients) or "list.csv")
+        raise UsageError(msg, _command(request, f"--output {files.typed(where)} --resume"))
     if not request.jobs.isdecimal() or not 1 <= int(request.jobs) <= (os.cpu_count() or 1) * 4:
         msg = f"--jobs {request.jobs!r} is not a number of processes that helps here"
         raise UsageError(msg, f"--jobs {os.cpu_count() or 1}")
@@ -79,6 +83,20 @@ def _check(request: Request) -> int:
         msg = "several processes cannot read one standard input"
         raise UsageError(msg, "--jobs 1")
     return int(request.jobs)
+
+
+def _command(request: Request, more: str = "") -> str:
+    """Return the plain campaign that a command line may have meant."""
+    template = _a_file(*request.files) or "letter.html"
+    words = ["sestrack", "rewrite", template, "--sender", request.sender]
+    words += ["--message", request.message] if request.message else []
+    words += ["--recipients", request.recipients]
+    return f"{' '.join(map(files.typed, words))} {more}".rstrip()
+
+
+def _a_file(*names: str) -> str:
+    """Return the first name that is not standard input, "" for none."""
+    return next((name for name in names if name != "-"), "")
 
 
 def _read_list(request: Request) -> tuple[int, str]:

@@ -35,17 +35,21 @@ def inputs(request: Request) -> list[Input]:
     found = [each for name in request.files or ("-",) for each in _in(name)]
     if request.in_place and (request.output or not request.files or "-" in request.files):
         msg = "--in-place needs files, and no --output"
-        raise UsageError(msg, "sestrack rewrite --sender DOMAIN --in-place letter.html")
+        named = " ".join(files.typed(name) for name in request.files if name != "-")
+        hint = f"sestrack rewrite --sender {files.typed(request.sender)} --in-place"
+        raise UsageError(msg, f"{hint} {named or 'letter.html'}")
     if request.report == "-" and not (
         request.in_place or request.output not in {"", "-"} or request.check
     ):
         msg = "--report - would mix with the mail on standard output"
-        raise UsageError(msg, "--report FILE")
+        raise UsageError(msg, "--report report.jsonl")
+    if request.output.endswith("/") and not quiet(request):
+        _make_folder(request.output)
     if os.path.isdir(request.output):
         _check_places(request.output, found)
     elif len(found) > 1 and not (request.in_place or quiet(request)):
         msg = f"{len(found)} files cannot go to one output: {request.output or 'standard output'}"
-        raise UsageError(msg, "--output FOLDER, one that is there")
+        raise UsageError(msg, "--output out/")
     return found
 
 
@@ -55,7 +59,7 @@ def _check_places(folder: str, found: list[Input]) -> None:
     for name, place in found:
         if name == "-":
             msg = f"standard input has no name to have in the folder {folder}"
-            raise UsageError(msg, "--output FILE")
+            raise UsageError(msg, f"--output {files.typed(os.path.join(folder, 'letter.html'))}")
         if place in taken:
             msg = f"{taken[place]} and {name} would both become {os.path.join(folder, place)}"
             raise UsageError(msg, "name a folder that both lie in: their places are kept")
@@ -126,7 +130,7 @@ def _make_folder(name: str) -> None:
         os.makedirs(name, exist_ok=True)
     except OSError as error:
         msg = f"cannot make the folder {name}: {error.strerror}"
-        raise CannotCreate(msg, files.look(os.path.dirname(name) or ".")) from None
+        raise CannotCreate(msg, files.look(os.path.dirname(name.rstrip("/")) or ".")) from None
 
 
 def original(request: Request) -> None:

@@ -16,7 +16,7 @@ from collections import Counter
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from sestrack import output
+from sestrack import files, output
 from sestrack.commands.rewrite_run import bug, check_texts, count, how, minted
 from sestrack.errors import EXIT_NO, BadInput, SestrackError, UsageError
 from sestrack.tracking import Letter, Tracking
@@ -39,7 +39,8 @@ def run(request: Request, store: str) -> int:
         or request.output not in {"", "-"}
     ):  # fmt: skip
         msg = "--jsonl is a filter: it reads standard input and writes standard output"
-        raise UsageError(msg, "sestrack rewrite --jsonl --sender DOMAIN < in.jsonl > out.jsonl")
+        sender, file = files.typed(request.sender), files.typed((*request.files, "in.jsonl")[0])
+        raise UsageError(msg, f"sestrack rewrite --jsonl --sender {sender} < {file} > out.jsonl")
     check_texts(request)
     lines = _Filter(request, store)
     worst = 0

@@ -6,8 +6,8 @@ import os
 from difflib import diff_bytes, unified_diff
 from typing import TYPE_CHECKING
 
-from sestrack import output
-from sestrack.errors import CannotCreate, UsageError
+from sestrack import files, output
+from sestrack.errors import UsageError
 from sestrack.links import REASON_WORDS, Reason
 
 if TYPE_CHECKING:
@@ -22,12 +22,11 @@ def begin(to: str, names: Iterable[str]) -> None:
         return
     if any(os.path.exists(name) and os.path.samefile(name, to) for name in names):
         msg = f"the report {to} is what is to be rewritten"
-        raise UsageError(msg, "--report FILE, another one")
+        raise UsageError(msg, f"--report {files.typed(to)}.report")
     try:
         os.truncate(to, 0)
     except OSError as error:
-        msg = f"cannot write the report {to}: {error.strerror}"
-        raise CannotCreate(msg, "--report FILE") from None
+        raise files.cannot_create(to, error) from None
 
 
 def report(to: str, name: str, parts: Iterable[tuple[str, Template]]) -> None:
@@ -50,8 +49,7 @@ def report(to: str, name: str, parts: Iterable[tuple[str, Template]]) -> None:
         with open(to, "a", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
-        msg = f"cannot write the report {to}: {error.strerror}"
-        raise CannotCreate(msg, "--report FILE") from None
+        raise files.cannot_create(to, error) from None
 
 
 def show_diff(name: str, data: bytes, result: bytes) -> None:

@@ -290,7 +290,8 @@ def _check(request: Request) -> None:
         raise UsageError(msg, "--recipients list.csv")
     if not request.files and not request.jsonl and sys.stdin is not None and sys.stdin.isatty():
         msg = "there is nothing to rewrite: standard input is a terminal"
-        raise UsageError(msg, "sestrack rewrite --sender DOMAIN < letter.html")
+        sender = files.typed(request.sender)
+        raise UsageError(msg, f"sestrack rewrite --sender {sender} < letter.html")
 
 
 _EXCLUSIVE = {

@@ -6,6 +6,7 @@ import difflib
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -83,13 +84,21 @@ def _editor() -> list[str]:
     if not named:
         if not sys.stdin.isatty():
             msg = "no editor is named, and there is no terminal to open one on"
-            raise UsageError(msg, "EDITOR=nano sestrack settings edit")
+            raise UsageError(msg, _otherwise())
         return ["vi"]
     try:
         return shlex.split(named)
     except ValueError as error:
         msg = f"the editor {named!r} is no command line: {error}"
-        raise UsageError(msg, "EDITOR=nano sestrack settings edit") from None
+        raise UsageError(msg, _otherwise()) from None
+
+
+def _otherwise() -> str:
+    """Return a command that edits with what is installed here, or without an editor of ours."""
+    there = next((name for name in ("nano", "vim", "vi", "emacs") if shutil.which(name)), "")
+    if there:
+        return f"EDITOR={there} sestrack settings edit"
+    return "sestrack settings export > settings.toml  # and sestrack settings apply settings.toml"
 
 
 def _edited(editor: list[str], draft: Path, before: str, address: str) -> Text | None:
@@ -125,7 +134,7 @@ def _run_editor(editor: list[str], draft: Path) -> None:
         process = subprocess.Popen([*editor, str(draft)])  # noqa: S603
     except OSError as error:
         msg = f"the editor {shlex.join(editor)!r} cannot be started: {error.strerror}"
-        raise NotFound(msg, "EDITOR=nano sestrack settings edit") from None
+        raise NotFound(msg, _otherwise()) from None
     # Ctrl-C is the editor's affair while it runs
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -134,7 +143,7 @@ def _run_editor(editor: list[str], draft: Path) -> None:
         signal.signal(signal.SIGINT, handler)
     if status:
         msg = f"the editor {shlex.join(editor)!r} ended with status {status}; nothing changed"
-        raise InputOutputError(msg)
+        raise InputOutputError(msg, _otherwise())
 
 
 def _with_error(text: str, error: SestrackError) -> str:

@@ -19,7 +19,7 @@ from sestrack.html import charset as charsets
 from sestrack.links import Reason
 from sestrack.mail.message import BINDING, after_part, bound_by, contents, of_message, of_part
 from sestrack.mail.mime import LEFT_WORDS, Left, Message
-from sestrack.rewrite import Template, compile_html
+from sestrack.rewrite import Template, compile_html, has_tag
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -125,7 +125,11 @@ def audit_message(message: Message, wrapping: Wrapping) -> Audit:
 
 def audit_html(data: bytes, wrapping: Wrapping) -> Audit:
     """Look at an HTML document."""
-    return _audit(data, compile_html(data, wrapping), "", "")
+    audit = _audit(data, compile_html(data, wrapping), "", "")
+    if not has_tag(data):
+        found = "there is no tag: it may be plain text, and would go out as it is"
+        audit.findings.append(Finding(_WARNING, "no-tag", "", 0, found, "rewrite --type html"))
+    return audit
 
 
 def _audit(data: bytes, template: Template, charset: str, part: str) -> Audit:

@@ -24,8 +24,8 @@ from itertools import islice
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from sestrack import output
-from sestrack.errors import BadInput, CannotCreate, InputOutputError, Refused, TryAgain
-from sestrack.files import beside, look, typed
+from sestrack.errors import BadInput, InputOutputError, Refused, TryAgain
+from sestrack.files import beside, cannot_create, typed
 from sestrack.mail.recipients import Row, open_list
 
 if TYPE_CHECKING:
@@ -307,8 +307,7 @@ def open_result(path: str) -> IO[bytes]:
             os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
     except OSError as error:
-        msg = f"cannot create {path}: {error.strerror}"
-        raise CannotCreate(msg, look(os.path.dirname(path) or ".")) from None
+        raise cannot_create(path, error) from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.path.samestat(os.stat(path), os.fstat(file.fileno())):

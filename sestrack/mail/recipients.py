@@ -74,9 +74,7 @@ def _open(name: str, lines: Iterator[str], column: str, *, raw: bool) -> Recipie
         raise BadInput(msg, "a CSV file with the column `recipient`")
     if first.lstrip().startswith("<"):
         msg = f"the list {shown(name)} begins like HTML: {first.strip()[:40]}"
-        template = "letter.html" if name == "-" else typed(name)
-        hint = f"sestrack rewrite {template} --sender DOMAIN --recipients LIST.csv -o copies.jsonl"
-        raise BadInput(msg, hint)
+        raise BadInput(msg, "a list is a CSV file; the template is another file, `rewrite FILE`")
     excel = ""
     if parted := re.fullmatch(r"sep=(.)\s*", first, re.IGNORECASE):
         excel, first = first, next(lines, "")

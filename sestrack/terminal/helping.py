@@ -118,7 +118,11 @@ def wrong_line(wrong: ClickException, root: Command, arguments: Sequence[str]) -
     context = getattr(wrong, "ctx", None)
     message = " ".join(wrong.format_message().split()).rstrip(".")
     hint = f"{_path(root, arguments)} --help"
-    if context is None:
+    if context is None:  # an option without its value: the example may have one
+        *_, (_, command) = [("", root), *_called(root, arguments)]
+        name = getattr(wrong, "option_name", "") or " "
+        example = example_of(command)
+        hint = example if name in example else hint
         return UsageError(message[:1].lower() + message[1:], hint)
     word, words = _mistyped(wrong)
     if isinstance(wrong, NoSuchOption) and (flag := _option_below(root, word, arguments)):
@@ -128,7 +132,7 @@ def wrong_line(wrong: ClickException, root: Command, arguments: Sequence[str]) -
         return UsageError(f"{word} goes before the command", moved_before(word, arguments))
     if wrong.message.startswith("Got unexpected extra argument"):
         hint = example_of(context.command) or hint
-    meant = nearest(word, words) if word else ""
+    meant = (_synonym(word, words) or nearest(word, words)) if word else ""
     if isinstance(wrong, NoSuchOption):
         message = f"there is no option {word}"
     elif isinstance(context.command, TyperGroup) and word:
@@ -136,11 +140,33 @@ def wrong_line(wrong: ClickException, root: Command, arguments: Sequence[str]) -
     elif isinstance(wrong, MissingParameter):
         hint = example_of(context.command) or hint
     message = message[:1].lower() + message[1:]
+    if isinstance(wrong, BadParameter):
+        message = _number_in_words(message)
     if meant:
         return UsageError(
             f"{message}; did you mean {meant}?", corrected(word, meant, arguments, hint)
         )
     return UsageError(message, hint)
+
+
+_SYNONYMS = (
+    {"add", "create", "new", "register"}, {"remove", "delete", "rm", "del"},
+    {"show", "get", "info"}, {"list", "ls", "tail", "log"},
+)  # fmt: skip
+"""Commands that one might call by another's name: senders are added, trace domains created."""
+
+
+def _synonym(word: str, commands: Sequence[str]) -> str:
+    """Return the command that does what a word says, "" if there is none."""
+    alike = next((words for words in _SYNONYMS if word in words), set())
+    return next((command for command in commands if command in alike), "")
+
+
+def _number_in_words(message: str) -> str:
+    """Say what is wrong with a number as people do."""
+    message = message.replace("is not a valid int range", "is not a whole number")
+    message = re.sub(r"is not in the range (\d+)<=x<=(\d+)$", r"is not from \1 to \2", message)
+    return re.sub(r"is not in the range x>=(\d+)$", r"is less than \1", message)
 
 
 def _path(root: Command, arguments: Sequence[str]) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import shlex
-import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -93,15 +92,22 @@ def with_option(hint: str, arguments: Sequence[str], message: str = "") -> str:
     words = list(arguments)
     if name == "--store" or len(values) > 1 or "--" in words or "|" in hint or name.endswith(","):
         return hint
-    places = [n for n, word in enumerate(words) if word.partition("=")[0] == name]
+    places = [
+        n for n, word in enumerate(words) if word.partition("=")[0] in {name, _SHORT.get(name)}
+    ]
     if len(places) > 1:
         places = [n for n in places if repr(_value(words, n)) in message]
         if len(places) != 1:
             return hint
     begin = places[0] if places else len(words)
-    end = begin + 1 + (len(values) if name in words[begin : begin + 1] else 0)
+    whole = words[begin : begin + 1]  # "--name", and not "--name=value"
+    end = begin + 1 + (len(values) if name in whole or _SHORT.get(name) in whole else 0)
     words[begin:end] = [name, *values]
     return _line(words)
+
+
+_SHORT = {"--output": "-o"}
+"""Options that hints are, and that can be typed in a shorter form."""
 
 
 def _value(words: Sequence[str], place: int) -> str:
@@ -115,9 +121,9 @@ def guess(name: str, words: Collection[str], failure: NotFound) -> NotFound:
     found = nearest(name, words, NEAR_NAME)
     if not found:
         return failure
-    # a command is not told how it was typed
-    hint = corrected(name, found, sys.argv[1:], failure.hint)
-    return NotFound(f"{failure.message}; did you mean {found}?", hint)
+    meaning = NotFound(f"{failure.message}; did you mean {found}?", failure.hint)
+    meaning.meant = (name, found)
+    return meaning
 
 
 @contextmanager

@@ -7,10 +7,10 @@ too, where it has them.
 
 from __future__ import annotations
 
-from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from sestrack.errors import BadInput, NoPermission, NotFound
+from sestrack.errors import BadInput
+from sestrack.files import reading
 
 if TYPE_CHECKING:
     import maxminddb
@@ -23,7 +23,7 @@ class Places:
     """Looks addresses up."""
 
     def __init__(self, mmdb: str = "") -> None:
-        """Open the database, if one is named.  Raises `NotFound`, `NoPermission`, `BadInput`."""
+        """Open the database, if one is named.  Raises `BadInput`, and what `files.reading` does."""
         import iptocc
 
         self._country_of = iptocc.country_code
@@ -31,20 +31,14 @@ class Places:
         if mmdb:
             import maxminddb
 
+            # its C part says of a file that may not be read that it is no database
+            with reading(mmdb):
+                pass
             try:
-                # whose C part says of a file that may not be read that it is no database
-                with open(mmdb, "rb"):
-                    pass
                 self._reader = maxminddb.open_database(mmdb)
-            except FileNotFoundError:
-                msg = f"there is no file {mmdb}"
-                raise NotFound(msg, "--mmdb FILE") from None
-            except PermissionError as error:
-                msg = f"no permission to read {mmdb}: {error.strerror}"
-                raise NoPermission(msg, f"ls -l {quote(mmdb)}") from None
             except (maxminddb.InvalidDatabaseError, OSError) as error:
-                msg = f"{mmdb} is not an MMDB: {error}"
-                raise BadInput(msg, "--mmdb FILE, a database like GeoLite2-City.mmdb") from None
+                msg = f"{mmdb} is no database of places (MMDB): {error}"
+                raise BadInput(msg, "--mmdb GeoLite2-City.mmdb") from None
 
     def find(self, ip: str) -> Place:
         """Return the place of an address; a database that does not know it is helped out."""
