@@ -327,13 +327,13 @@ def make_version(path: Path, version: int) -> None:
 @pytest.mark.parametrize(
     ("name", "prepare", "code", "words", "hint"),
     [
-        pytest.param("a b.db", lambda _: None, 78, "there is no store at", "sestrack --store 'a b.db' init --edge HOST", id="nothing"),
-        pytest.param("a b.db", lambda path: path.touch(), 78, "is not set up", "sestrack --store 'a b.db' init --edge HOST", id="an empty file"),
+        pytest.param("a b.db", lambda _: None, 78, "there is no store at", "sestrack --store 'a b.db' init", id="nothing"),
+        pytest.param("a b.db", lambda path: path.touch(), 78, "is not set up", "sestrack --store 'a b.db' init", id="an empty file"),
         pytest.param("a b", lambda path: path.mkdir(), 65, "is a folder", "--store 'a b/store.db'", id="a folder"),
         pytest.param("a b.db", damage, 65, "is damaged", "sestrack --store 'a b.db' restore FILE", id="damaged"),
         pytest.param("a b.db", lambda path: make_version(path, 3), 78, "has schema 3", "sestrack --store 'a b.db' init", id="older"),
         pytest.param("a b.db", lambda path: make_version(path, -1), 78, "goes on with it", "sestrack copy FROM 'a b.db'", id="half a copy"),
-        pytest.param("store.db", lambda path: path.unlink(), 78, "there is no store at", "sestrack init --edge HOST", id="the usual one"),
+        pytest.param("store.db", lambda path: path.unlink(), 78, "there is no store at", "sestrack init", id="the usual one"),
     ],
 )  # fmt: skip
 @pytest.mark.sqlite

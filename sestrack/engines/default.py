@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import os
 
+SERVICE_STORE = "/var/lib/sestrack/store.db"
+"""The store of the service, as its unit in `packaging` has it."""
+
 
 def default_address() -> str:
     """Return where the store is, unless told otherwise: `$SESTRACK_STORE`, or XDG's place."""
     named = os.environ.get("SESTRACK_STORE")
     if named:
         return named
+    return own_store()
+
+
+def own_store() -> str:
+    """Return where a user's own store is."""
     return f"{data_folder()}/sestrack/store.db"
 
 

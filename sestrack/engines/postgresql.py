@@ -128,7 +128,7 @@ def check_schema(connection: Connection, address: str) -> None:
     """See whether the database is a store of this version."""
     if not _is_there(connection):
         msg = f"the store {shown(address)} is not set up"
-        raise NotSetUp(msg, command(shown(address), "init --edge HOST"))
+        raise NotSetUp(msg, command(shown(address), "init"))
     versions.check(_number(connection), SCHEMA_VERSION, shown(address))
 
 

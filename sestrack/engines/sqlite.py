@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sestrack.engines import versions
-from sestrack.engines.default import command
+from sestrack.engines.default import SERVICE_STORE, command, own_store
 from sestrack.errors import (
     BadInput,
     CannotCreate,
@@ -160,10 +160,6 @@ def _quoted(path: str) -> str:
     return shlex.quote(path)
 
 
-def _another() -> str:
-    return "sestrack --store FILE init --edge HOST"
-
-
 def _insert(table: str, columns: Sequence[str]) -> str:
     marks = ", ".join("?" * len(columns))
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"
@@ -201,10 +197,10 @@ def create(path: str) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except PermissionError as error:
         msg = f"no permission to make the store {path}: {error.strerror}"
-        raise NoPermission(msg, _another()) from None
+        raise NoPermission(msg, f"ls -ld {_quoted(os.path.dirname(path) or '.')}") from None
     except OSError as error:
         msg = f"cannot make the store {path}: {error.strerror}"
-        raise CannotCreate(msg, _another()) from None
+        raise CannotCreate(msg, f"ls -ld {_quoted(path)}") from None
 
 
 def uri_of(path: str, mode: str) -> str:
@@ -217,7 +213,9 @@ def connect(path: str, *, writing: bool, wait: float = BUSY_SECONDS) -> Connecti
     """Open the file."""
     if not os.path.exists(path):
         msg = f"there is no store at {path}"
-        raise NotSetUp(msg, command(path, "init --edge HOST"))
+        if path == own_store() and os.path.exists(SERVICE_STORE):
+            raise NotSetUp(msg, f"export SESTRACK_STORE={SERVICE_STORE}  # that of the service")
+        raise NotSetUp(msg, command(path, "init"))
     if os.path.isdir(path):
         msg = f"{path} is a folder, and a store is a file"
         raise BadInput(msg, f"--store {_quoted(os.path.join(path, 'store.db'))}")
@@ -250,10 +248,10 @@ def check_schema(connection: Connection, path: str) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application == 0 and version == 0 and os.path.getsize(path) <= _EMPTY_FILE:
         msg = f"the store {path} is not set up"
-        raise NotSetUp(msg, command(path, "init --edge HOST"))
+        raise NotSetUp(msg, command(path, "init"))
     if application != APPLICATION_ID:
         msg = f"{path} is a database, but not a store of sestrack"
-        raise BadInput(msg, _another())
+        raise BadInput(msg, f"file {_quoted(path)}")
     versions.check(version, SCHEMA_VERSION, path)
 
 
@@ -345,6 +343,10 @@ def errors(path: str) -> Iterator[None]:
             msg = f"the store {path} cannot be written, and nothing was changed: {error}"
             raise InputOutputError(msg, f"df -h {_quoted(os.path.dirname(path) or '.')}") from None
         if code in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}:
+            folder = os.path.dirname(path) or "."
+            if os.access(path, os.W_OK) and not os.access(folder, os.W_OK):
+                msg = f"the store {path} cannot be opened: nothing can be written in its folder"
+                raise NoPermission(msg, f"ls -ld {_quoted(folder)}") from None
             msg = f"the store {path} cannot be opened: {error}"
             raise NoPermission(msg, f"ls -l {_quoted(path)}") from None
         raise
@@ -355,5 +357,5 @@ def errors(path: str) -> Iterator[None]:
             raise BadInput(msg, command(path, "restore FILE")) from None
         if code == sqlite3.SQLITE_NOTADB:
             msg = f"{path} is not a store of sestrack: {error}"
-            raise BadInput(msg, _another()) from None
+            raise BadInput(msg, f"file {_quoted(path)}") from None
         raise
