@@ -6,6 +6,7 @@ import json
 import os
 import random
 import sqlite3
+import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -294,6 +295,73 @@ def test_what_is_remembered_is_bounded(path: str, monkeypatch: pytest.MonkeyPatc
         remembered = vars(vars(upkeep)["_figures"])["_interned"]
         assert 0 < len(remembered) <= 3
         check(path)
+
+
+@pytest.mark.sqlite
+def test_a_storm_is_judged_as_fast_as_it_comes(tmp_path: Path) -> None:
+    """Twice the clicks on a link of one copy, in the same seconds, take about twice the calls."""
+
+    def calls(clicks: int) -> int:
+        name = str(tmp_path / f"{clicks}.db")
+        initialise(name, "", 0)
+        count = 0
+
+        def count_calls(*_: object) -> None:
+            nonlocal count
+            count += 1
+
+        with writing(name) as connection:
+            connection.insert(
+                "origin",
+                ("id", "sender", "message", "trace_domain"),
+                [(1, "a.example", "june", "t")],
+            )
+            connection.insert(
+                "link", ("id", "origin", "number", "url"), [(1, 1, 0, "https://e.example/")]
+            )
+            connection.insert("agent", ("id", "text"), [(1, AGENTS[0])])
+            connection.insert(
+                "event",
+                (
+                    "id",
+                    "at",
+                    "kind",
+                    "origin",
+                    "link",
+                    "recipient",
+                    "minted",
+                    "ip",
+                    "agent",
+                    "traits",
+                ),
+                [
+                    (
+                        number,
+                        START + number,
+                        int(Kind.CLICK),
+                        1,
+                        1,
+                        "ada",
+                        START // 1000 - 60,
+                        "",
+                        1,
+                        0,
+                    )
+                    for number in range(1, clicks + 1)
+                ],
+            )
+            upkeep = Upkeep(connection, Places())
+            sys.setprofile(count_calls)
+            try:
+                upkeep.settle_all()
+            finally:
+                sys.setprofile(None)
+            assert connection.execute(
+                "SELECT count(*) FROM visit WHERE visitor = 0"
+            ).fetchone() == (clicks,)
+        return count
+
+    assert calls(2000) < 2.5 * calls(1000)
 
 
 def test_a_wrong_clock_keeps_nothing_from_being_purged(path: str) -> None:

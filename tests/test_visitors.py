@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import as_nobody
@@ -97,7 +98,29 @@ def test_judgement(
 )
 def test_bursts(link: int, others: list[tuple[int, int]], expected: bool) -> None:
     """Several links of a copy at once."""
-    assert is_burst(0, link, others) is expected
+    clicks: dict[int, list[int]] = {}
+    for at, other in others:
+        clicks.setdefault(other, []).append(at)
+    assert is_burst(0, link, clicks) is expected
+
+
+class Looked(list[int]):
+    """Times, and how often somebody looks at one."""
+
+    looks = 0
+
+    def __getitem__(self, place: Any) -> Any:
+        """Count."""
+        Looked.looks += 1
+        return super().__getitem__(place)
+
+
+def test_a_storm_on_one_copy_keeps_nobody_busy() -> None:
+    """Whoever has one mail can follow its links as often as they like: few are looked at."""
+    clicks = {link: Looked(range(-10_000, 6_000)) for link in (1, 2)}
+    assert is_burst(0, 0, clicks) is False
+    assert is_burst(0, 1, clicks) is True
+    assert 0 < Looked.looks < 200
 
 
 def test_every_reason_has_words() -> None:

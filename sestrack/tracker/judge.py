@@ -8,6 +8,7 @@ what is known by then.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import defaultdict, deque
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -32,6 +33,7 @@ _CLICK = int(Kind.CLICK)
 _AHEAD_MS = BURST_MS + 1_000
 """A burst, and some play for events that came out of order."""
 _AGENTS = 65_536
+_NO_CLICKS: dict[int, list[int]] = {}
 
 
 class Visit(NamedTuple):
@@ -55,6 +57,10 @@ class Visit(NamedTuple):
 
 
 _SELECT = "SELECT id, at, kind, origin, link, recipient, minted, ip, agent, traits FROM event"
+
+
+_Copy = tuple[int, str, int]
+"""Origin, recipient, minting time."""
 
 
 class _Row(NamedTuple):
@@ -86,8 +92,12 @@ class Judge:
         """The youngest time read."""
         self._queue: deque[tuple[int, _Row]] = deque()
         """Times and events.  The times are those of the stream (`Streams.read_timed`)."""
-        self._clicks: defaultdict[tuple[int, str, int], list[tuple[int, int]]] = defaultdict(list)
-        self._order: deque[tuple[int, tuple[int, str, int]]] = deque()
+        self._clicks: defaultdict[_Copy, defaultdict[int, list[int]]] = defaultdict(
+            lambda: defaultdict(list)
+        )
+        """Times of clicks, in order, by copy and link."""
+        self._order: deque[tuple[int, _Copy, int, int]] = deque()
+        """The same clicks as they were read: moment, copy, link, time."""
         self._agents: dict[int, Agent] = {}
         self.more = True
 
@@ -126,8 +136,9 @@ class Judge:
             row = _Row._make(values)
             if row.kind == _CLICK and row.recipient:
                 copy = (row.origin, row.recipient, row.minted)
-                self._clicks[copy].append((row.at, row.link or 0))
-                self._order.append((moment, copy))
+                link = row.link or 0
+                insort(self._clicks[copy][link], row.at)
+                self._order.append((moment, copy, link, row.at))
             if row.id > after.get(writer_of(row.id), 0):
                 self._queue.append((moment, row))
             self._latest = max(self._latest, moment)
@@ -135,15 +146,18 @@ class Judge:
 
     def _judge(self, moment: int, row: _Row) -> Visit:
         while self._order and self._order[0][0] < moment - 2 * BURST_MS:
-            _, copy = self._order.popleft()
-            self._clicks[copy].pop(0)
-            if not self._clicks[copy]:
+            _, copy, link, at = self._order.popleft()
+            links = self._clicks[copy]
+            del links[link][bisect_left(links[link], at)]
+            if not links[link]:
+                del links[link]
+            if not links:
                 del self._clicks[copy]
         agent = self._agents.get(row.agent) or self._agent(row.agent)
-        clicks = self._clicks.get((row.origin, row.recipient, row.minted), ())
+        clicks = self._clicks.get((row.origin, row.recipient, row.minted), _NO_CLICKS)
         visitor, reasons = judge(
             row.kind, agent.signs, row.traits, row.ip, row.at - row.minted * 1000,
-            burst=len(clicks) > 1 and is_burst(row.at, row.link or 0, clicks),
+            burst=is_burst(row.at, row.link or 0, clicks),
         )  # fmt: skip
         country, region = self._places.find(row.ip)
         return Visit(

@@ -13,6 +13,7 @@ while its link scanner does.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from enum import IntEnum, IntFlag
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sestrack.tracker.events import Kind, Trait
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Mapping
 
 RULES = 1
 
@@ -216,19 +217,25 @@ def judge(  # noqa: PLR0913 - one for each fact
     return (_BY_PROXY if reasons & _PROXY_SIGNS else _PERSON), reasons
 
 
-def is_burst(at: int, link: int, others: Iterable[tuple[int, int]]) -> bool:
-    """Was this click one of several at once?  `others` are times and links of the same copy.
+def is_burst(at: int, link: int, clicks: Mapping[int, list[int]]) -> bool:
+    """Was this click one of several at once?  `clicks` are those of the same copy, by link.
 
-    For an open `link` is 0: it goes with the burst it stands in.
+    Their times are in order, so that whoever follows a link thousands of times a second keeps
+    nobody busy.  For an open `link` is 0: it goes with the burst it stands in.
     """
-    near = {other for moment, other in others if abs(moment - at) <= BURST_MS}
-    if link:
-        near.add(link)
-    if len(near) >= BURST_LINKS:
-        return True
-    return bool(link) and any(
-        other != link and abs(moment - at) <= PAIR_MS for moment, other in others
-    )
+    near = int(link > 0)
+    for other, times in clicks.items():
+        if other == link or not _has_near(times, at, BURST_MS):
+            continue
+        near += 1
+        if near >= BURST_LINKS or (link and _has_near(times, at, PAIR_MS)):
+            return True
+    return False
+
+
+def _has_near(times: list[int], at: int, within: int) -> bool:
+    place = bisect_left(times, at - within)
+    return place < len(times) and times[place] <= at + within
 
 
 # Allocations of the regional registries to the two whose network says something.
