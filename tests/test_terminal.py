@@ -294,6 +294,88 @@ def test_what_comes_next_is_for_the_store_that_was_named(ready: Program) -> None
     assert b"then: sestrack --store 'my own.db' sender verify shop.example.com\n" in done.stderr
 
 
+_WRONG = """\
+init --edge
+sender add news.example.com
+sender verify
+sender verify shop.example.com
+sender delete shop.example.com
+domain create t
+domain create -track
+domain create example.com
+domain create track.example.net
+domain create track --port x
+domain verify tracee --no-http --resolver 127.0.0.1:9
+domain accelerate trace --for apache
+domain accelerate trace --for nginx --ask 127.0.0.1:1
+domain delete nothing
+settings enable
+settings enable --sender news.example.com
+settings edit
+settings apply letter.html
+settings apply nothing.toml
+settings show news.example.com
+rewrite letter.html
+rewrite letter.html list.csv --sender news.example.com
+rewrite letter.html --sender news.example.com --in-place -o x
+rewrite letter.html --sender news.example.com -o nowhere/x
+rewrite letter.html --sender news.example.com --recipients list.csv --diff
+rewrite letter.html --sender news.example.com --recipients list.csv --resume
+rewrite letter.html --sender news.example.com --recipients letter.html
+rewrite list.csv --type mbox --sender news.example.com
+check lettr.html
+check /bin/ls
+recipients list.csv --sender news.example.com --message june --name recipient
+inspect letter.html
+stats june
+stats --mmdb nothing
+stats --mmdb letter.html
+stats --since 2026-11-20 --until 2026-11-10
+events list
+events export -o x.xlsx
+events purge --before 2999-01-01
+events forget ada@example.org
+keys export letter.html
+copy nothing.db new.db
+copy store.db letter.html
+backup store.db
+backup .
+restore letter.html
+--store nothing.db stats
+--store letter.html stats
+serve --tls-cert letter.html --tls-key letter.html
+serve --keys letter.html
+"""
+
+
+@pytest.mark.sqlite
+def test_hints_do_not_lead_in_a_circle(ready: Program) -> None:
+    """Whoever types what is told, and what is told then, comes to an end; and never to a usage."""
+    (ready.folder / "letter.html").write_bytes(LETTER)
+    (ready.folder / "list.csv").write_text("recipient\nada@example.org\n")
+
+    def typed(line: str) -> tuple[int, str, str]:
+        done = subprocess.run(
+            ["bash", "-c", f'sestrack() {{ "{sys.executable}" -m sestrack "$@"; }}; {line}'],
+            cwd=ready.folder, env=ready.environment, stdin=subprocess.DEVNULL, capture_output=True,
+            check=False, timeout=60,
+        )  # fmt: skip
+        *_, error, hint = ["", "", *done.stderr.decode().splitlines()]
+        return done.returncode, error, hint.removeprefix("hint: ") if "hint: " in hint else ""
+
+    for wrong in _WRONG.splitlines():
+        code, error, hint = typed(f"sestrack {wrong}")
+        assert code not in {0, 70}, wrong
+        seen = [(error, hint)]
+        while re.match(r"sestrack |mkdir |ls |grep ", hint):
+            code, error, hint = typed(hint)
+            assert code not in {70, 127}, (wrong, seen, error)
+            assert (error, hint) not in seen, (wrong, seen)
+            if seen[-1][1].startswith("sestrack") and "--help" not in seen[-1][1]:
+                assert code != 2 or "EDITOR=" in hint, (wrong, seen, error)
+            seen.append((error, hint))
+
+
 def test_what_was_meant_by_a_file_or_a_sender(tracking: Program) -> None:
     """The mail of a mistyped sender domain goes out untracked, and the reason has a guess."""
     (tracking.folder / "letter.html").write_text("<p>")
