@@ -33,9 +33,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Use a process for each core, and one that works while others wait."""
+    """Use a process for each core, and two that work while others wait."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux has it
-    return (len(affinity(0)) if affinity else os.cpu_count() or 1) + 1
+    return (len(affinity(0)) if affinity else os.cpu_count() or 1) + 2
 
 
 _NOT_OURS = {"VISUAL", "EDITOR", "COLUMNS", "LINES"}

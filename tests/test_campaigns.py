@@ -101,7 +101,8 @@ def size_of(path: Path) -> int:
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_an_interrupted_campaign_goes_on(campaign: Program, form: str, jobs: str) -> None:
     """Killed at any moment and gone on with: the bytes, and the count, of one go."""
-    rows = "".join(f"ada{number}@example.org\n" for number in range(40_000))
+    many = 40_000 if form == "out.jsonl" else 8_000  # files take longer
+    rows = "".join(f"ada{number}@example.org\n" for number in range(many))
     (campaign.folder / "long.csv").write_text("recipient\n" + rows)
     plan = (*SEND, "--recipients", "long.csv", "--jobs", jobs, "-o", form)
     kills = 0
@@ -125,10 +126,10 @@ def test_an_interrupted_campaign_goes_on(campaign: Program, form: str, jobs: str
             break
     assert child.returncode == 0
     assert kills
-    assert copies(campaign) == {"june": 40_000}
+    assert copies(campaign) == {"june": many}
     if form == "out.jsonl":
         lines = (campaign.folder / form).read_text().splitlines()
-        assert [json.loads(line)["number"] for line in lines] == list(range(1, 40_001))
+        assert [json.loads(line)["number"] for line in lines] == list(range(1, many + 1))
         htmls = {json.loads(line)["html"] for line in lines}
         first = json.loads(lines[0])["html"]
         facts = json.loads(
@@ -136,10 +137,10 @@ def test_an_interrupted_campaign_goes_on(campaign: Program, form: str, jobs: str
         )
         whole = campaign.ok(*SEND, "--recipients", "long.csv", "--at", facts["minted_at"])
         assert whole.splitlines() == lines
-        assert len(htmls) == 40_000
+        assert len(htmls) == many
     else:
-        assert len((campaign.folder / "out" / "index.csv").read_text().splitlines()) == 40_000
-        assert sum(1 for _ in (campaign.folder / "out").glob("*/*.html")) == 40_000
+        assert len((campaign.folder / "out" / "index.csv").read_text().splitlines()) == many
+        assert sum(1 for _ in (campaign.folder / "out").glob("*/*.html")) == many
     assert not list(campaign.folder.glob("*.partial*"))
 
 
