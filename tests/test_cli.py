@@ -219,6 +219,11 @@ def test_results_keep_their_places(tracking: Program) -> None:
     assert found == ["a/x.html", "b/x.html"]
     tracking.ok(*FULL, "tree", "--in-place")
     assert outside.read_bytes() == (tree / ".git/x.html").read_bytes() == LETTER
+    tracking.ok(*FULL, "tree", "-o", "made/")
+    assert (tracking.folder / "made/a/x.html").read_bytes() == (out / "a/x.html").read_bytes()
+    done = tracking(*FULL, "-o", "nobody/", stdin=LETTER)  # no name to have there
+    assert (done.returncode, done.stdout) == (2, LETTER)
+    assert not (tracking.folder / "nobody").exists()
     done = tracking(*FULL, "tree/a/x.html", "tree/b/x.html", "-o", "out")
     assert done.returncode == 2
     assert b"tree/a/x.html and tree/b/x.html would both become out/x.html" in done.stderr

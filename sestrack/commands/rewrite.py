@@ -45,7 +45,11 @@ OPTIONS = (
     ),
     Option(("--plain",), "", "Wrap the URLs of a message's text parts too."),
     Option(("--jsonl",), "", "A filter: JSON objects with `html` and `recipient`, one a line."),
-    Option(("-o", "--output"), "FILE", "Write here; a folder for several files."),
+    Option(
+        ("-o", "--output"),
+        "FILE",
+        "Write here; several files into a folder, out/ (made if need be).",
+    ),
     Option(("--in-place",), "", "Change the files themselves."),
     Option(("--diff",), "", "Show what would change, and change nothing."),
     Option(("--check",), "", "Change nothing; exit with 1 if something would."),

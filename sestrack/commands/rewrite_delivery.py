@@ -43,14 +43,19 @@ def inputs(request: Request) -> list[Input]:
     ):
         msg = "--report - would mix with the mail on standard output"
         raise UsageError(msg, "--report report.jsonl")
-    if request.output.endswith("/") and not quiet(request):
-        _make_folder(request.output)
-    if os.path.isdir(request.output):
+    if _is_folder(request.output):
         _check_places(request.output, found)
+        if not quiet(request):
+            _make_folder(request.output)
     elif len(found) > 1 and not (request.in_place or quiet(request)):
         msg = f"{len(found)} files cannot go to one output: {request.output or 'standard output'}"
         raise UsageError(msg, "--output out/")
     return found
+
+
+def _is_folder(name: str) -> bool:
+    """Is it one, or is to be made one?"""
+    return name.endswith("/") or os.path.isdir(name)
 
 
 def _check_places(folder: str, found: list[Input]) -> None:
@@ -130,7 +135,9 @@ def _make_folder(name: str) -> None:
         os.makedirs(name, exist_ok=True)
     except OSError as error:
         msg = f"cannot make the folder {name}: {error.strerror}"
-        raise CannotCreate(msg, files.look(os.path.dirname(name.rstrip("/")) or ".")) from None
+        plain = name.rstrip("/")
+        there = plain if os.path.lexists(plain) else os.path.dirname(plain) or "."
+        raise CannotCreate(msg, files.look(there)) from None
 
 
 def original(request: Request) -> None:
@@ -140,7 +147,7 @@ def original(request: Request) -> None:
         return
     if request.in_place and request.files:
         return  # it is there
-    if os.path.isdir(request.output):
+    if _is_folder(request.output):
         request = request._replace(output="")
     source = Input(names[0], os.path.basename(names[0]))
     deliver(request._replace(in_place=False), source, (files.read(names[0]),))
