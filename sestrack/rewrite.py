@@ -19,6 +19,7 @@ scanning.  A URL is decoded as programs do (`html.charset`), and left where they
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF8
 from typing import TYPE_CHECKING, NamedTuple
 
 from sestrack.errors import BadInput
@@ -139,7 +140,7 @@ def compile_text(data: bytes, wrapping: Wrapping) -> Template:
 
 def _without_punctuation(raw: bytes) -> bytes:
     """Take off what belongs to the sentence around a URL, an unpaired bracket too."""
-    count = {bracket: raw.count(bracket) for bracket in (b"(", b")", b"[", b"]")}
+    count = {bracket: raw.count(bracket) for bracket in (b"(", b")", b"[", b"]", b"{", b"}")}
     end = len(raw)
     while end:
         last = raw[end - 1 : end]
@@ -331,7 +332,7 @@ class _Reader:
     def __init__(self, data: bytes, charset: str) -> None:
         self.data = data
         self.charset = charset
-        self.codec = ""
+        self.known = ""
         self.escapes = _ESCAPE in data
         self.line = (0, 0)
         """The line at hand, without its end; or several that became one."""
@@ -412,24 +413,32 @@ class _Reader:
         else:
             text, clear = self.decode(raw, start)
         text = decode_references(text).replace("\0", "\ufffd").strip(_C0_AND_SPACE)
+        # browsers write a query in the charset of the page (WHATWG URL §4.4), but a webmail has
+        # made UTF-8 of the page; all else of a URL is UTF-8
+        query = text.partition("#")[0].partition("?")[2]
+        clear = clear and (query.isascii() or self.codec() == "utf-8")
         return text.translate(_NO_TAB_OR_LINE_END), clear
 
     def decode(self, raw: bytes, start: int) -> tuple[str, bool]:
         """Decode bytes in the document's encoding; say whether all programs agree on them."""
-        if not self.codec:
-            self.codec = charsets.codec_of(self.charset) or charsets.declared(self.data)
-        if self.escapes and self.codec.startswith("iso2022"):
+        codec = self.codec()
+        if self.escapes and codec.startswith("iso2022"):
             escape = self.data.rfind(b"\x1b", 0, start)
             if self.data.startswith(_ROMAN, escape):
                 raw = _ROMAN + raw
         try:
-            text = raw.decode(self.codec)
-        except UnicodeError:
+            text = raw.decode(codec)
+        except (UnicodeError, LookupError):
             return raw.decode(errors="replace"), False
-        # browsers write a query in the charset of the page (WHATWG URL §4.4), but a webmail has
-        # made UTF-8 of the page; all else of a URL is UTF-8
-        query = text.partition("#")[0].partition("?")[2]
-        return text, self.codec == "utf-8" or query.isascii()
+        return text, not charsets.differs(codec, text)
+
+    def codec(self) -> str:
+        """Return what the document is written in; no codec's name if that is unclear."""
+        if not self.known:
+            self.known = charsets.codec_of(self.charset) or charsets.declared(self.data)
+            if self.data.startswith(BOM_UTF8) and self.known != "utf-8":
+                self.known = "a label and a mark that contradict each other"
+        return self.known
 
 
 def _opts_out(data: bytes, tag_start: int) -> bool:
@@ -472,7 +481,9 @@ _OPT_OUTS = {
 _is_plain_url = re.compile(rb"[hH][tT][tT][pP][sS]?://[a-zA-Z0-9][!'()+-;=?A-Z_a-z]*+\Z").match
 _URL_IN_TEXT = rb"(?<![A-Za-z0-9+.-])[hH][tT][tT][pP][sS]?://[!#-;=?-~]+"
 # what ends a sentence, and the brackets that a URL may hold in pairs
-_OPENING = dict.fromkeys((bytes((c,)) for c in b".,;:!?'*_`|"), b"") | {b")": b"(", b"]": b"["}
+_OPENING = dict.fromkeys((bytes((c,)) for c in b".,;:!?'*_`|\\"), b"") | {
+    b")": b"(", b"]": b"[", b"}": b"{",
+}  # fmt: skip
 _C0_AND_SPACE = "".join(map(chr, range(0x21)))
 _NO_TAB_OR_LINE_END = dict.fromkeys(b"\t\n\r")
 _TOKEN_ALONE = rb"""[A-Za-z0-9_~]{40,}+(?:["'\s>]|$)"""

@@ -258,7 +258,12 @@ def _finish(request: Request, source: Input, data: bytes, result: bytes) -> int:
             return EXIT_NO
         return 0
     if not request.diff and (result != data or not request.in_place):
-        deliver(request, source, (result,))
+        try:
+            deliver(request, source, (result,))
+        except SestrackError:
+            if name == "-" and request.output not in {"", "-"}:  # nobody else has the mail
+                output.write_bytes(data)
+            raise
     return 0
 
 

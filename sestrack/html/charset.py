@@ -60,6 +60,11 @@ def codec_of(label: str) -> str:
         return ""
 
 
+def differs(codec: str, text: str) -> bool:
+    """Has it a character for which the standard's index (jis0208) has another one than Python?"""
+    return codec.startswith(("euc_j", "iso2022_j")) and not _OTHERS.isdisjoint(text)
+
+
 def is_ascii_superset(charset: str) -> bool:
     """Do ASCII's characters stand for themselves?  Not in UTF-7, UTF-16, EBCDIC, HZ."""
     known = _SUPERSETS.get(charset.lower())
@@ -87,3 +92,4 @@ _WIDER = {"gbk": "gb18030", "iso-2022-jp": "iso2022_jp_ext"}
 _ASCII = bytes(range(0x20, 0x7F))
 _SUPERSETS = {"": True, "utf-8": True, "us-ascii": True, "iso-8859-1": True, "windows-1252": True}
 _REMEMBERED = 1000
+_OTHERS = frozenset("\u301c\u2016\u2212\xa2\xa3\xac")

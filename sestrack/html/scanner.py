@@ -155,6 +155,12 @@ _BREAKOUT = frozenset(
     b"li listing menu meta nobr ol p pre ruby s small span strong strike sub sup table tt u ul "
     b"var".split()
 )
+# End tags that close what is open around SVG and MathML, and those with it; `a` is SVG's own, too
+_OUTER_ENDS = _BREAKOUT | frozenset(
+    b"a address article aside button caption details fieldset figcaption figure footer form html "
+    b"label legend main nav optgroup option section select summary tbody td tfoot th thead tr "
+    b"video audio".split()
+)
 # in which HTML begins again (§13.2.6: HTML and MathML text integration points)
 _INTEGRATION = {
     b"svg": frozenset(b"foreignobject desc title".split()),
@@ -233,6 +239,8 @@ class _Scanner:
         self.self_closing = False
         # the open foreign elements and integration points, innermost last
         self.foreign: list[bytes] = []
+        # `a` elements open within them
+        self.anchors = 0
 
     def run(self, known: int, end: int) -> int:
         """Scan from `known`, in the data state, to `end`; return where the text ends."""
@@ -442,20 +450,35 @@ class _Scanner:
             return self.construct(start, end)
         name = match[2].lower()
         if match[1]:
-            if name in self.foreign:
-                while self.foreign.pop() != name:
-                    pass
+            self.foreign_end_tag(name)
             return self.construct(start, end)
         if name in _BREAKOUT:
-            while self.foreign and not self.in_html():
-                self.foreign.pop()
+            self.leave_foreign()
         if not self.foreign or self.in_html():
             return self.construct(start, end)
         after = self.tag(match, end, wanted=name in _HREF_NAMES or name.startswith(b"v:"))
+        if name == b"a" and not self.self_closing:
+            self.anchors += 1
         outer = self.foreign[-1]
         if (name == outer or name in _INTEGRATION[outer]) and not self.self_closing:
             self.open_foreign(name)
         return after
+
+    def foreign_end_tag(self, name: bytes) -> None:
+        """Close the element; one of the HTML around it closes all that is within (§13.2.6.5)."""
+        if name in self.foreign:
+            while self.foreign.pop() != name:
+                pass
+        elif name == b"a" and self.anchors:
+            self.anchors -= 1
+        elif name in _OUTER_ENDS:
+            self.leave_foreign()
+
+    def leave_foreign(self) -> None:
+        """Go back to the HTML around, or the integration point."""
+        while self.foreign and not self.in_html():
+            self.foreign.pop()
+        self.anchors = 0
 
     def open_foreign(self, name: bytes) -> None:
         """Note an open element; as browsers do, not deeper than any sane document goes."""

@@ -209,9 +209,14 @@ def _holds(before: Message, after: Message, expected: dict[str, bytes]) -> bool:
 
 
 def _list_unsubscribe(message: Message) -> Iterator[str]:
-    """Give the URLs of List-Unsubscribe (RFC 2369 §2): between angle brackets."""
+    """Give the URLs of List-Unsubscribe (RFC 2369 §2): between angle brackets, or bare.
+
+    Python's `email` folds long ones as encoded words, which have no place there.
+    """
     for value in message.values("List-Unsubscribe"):
-        for piece in value.decode("latin-1").split("<")[1:]:
+        text = value.decode("latin-1")
+        text = _in_words(text) if "=?" in text else text
+        for piece in text.split("<")[1:] or text.split(","):
             yield "".join(piece.partition(">")[0].split())
 
 
@@ -248,13 +253,18 @@ def recipient_of(message: Message, header: str = "") -> str:
 
 def label_of(message: Message, header: str) -> str:
     """Return what the header named says.  Raises `UsageError` if it does not."""
+    return _in_words(_only(message, header, "the message", "--message-header Subject"))
+
+
+def _in_words(text: str) -> str:
+    """Decode the encoded words of a header (RFC 2047); what cannot be decoded names itself."""
     from email.errors import MessageError
     from email.header import decode_header, make_header
 
-    text = _only(message, header, "the message", "--message-header Subject")[:_LONGEST_LABEL]
+    text = text[:_LONGEST_LABEL]
     try:
         return str(make_header(decode_header(text)))
-    except (MessageError, LookupError, ValueError):  # what cannot be decoded names itself
+    except (MessageError, LookupError, ValueError):
         return text
 
 

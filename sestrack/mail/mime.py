@@ -24,6 +24,7 @@ class Left(StrEnum):
     """Why a part is left as it is.  The values stand in reports."""
 
     SIGNED = "signed"
+    SUMMED = "summed"
     ENCRYPTED = "encrypted"
     REPORT = "report"
     MESSAGE = "message"
@@ -40,6 +41,7 @@ class Left(StrEnum):
 
 LEFT_WORDS = {
     Left.SIGNED: "is signed, and a change would break the signature",
+    Left.SUMMED: "has a Content-MD5, and a change would make it false",
     Left.ENCRYPTED: "is encrypted",
     Left.REPORT: "is a delivery report",
     Left.MESSAGE: "is a message within the message",
@@ -96,11 +98,11 @@ def read(data: bytes) -> Message:
     """Find the headers and the parts of a message."""
     first = data.find(b"\n")
     line_end = b"\r\n" if first > 0 and data[first - 1 : first] == b"\r" else b"\n"
-    headers, body = _headers(data, 0, len(data))
+    headers, body, whole = _headers(data, 0, len(data))
     parts: list[Part] = []
     # the line ends at the end are not the document's: in an mbox they part it from the next
     end = max(body, len(data.rstrip(b"\r\n")))
-    _walk(data, (headers, body, end), "", "text/plain", parts)
+    _walk(data, _Entity(headers, body, end, whole), "", "text/plain", parts)
     return Message(data, headers, parts, line_end)
 
 
@@ -119,8 +121,19 @@ _LINE_REST = re.compile(rb"[ \t]*(?:\r?\n|\Z)")
 _KIND = re.compile(r"[^\s/;]+/[^\s/;]+")
 
 
-def _headers(data: bytes, start: int, end: int) -> tuple[list[Header], int]:
-    """Read headers; return where the body begins.  A line that is none ends them."""
+class _Entity(NamedTuple):
+    """A message, or a part of one."""
+
+    headers: list[Header]
+    start: int
+    end: int
+    """Of its body."""
+    whole: bool
+    """Whether an empty line ends its headers.  Behind a line that is none, some readers go on."""
+
+
+def _headers(data: bytes, start: int, end: int) -> tuple[list[Header], int, bool]:
+    """Read headers; return where the body begins, and whether an empty line is before it."""
     headers = []
     position = start
     if from_line := _FROM_LINE.match(data, position, end):
@@ -128,19 +141,18 @@ def _headers(data: bytes, start: int, end: int) -> tuple[list[Header], int]:
     while header := _HEADER.match(data, position, end):
         headers.append(Header(header[1].decode("ascii").lower(), header[2]))
         position = header.end()
-    if blank := _BLANK.match(data, position, end):
-        position = blank.end()
-    return headers, position
+    blank = _BLANK.match(data, position, end)
+    return headers, blank.end() if blank else position, blank is not None or position >= end
 
 
-def _walk(
-    data: bytes, entity: tuple[list[Header], int, int], number: str, default: str, parts: list[Part]
-) -> None:
+def _walk(data: bytes, entity: _Entity, number: str, default: str, parts: list[Part]) -> None:
     """Add the parts of an entity, depth first."""
-    headers, start, end = entity
+    headers, start, end, whole = entity
     kind, parameters, ambiguous = _content_type(headers, default)
     encoding = _encoding(headers)
     left = Left.AMBIGUOUS if ambiguous else _left_by_kind(kind, headers)
+    if left is None and not whole:
+        left = Left.DAMAGED
     charset = parameters.get("charset", "")
     children: list[tuple[int, int]] = []
     if left is None and kind.startswith("multipart/"):
@@ -163,9 +175,9 @@ def _walk(
         return
     inner = "message/rfc822" if kind == "multipart/digest" else "text/plain"
     for count, (part_start, part_end) in enumerate(children, 1):
-        part_headers, body = _headers(data, part_start, part_end)
+        part_headers, body, whole = _headers(data, part_start, part_end)
         name = f"{number}.{count}" if number else str(count)
-        _walk(data, (part_headers, body, part_end), name, inner, parts)
+        _walk(data, _Entity(part_headers, body, part_end, whole), name, inner, parts)
 
 
 _IDENTITY = frozenset(("7bit", "8bit", "binary"))
@@ -182,8 +194,7 @@ def _encoding(headers: list[Header]) -> str:
     plain = {words.partition("(")[0].partition(";")[0].strip() for words in found}
     if len(plain) > 1:
         return " and ".join(sorted(found))
-    (words,), (encoding,) = found or {""}, plain or {""}
-    return encoding or words or "7bit"
+    return "".join(plain) or "".join(found) or "7bit"
 
 
 def _content_type(headers: list[Header], default: str) -> tuple[str, dict[str, str], bool]:
@@ -229,6 +240,8 @@ def _left_by_kind(kind: str, headers: list[Header]) -> Left | None:
     if kind.startswith("message/"):
         return Left.MESSAGE
     for name, value in headers:
+        if name == "content-md5":
+            return Left.SUMMED
         if name == "content-disposition":
             disposition = unfold(value)
             if disposition[:10].lower() == b"attachment" or "filename" in _parameters(disposition):

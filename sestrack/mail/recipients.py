@@ -79,6 +79,7 @@ def _open(name: str, lines: Iterator[str], column: str, *, raw: bool) -> Recipie
     if parted := re.fullmatch(r"sep=(.)\s*", first, re.IGNORECASE):
         excel, first = first, next(lines, "")
         blank += 1
+    first, lines = _whole(first, lines)
     unquoted = re.sub(r'"[^"]*"', "", first)
     delimiter = parted[1] if parted else max(",;\t", key=unquoted.count)
     second = next(lines, "")
@@ -106,7 +107,32 @@ def _open(name: str, lines: Iterator[str], column: str, *, raw: bool) -> Recipie
         except csv.Error as error:
             raise _bad(name, blank + 1, error) from None
         source.taken()
-    return Recipients(excel + first, delimiter, _rows(name, source, reader, index, blank))
+    blank += max(0, first.count("\n") - 1)
+    shape = _Shape(index, len(heading) if raw else 0, delimiter)
+    return Recipients(excel + first, delimiter, _rows(name, source, reader, shape, blank))
+
+
+class _Shape(NamedTuple):
+    """What the lines of a list are like."""
+
+    column: int
+    """Of the recipient."""
+    width: int
+    """Values of a line, where another one is to be put behind them; else 0."""
+    delimiter: str
+
+
+def _whole(first: str, lines: Iterator[str]) -> tuple[str, Iterator[str]]:
+    """Return the first line with those that a quoted name of it goes on in, and the lines below."""
+    taken = [first]
+    while "".join(taken).count('"') % 2 and len(taken) < _NAME_LINES:
+        more = next(lines, "")
+        if not more:
+            break
+        taken.append(more)
+    if "".join(taken).count('"') % 2:  # a stray one
+        return first, chain(taken[1:], lines)
+    return "".join(taken), lines
 
 
 def _column(name: str, wanted: str, heading: list[str], below: list[str]) -> int:
@@ -136,6 +162,8 @@ def _is_address(cell: str) -> bool:
     return re.fullmatch(r"\s*[^\s@]+@[^\s@]+\s*", cell) is not None
 
 
+_NAME_LINES = 20
+"""Lines that the heading of a list may have."""
 _USUAL = ("recipient", "email", "emailaddress", "mail", "mailaddress")
 """What the column of the recipients may be called, without what is neither letter nor digit."""
 
@@ -163,8 +191,9 @@ class _Recorded:
         return raw
 
 
-def _rows(name: str, source: _Recorded, reader: Any, index: int, blank: int) -> Iterator[Row]:
+def _rows(name: str, source: _Recorded, reader: Any, shape: _Shape, blank: int) -> Iterator[Row]:
     """Read on, below the heading and `blank` lines above it."""
+    column, width, delimiter = shape
     number = 0
     while True:
         try:
@@ -175,11 +204,17 @@ def _rows(name: str, source: _Recorded, reader: Any, index: int, blank: int) -> 
             if not any(cells):
                 continue
             number += 1
-            recipient = cells[index].strip() if index < len(cells) else ""
+            recipient = cells[column].strip() if column < len(cells) else ""
             if not recipient:
                 msg = "the recipient is empty"
                 raise BadInput(msg)
             check_text("recipient", recipient)
+            if width and len(cells) > width:
+                msg = f"it has {len(cells)} values, and the list {width} columns"
+                raise BadInput(msg)
+            if len(cells) < width:
+                line = raw.rstrip("\r\n")
+                raw = line + delimiter * (width - len(cells)) + raw[len(line) :]
         except (csv.Error, SestrackError) as error:
             raise _bad(name, blank + reader.line_num, error) from None
         yield Row(number, recipient, raw)
