@@ -127,7 +127,9 @@ _SCHEME = r"([A-Za-z][A-Za-z0-9+.-]*+):"
 # What mailing tools fill in.  A URL has no use for the marks of the first lines; with those of
 # the last, which it may have, the field must be all of a value or of a segment of the path.
 _PLACEHOLDER = (
-    r"\{\{|\{%|[$#]\{|%7B%7B|<[%?<]|«|\*\||\|\*|\*%7C|%7C\*|\[\[|\[%|"  # {{x}} ${x} <%x%> *|X|*
+    r"\{\{|\{%|[$#]\{|<[%?<]|«|\*\||\|\*|\[\[|\[%|\$\$\w+\$\$|"  # {{x}} ${x} <%x%> *|X|* $$x$$
+    r"%7B%7B|[$#]%7B|%3C%(?:25|3F)|\*%7C|%7C\*|%5B%5B|%25%25[A-Za-z_=]|"  # as editors escape them
+    r"\$\[\w[\w:]*+\]\$|\[\w+->\w+\]|"  # $[X:Y]$ [user->email]
     r"\{(?![0-9A-F]{8}-)[ !#/]*[\w$][^{}<>\"]*\}|"  # {x} {!X.y} { x } {0}, and no GUID
     r"%%[A-Za-z_=[]|%\(\w+\)s|"  # %%x%% %%=v(@x)=%% %(x)s
     r"%(?![0-9A-F]{2})[A-Za-z_][\w.:-]*+%|"  # %x%
@@ -135,7 +137,8 @@ _PLACEHOLDER = (
     r"(?-i:\[[A-Z][A-Z0-9_ -]*+\]|__[A-Z][A-Z0-9_]*?__)|"  # [X] __X__
     r"##\w[\w.]*##|@@\w[\w.]*@@|"
     r"(?:^|[=/])(?:([$|^#@]|~~?|(?<==)-)[A-Za-z_][\w.]*\1|"  # =$X$ =|X| =^X^ =~X.y~ =-x-
-    r"\[(?![0-9A-F:.]+\])[A-Za-z][\w.:-]*(?:,fallback=[^][]*)?\])(?=[&/?#]|$)"  # =[x]
+    r"\[(?![0-9A-F:.]+\])[A-Za-z][\w.:-]*(?:,fallback=[^][]*)?\]|"  # =[x]
+    r"%5B[A-Za-z_]\w*%5D)(?=[&/?#]|$)"
 )
 _LIKE_OURS = r"[hH][tT][tT][pP][sS]?://[^/]++/[A-Za-z0-9_~]{40}"
 _SEAL_OCTETS = 22  # one in clear, 16 of SIV, at most 5 of index

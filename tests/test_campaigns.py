@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import signal
@@ -317,6 +319,19 @@ def test_lists(tmp_path: Path, text: str, column: str, recipients: list[str]) ->
     assert [row.number for row in rows] == list(range(1, len(rows) + 1))
     joined = found.heading + "".join(row.raw for row in rows)
     assert joined.replace("\r\n", "") == text.removeprefix("\ufeff").replace("\r\n", "")
+
+
+@pytest.mark.sqlite
+def test_the_new_column_stands_under_its_name(campaign: Program) -> None:
+    """Short lines are filled up, long ones refused; a heading may go on in the next line."""
+    command = ("recipients", "-", "--sender", "news.example.com", "--message", "june")
+    out = campaign.ok(*command, stdin=b'email,"no\nte"\r\na@b.c\r\nd@e.f,"x, y"\r\n')
+    rows = list(csv.reader(io.StringIO(out, newline=""), strict=True))
+    assert [row[:2] for row in rows] == [["email", "no\nte"], ["a@b.c", ""], ["d@e.f", "x, y"]]
+    assert rows[0][2:] == ["sestrack"]
+    assert [len(row) for row in rows] == [3, 3, 3]
+    done = campaign(*command, stdin=b"email,name\na@b.c,Ada, Countess\n")
+    assert (done.returncode, b"line 2: it has 3 values" in done.stderr) == (65, True)
 
 
 @pytest.mark.parametrize(

@@ -280,6 +280,9 @@ def test_a_wrong_command_line_lets_the_mail_through(
         pytest.param((*FULL, "--bogus", "--", "note"), False, id="a file behind --"),
         pytest.param(("events", "--bogus", "rewrite"), False, id="another command"),
         pytest.param(("bogus",), False, id="no command at all"),
+        pytest.param(("--stor", "restore.db", *FULL), True, id="a value like a command before it"),
+        pytest.param(("stats", "--bogus", "rewrite"), False, id="another command, and a value"),
+        pytest.param(("rewrit", "--message", "check"), True, id="a value that is a command"),
     ],
 )
 @pytest.mark.sqlite
@@ -291,6 +294,15 @@ def test_what_was_meant_to_be_rewrite(
     (tracking.folder / "note").write_bytes(b"")
     done = tracking(*command, stdin=LETTER)
     assert (done.returncode, done.stdout) == (2, LETTER if passes else b"")
+
+
+@pytest.mark.sqlite
+def test_an_output_that_cannot_be_costs_no_mail(tracking: Program) -> None:
+    """Nobody else has what came from a pipe."""
+    done = tracking(*FULL, "-o", "nowhere/x", stdin=LETTER)
+    assert (done.returncode, done.stdout) == (73, LETTER)
+    (tracking.folder / "letter.html").write_bytes(LETTER)
+    assert tracking(*FULL, "letter.html", "-o", "nowhere/x").stdout == b""
 
 
 @pytest.mark.sqlite

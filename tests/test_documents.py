@@ -50,6 +50,12 @@ def test_tag_soup(document: str) -> None:
         ('<svg><title><a href="a"></title><![CDATA[<a href="b">]]></svg>', ["a"]),
         ('<svg><p><style><a href="b"></style>', []),
         ('<math><mi><style><a href="b"></style></mi></math><a href="a">', ["a"]),
+        ('<table><tr><td><svg><path></td><td><style><a href="b"></style>', []),
+        (
+            '<p><svg><a href="a"></a><style><a href="c"></style></svg></p><style><a href="b"></style>',
+            ["a", "c"],
+        ),
+        ('<a href="a"><svg></a><textarea><a href="b"></textarea>', ["a"]),
         ("<script><!--<script></script><a href=b>--></script><a href=a>", ["a"]),
         ("<a href=a href=b><a data-href=c><a title='?href=d'>", ["a"]),
         ('<a\nhref\n=\n"a"><a/href=b><a class="c"href=d>', ["a", "b", "d"]),
@@ -91,6 +97,15 @@ def test_conditional_comments() -> None:
         (b'<a href="https://e.example/[X]">', Reason.PLACEHOLDER),
         (b'<a href="https://e.example/%%x%%">', Reason.PLACEHOLDER),
         (b'<a href="https://e.example/<%= x %>">', Reason.PLACEHOLDER),
+        (b'<a href="https://e.example/?e=$$email$$">', Reason.PLACEHOLDER),
+        (b'<a href="https://e.example/?e=$[UD:EMAIL]$">', Reason.PLACEHOLDER),
+        (b'<a href="https://e.example/?e=[user->email]">', Reason.PLACEHOLDER),
+        (b'<a href="https://e.example/?e=%5BEMAIL%5D">', Reason.PLACEHOLDER),
+        (b'<a href="https://e.example/?e=%5B%5Bemail%5D%5D&x">', Reason.PLACEHOLDER),
+        (b'<a href="https://e.example/?e=%25%25email%25%25">', Reason.PLACEHOLDER),
+        (b'<a href="https://e.example/?e=%3C%25=x%25%3E">', Reason.PLACEHOLDER),
+        (b'<a href="https://e.example/?e=$%7Bx%7D">', Reason.PLACEHOLDER),
+        (b'<a href="https://e.example/?filter%5Bname%5D=x&a=5%25&p=$1">', Reason.WRAPPED),
         (b'<a href="https://e.example/Unsubscribe">', Reason.UNSUBSCRIBE),
         (b'<a data-sestrack="off" href="https://e.example/">', Reason.OPT_OUT),
         (b'<a ses:no-track href="https://e.example/">', Reason.OPT_OUT),
@@ -117,6 +132,33 @@ def test_what_becomes_of_a_link(html: bytes, reason: Reason) -> None:
         assert middle == b"https://t.example.com/R/L0"
     else:
         assert middle == html[href.start : href.end]
+
+
+@pytest.mark.parametrize(
+    ("charset", "href", "is_clear"),
+    [
+        ("windows-1252", b"https://e.example/?q=&eacute;", False),
+        ("windows-1252", b"https://e.example/?a=1&#38;b=\xe4", False),
+        ("windows-1252", b"https://e.example/&quest;q=&#228;", False),
+        ("windows-1252", b"https://e.example/&eacute;?q=1#&eacute;", True),
+        ("utf-8", b"https://e.example/?q=&eacute;", True),
+        ("euc-jp", b"https://e.example/\xa1\xc1", False),
+        ("euc-jp", b"https://e.example/\xa4\xa2", True),
+        ("iso-2022-jp", b"https://e.example/\x1b$B!A\x1b(B", False),
+    ],
+)
+def test_what_programs_read_differently(charset: str, href: bytes, *, is_clear: bool) -> None:
+    """A query in a charset other than UTF-8, however it is written; what two indexes differ in."""
+    (decision,) = compile_html(b'<a href="' + href + b'">', WRAPPING, charset).decisions
+    assert decision.reason is (Reason.WRAPPED if is_clear else Reason.UNCLEAR_CHARACTERS)
+
+
+def test_a_mark_that_contradicts_the_label() -> None:
+    """Browsers go by the mark, mail programs by the label."""
+    for label, reason in (("windows-1252", Reason.UNCLEAR_CHARACTERS), ("utf-8", Reason.WRAPPED)):
+        html = b'\xef\xbb\xbf<a href="https://e.example/\xc3\xbc"><a href="https://e.example/u">'
+        first, second = compile_html(html, WRAPPING, label).decisions
+        assert (first.reason, second.reason) == (reason, Reason.WRAPPED)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import email
+import email.message
 import json
 import mailbox
 import quopri
@@ -190,6 +191,12 @@ def test_quoted_printable_keeps_its_lines() -> None:
         ("multipart/(x)signed; boundary=b", b"--b\nContent-Type: text/html\n\n<p>\n--b--\n", "comment"),
         ("text/html\nContent-Transfer-Encoding: 7bit\nContent-Transfer-Encoding: base64", b"PHA+", "not known"),
         ("text/html\nContent-Transfer-Encoding: (x)base64", b"PHA+", "not known"),
+        ("text/html\nno header\nContent-Transfer-Encoding: base64", b"PHA+", "damaged"),
+        ("text/html\n: none\nDKIM-Signature: v=1", b"<p>", "damaged"),
+        ("multipart/mixed; boundary=b", b"--b\nContent-Type: text/html\nno header\n\n<p>\n--b--", "damaged"),
+        ("multipart/mixed; boundary=b", b"--b\nContent-Type: text/html\nContent-MD5: x\n\n<p>\n--b--", "Content-MD5"),
+        ("multipart/mixed; boundary=b", b"--b\nContent-Type: text/html; name=a.html\n\n<p>\n--b--", "attachment"),
+        ("text/html\nContent-Disposition: (x) attachment", b"<p>", "attachment"),
         # the library's reader of RFC 2231 raises on this (found by fuzzing)
         ("text/html; charset*=\0'x'y", b"", "empty"),
     ],
@@ -313,6 +320,35 @@ def test_several_parts_are_numbered_through() -> None:
     assert len(set(urls)) == 3
 
 
+def test_list_unsubscribe_as_it_is_written() -> None:
+    """As encoded words, which the standard library folds long ones into; and without brackets."""
+    url = "https://example.com/preferences?list=weekly&id=" + 60 * "0"
+    html = f'<a href="{url.replace("&", "&amp;")}">leave</a>'
+    for value in (f"<{url}>", f"<mailto:a@example.com>, <{url}>", url):
+        mail = email.message.EmailMessage()
+        mail["List-Unsubscribe"] = value
+        mail.set_content(html, subtype="html")
+        (part,) = rewritten(mail.as_bytes()).parts
+        assert [d.reason for d in part.template.decisions] == [Reason.UNSUBSCRIBE], value
+
+
+def test_two_encodings_that_are_one() -> None:
+    """They differ in a comment alone."""
+    encoding = "Content-Transfer-Encoding: "
+    data = a_message(b"<p>", "Content-Type: text/html", f"{encoding}8bit (x)", f"{encoding}8bit")
+    assert b"<img" in rewritten(data).data
+
+
+@pytest.mark.sqlite
+def test_an_mbox_without_empty_lines(tracking: Program) -> None:
+    """Some readers see two messages where others see one: it is left."""
+    mail = "From a@b Thu Jan  1 00:00:00 2026\nTo: {}@example.org\nContent-Type: text/html\n\n<p></body>\n"
+    data = (mail.format("ada") + mail.format("bob")).encode()
+    done = tracking(*REWRITE, stdin=data)
+    assert (done.returncode, done.stdout) == (0, data)
+    assert b"begins another message" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("text", "urls"),
     [
@@ -324,6 +360,8 @@ def test_several_parts_are_numbered_through() -> None:
         ("https://example.com/日本", []),
         ("https://example.com/{{name}} https://example.com/unsubscribe", []),
         ("https:// http://.", []),
+        ("{https://example.com} \\url{https://example.com/b} https://example.com/c\\ ",
+         ["https://example.com", "https://example.com/b", "https://example.com/c"]),
     ],
 )  # fmt: skip
 def test_urls_in_plain_text(text: str, urls: list[str]) -> None:

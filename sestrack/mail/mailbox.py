@@ -15,12 +15,10 @@ from typing import IO, TYPE_CHECKING
 
 from sestrack.errors import InputOutputError
 from sestrack.files import typed
+from sestrack.mail.mime import FROM_LINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-FROM_LINE = re.compile(rb"From \S[^\n]*\d\d:\d\d[^\n]*\n")
-"""What parts the messages of an mbox: it has a time (RFC 4155, appendix A)."""
 
 
 def is_mbox(data: bytes) -> bool:

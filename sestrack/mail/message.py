@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sestrack.errors import BadInput, UsageError
 from sestrack.links import Wrapping
-from sestrack.mail.mime import LEFT_WORDS, Left, Message, Part, read
+from sestrack.mail.mime import FROM_LINE, FROM_LINES, LEFT_WORDS, Left, Message, Part, read
 from sestrack.mail.transfer import MAX_LINE, Edit, decode, join, splice
 from sestrack.rewrite import Template, compile_html, compile_text, has_pixel
 
@@ -74,6 +74,10 @@ def untouchable(message: Message, found: list[Content]) -> str:
     """Say why the message as a whole is left, in words; "" if it is not."""
     if name := bound_by(message):
         return f"it has a {name} already; {BINDING[name]}"
+    if from_line := FROM_LINE.match(message.data):
+        again = FROM_LINES.search(message.data, from_line.end())
+        if again is not None:
+            return "a line of it begins another message, to some readers of this mbox"
     if any(not content.left for content in found):
         return ""
     if found:
@@ -98,7 +102,7 @@ BINDING = {
 
 def bound_by(message: Message) -> str:
     """Name the header that a change of the body would break, "" for none."""
-    in_mbox = message.data.startswith(b"From ")
+    in_mbox = FROM_LINE.match(message.data) is not None
     names = (name for name in BINDING if in_mbox or name != _MBOX_ONLY)
     return next((name for name in names if message.values(name)), "")
 

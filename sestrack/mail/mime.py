@@ -14,6 +14,11 @@ from typing import NamedTuple
 
 from sestrack.html.charset import is_ascii_superset
 
+FROM_LINE = re.compile(rb"From \S[^\n]*\d\d:\d\d[^\n]*\n")
+"""What parts the messages of an mbox: it has a time (RFC 4155, appendix A)."""
+FROM_LINES = re.compile(rb"^From \S[^\n]*\d\d:\d\d[^\n]*\d{4}", re.MULTILINE)
+"""The same, wherever it stands, with a year: not all readers want an empty line before it."""
+
 MAX_DEPTH = 30
 """Multiparts in multiparts that are looked into."""
 _LONGEST_VALUE = 4096
@@ -153,6 +158,8 @@ def _walk(data: bytes, entity: _Entity, number: str, default: str, parts: list[P
     left = Left.AMBIGUOUS if ambiguous else _left_by_kind(kind, headers)
     if left is None and not whole:
         left = Left.DAMAGED
+    if left is None and number and kind == "text/html" and "name" in parameters:
+        left = Left.ATTACHMENT  # the name of a file, as older programs write it
     charset = parameters.get("charset", "")
     children: list[tuple[int, int]] = []
     if left is None and kind.startswith("multipart/"):
@@ -244,7 +251,8 @@ def _left_by_kind(kind: str, headers: list[Header]) -> Left | None:
             return Left.SUMMED
         if name == "content-disposition":
             disposition = unfold(value)
-            if disposition[:10].lower() == b"attachment" or "filename" in _parameters(disposition):
+            kind_of_it = disposition.partition(b";")[0].lower()
+            if b"attachment" in kind_of_it or "filename" in _parameters(disposition):
                 return Left.ATTACHMENT
     if kind.startswith("multipart/") or kind in {"text/html", "text/plain"}:
         return None

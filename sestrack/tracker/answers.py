@@ -212,7 +212,7 @@ def location_of(url: str) -> bytes:
     if octets.isascii() and not _UNPRINTABLE.search(octets):
         return octets
     start, slashes, rest = octets.partition(b"//")
-    end = re.search(rb"[/?#]|$", rest)
+    end = re.search(rb"[/\\?#]|$", rest)
     authority = rest[: end.start()] if end else rest
     rest = rest[len(authority) :]
     user, at, host = authority.rpartition(b"@")
