@@ -7,6 +7,7 @@ digits and hyphens of RFC 952 and RFC 1123 §2.1; dnspython would accept `-bad`.
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, assert_never
 
 from sestrack.errors import BadInput, NotFound, Refused, UsageError
@@ -18,13 +19,15 @@ if TYPE_CHECKING:
     from sestrack.model import Sender, Settings, TraceDomain
 
 MAX_NAME = 253
+_NEAR = 0.85
+"""From where on one domain may be another one mistyped, as `difflib` measures."""
 MIN_PREFIX = 3
 MAX_LABEL = 63
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _PREFIX = re.compile(r"(?!-)[a-z0-9-]{3,63}(?<!-)")
 
 
-def check_name(kind: str, name: str) -> str:
+def check_name(kind: str, name: str, hint: str = "type a name like news.example.com") -> str:
     """Return a domain name as DNS has it: lower case, A-labels, no trailing dot.
 
     A URL stands for its host.  Raises `BadInput` if it is no name: `kind` is what it should
@@ -43,10 +46,10 @@ def check_name(kind: str, name: str) -> str:
     labels = cleaned.split(".")
     if len(labels) < 2 or not all(_LABEL.fullmatch(label) for label in labels):  # noqa: PLR2004
         msg = f"the {kind} {name!r} is not a domain name"
-        raise BadInput(msg, "type a name like news.example.com")
+        raise BadInput(msg, hint)
     if labels[-1].isdigit():
         msg = f"the {kind} {name!r} is an address, and a name is wanted"
-        raise BadInput(msg, "type a name like news.example.com")
+        raise BadInput(msg, hint)
     return cleaned
 
 
@@ -177,6 +180,10 @@ def choose_primary(primary: str | None, senders: Collection[Sender]) -> str:
         msg = f"the sender domain {pending[0]} under {primary} is not verified"
         raise Refused(msg, f"sestrack sender verify {pending[0]}")
     msg = f"{primary} is not the primary domain of a sender domain"
+    near = get_close_matches(primary, {sender.primary for sender in senders}, 1, _NEAR)
+    if near:
+        msg += f"; did you mean {near[0]}?"
+        raise Refused(msg, f"--primary {near[0]}")
     known = "--primary " + "|".join(verified) if verified else f"sestrack sender add {primary}"
     raise Refused(msg, known)
 
@@ -311,8 +318,11 @@ def check_settings(
     if settings.dimension is None:
         msg = "tracking cannot be enabled without a dimension"
         hint = _enable_hint(settings, domains)
-        others = "  # or --dimension account+domain, domain" if "--dimension" in hint else ""
-        raise Refused(msg, hint + others)
+        if "--dimension" in hint:
+            hint += "  # or --dimension account+domain, domain"
+        else:
+            msg += " and a verified trace domain"
+        raise Refused(msg, hint)
     applied = dict(settings.senders) if settings.dimension is not Dimension.ACCOUNT else {}
     if settings.dimension is not Dimension.DOMAIN:
         if settings.account is None:

@@ -62,7 +62,7 @@ def doctor(
         output.checks(("ok" if check.well else "no", check.name, [check.found]) for check in checks)
     else:
         output.table(
-            ("check", "", "found"),
+            ("check", "state", "found"),
             [(check.name, "ok" if check.well else "PROBLEM", check.found) for check in checks],
         )
     for check in checks:

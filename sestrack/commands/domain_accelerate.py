@@ -63,7 +63,7 @@ def accelerate(  # noqa: PLR0913 - one for each choice
             )  # fmt: skip
             output.product(configuration(kind, setup))
             return
-        target = edge if off else check_name("--via", via)
+        target = edge if off else check_name("--via", via, "--via example.cdn.example.net")
         if not off and target in {domain.name, edge}:
             msg = f"--via {target} is {'the edge' if target == edge else 'the trace domain'} itself"
             raise Refused(

@@ -25,7 +25,7 @@ def init(
     Example: sestrack init --edge edge.example.net
     """
     path = ctx.obj
-    named = "" if edge is None else check_name("edge", edge)
+    named = "" if edge is None else check_name("edge", edge, "--edge edge.example.net")
     done = store.initialise(path, named, store.now())
     state = "ready" if done.changed else "set up already; nothing changed"
     output.note(f"the store {store.shown(path)} is {state}")

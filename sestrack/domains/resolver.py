@@ -314,5 +314,5 @@ def _address(address: str) -> tuple[str, int]:
             raise ValueError
         return str(ip_address(host)), number
     except ValueError:
-        msg = f"--resolver {address!r} is not an IP address, with or without a port"
+        msg = f"--resolver {address!r} is not an IP address, with or without a port (1 to 65535)"
         raise UsageError(msg, "--resolver 192.0.2.53, or [2001:db8::53]:5353") from None

@@ -124,7 +124,7 @@ def wrong_line(wrong: ClickException, root: Command, arguments: Sequence[str]) -
         example = example_of(command)
         hint = example if name in example else hint
         return UsageError(message[:1].lower() + message[1:], hint)
-    word, words = _mistyped(wrong)
+    word, words = _mistyped(wrong, arguments)
     if isinstance(wrong, NoSuchOption) and (flag := _option_below(root, word, arguments)):
         message = f"{word} is an option of `{_path(root, arguments)}`, and goes behind it"
         return UsageError(message, moved_behind(word, arguments, flag=flag == "flag"))
@@ -196,14 +196,16 @@ def _option_below(root: Command, name: str, arguments: Sequence[str]) -> str:
     return ""
 
 
-def _mistyped(wrong: ClickException) -> tuple[str, list[str]]:
+def _mistyped(wrong: ClickException, arguments: Sequence[str]) -> tuple[str, list[str]]:
     """Return the word that is none, and those that it could have been."""
     context = getattr(wrong, "ctx", None)
     if context is None:
         return "", []
     if isinstance(wrong, NoSuchOption):
+        # of `-edge` click names `-e`
+        word = next((w for w in arguments if w.startswith(wrong.option_name)), wrong.option_name)
         options = [p for p in context.command.get_params(context) if p.param_type_name == "option"]
-        return wrong.option_name, [
+        return word.partition("=")[0], [
             name for option in options for name in (*option.opts, *option.secondary_opts)
         ]
     if isinstance(context.command, TyperGroup) and (found := _NO_COMMAND.search(wrong.message)):
