@@ -35,6 +35,9 @@ def reading(name: str) -> Iterator[IO[bytes]]:
             yield file
     except FileNotFoundError:
         raise not_there(name) from None
+    except IsADirectoryError:
+        msg = f"{name} is a folder, and a file is wanted"
+        raise NotFound(msg, f"ls {typed(name)}") from None
     except PermissionError as error:
         msg = f"cannot read {shown(name)}: {error.strerror}"
         raise NoPermission(msg, look(name)) from None
@@ -75,6 +78,11 @@ def typed(name: str) -> str:
     from shlex import quote
 
     return quote(name)
+
+
+def is_same(one: str, other: str) -> bool:
+    """Are both names those of one regular file?"""
+    return os.path.isfile(one) and os.path.isfile(other) and os.path.samefile(one, other)
 
 
 def is_special(name: str) -> bool:

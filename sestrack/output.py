@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from sestrack.errors import InputOutputError
 
@@ -109,8 +109,8 @@ def _write_line(line: str) -> None:
     try:
         sys.stderr.write(_printable(line, sys.stderr.encoding) + "\n")
         sys.stderr.flush()
-    except OSError:
-        pass  # nobody listens; the exit code still speaks
+    except OSError:  # nobody listens; the exit code still speaks
+        _abandon(sys.stderr)
 
 
 def prepare() -> None:
@@ -181,15 +181,15 @@ def write_bytes(data: bytes) -> None:
     except OSError as failure:
         if _is_report and isinstance(failure, BrokenPipeError):
             end_by_sigpipe()
-        _abandon_stdout()
+        _abandon(sys.stdout)
         msg = f"writing to standard output failed: {failure.strerror}"
         raise InputOutputError(msg, "df -h  # full? or what reads the output has gone") from None
 
 
-def _abandon_stdout() -> None:
-    """Keep the interpreter from trying once more, with a traceback, when it ends."""
+def _abandon(stream: TextIO) -> None:
+    """Keep the interpreter from trying once more, and failing (120), when it ends."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
 
 

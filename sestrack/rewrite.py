@@ -159,7 +159,7 @@ def refuse_other_input(data: bytes) -> None:
         return
     if not data.strip():
         msg = "the input is empty"
-        raise BadInput(msg, "is what writes into the pipe running?")
+        raise BadInput(msg, "did what writes it end well?")
     if looks_like_message(data):
         msg = "the input is a whole message, with headers, where HTML is wanted"
         raise BadInput(msg, "--type message, or without --type")

@@ -374,6 +374,8 @@ def _enable_hint(settings: Settings, domains: Mapping[str, TraceDomain], sender:
         return f"sestrack domain verify {name}" if name else "sestrack domain create trace"
     # with a sender alone, tracking as a whole stays as it is
     dimension = settings.dimension or (None if sender else Dimension.ACCOUNT)
+    if sender and dimension is Dimension.ACCOUNT:
+        dimension = Dimension.ACCOUNT_DOMAIN  # or its entry is not used
     return " ".join([
         "sestrack settings enable", *[f"--sender {sender}"] * bool(sender),
         *[f"--dimension {dimension}"] * (settings.enabled and dimension is not None),

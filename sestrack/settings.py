@@ -70,7 +70,12 @@ def parse(text: str) -> Text:
         raise BadInput(msg, "sestrack settings export  # those that are in force") from None
     except TOMLKitError as error:
         msg = f"the settings are not TOML: {error}"
-        raise BadInput(msg, "sestrack settings export  # those that are in force") from None
+        hint = "sestrack settings export  # those that are in force"
+        if re.search(
+            r"=\s*(?:yes|no|on|off|true|false)\s*(?:#|$)", text, re.IGNORECASE | re.MULTILINE
+        ):
+            hint = "values are true or false, names stand in quotes"
+        raise BadInput(msg, hint) from None
     _check_keys("the settings", document, TOP_KEYS)
     dimension = document.get("dimension")
     if dimension is not None and dimension not in set(Dimension):
@@ -78,6 +83,9 @@ def parse(text: str) -> Text:
         raise BadInput(msg, _meant(str(dimension), list(Dimension)))
     senders: dict[str, Entry] = {}
     for name, table in document.get("sender", {}).items():
+        if "." not in name and (whole := _unquoted(name, table)):
+            msg = f"[sender.{whole}] is a table in tables: the name of a sender domain has dots"
+            raise BadInput(msg, f'[sender."{whole}"]')
         domain = _name(f'[sender."{name}"]', name)
         if domain in senders:
             msg = f'[sender."{name}"] stands twice'
@@ -193,6 +201,18 @@ def _set_top(text: str, key: str, value: str | bool) -> str:  # noqa: FBT001
 _KEY = re.compile(r"(?:enabled|dimension)\s*=")
 _TABLE = re.compile(r"[#\s]*\[")
 """The line that a table, or the example of one, begins with."""
+
+
+def _unquoted(name: str, table: object) -> str:
+    """Return the whole of a name whose dots made tables of its labels, "" if none did."""
+    labels = [name]
+    while isinstance(table, dict) and len(table) == 1:
+        ((label, inner),) = table.items()
+        if not isinstance(inner, dict):
+            break
+        labels.append(label)
+        table = inner
+    return ".".join(labels) if len(labels) > 1 else ""
 
 
 def _table(document: tomlkit.TOMLDocument, sender: str) -> Any:

@@ -36,7 +36,9 @@ def seconds_of(time: str, option: str = "--at", now: int | None = None) -> int:
     except (ValueError, OverflowError):  # int() takes some thousand digits, and no more
         msg = f"{option} {time!r} is not a time"
         ago = ", or 7d" if now is not None else ""
-        raise UsageError(msg, f"a time like 2026-06-01T08:00:00Z, a day{ago}") from None
+        raise UsageError(
+            msg, f"a time like 2026-06-01T08:00:00Z, a day like 2026-06-01{ago}"
+        ) from None
     return seconds
 
 

@@ -196,3 +196,14 @@ def test_verify_passes_real_mail(tracking: Program) -> None:
     data = b'<p>a <a href="https://e.example/">x</a></p></body>'
     out = tracking.ok("rewrite", "--sender", "news.example.com", "--verify", stdin=data)
     assert "https://trace.example.com/" in out
+
+
+@pytest.mark.sqlite
+def test_an_mbox_is_looked_at_message_by_message(tracking: Program) -> None:
+    """As it is rewritten; each place says which."""
+    mail = "From a@b Thu Jan  1 00:00:00 2026\nTo: x@y.z\nContent-Type: text/html\n\n"
+    mail += '<p><a href="https://example.com/">1</a></p>\n\n'
+    (tracking.folder / "two.mbox").write_text(mail * 2)
+    shown = json.loads(tracking.ok("check", "two.mbox", "--json"))
+    assert [(link["part"], link["line"]) for link in shown["links"]] == [("1/1", 1), ("2/1", 1)]
+    assert tracking.ok("check", "two.mbox").startswith("message/part:line\t")

@@ -322,6 +322,15 @@ def test_lists(tmp_path: Path, text: str, column: str, recipients: list[str]) ->
 
 
 @pytest.mark.sqlite
+def test_a_file_where_a_folder_is_wanted(campaign: Program) -> None:
+    """It is said before a copy is made."""
+    (campaign.folder / "copies").write_text("")
+    done = campaign(*SEND, "--recipients", "list.csv", "-o", "copies/")
+    assert (done.returncode, b"--output copies.copies/" in done.stderr) == (1, True)
+    assert not (campaign.folder / "copies.partial").exists()
+
+
+@pytest.mark.sqlite
 def test_the_new_column_stands_under_its_name(campaign: Program) -> None:
     """Short lines are filled up, long ones refused; a heading may go on in the next line."""
     command = ("recipients", "-", "--sender", "news.example.com", "--message", "june")
@@ -351,6 +360,13 @@ def test_the_new_column_stands_under_its_name(campaign: Program) -> None:
         (b"<html>\n<p>\n", "begins like HTML", 65),
         (b"name,work,home\nA,a@x.org,b@x.org\n", "2 columns of addresses: work, home", 65),
         (b"a@x.org,b@x.org\n", "no heading, and 2 columns of addresses", 65),
+        (
+            "email\na@x.org\n".encode("utf-16"),
+            "hint: iconv -f utf-16 -t utf-8 bad.csv > bad-utf8.csv",
+            65,
+        ),
+        (b"\x80\0\0", "hint: file bad.csv", 65),
+        (b"Subject: June\nTo: a@x.org\n\nx\n", "begins like a mail", 65),
     ],
 )
 @pytest.mark.sqlite

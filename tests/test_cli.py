@@ -297,6 +297,44 @@ def test_what_was_meant_to_be_rewrite(
 
 
 @pytest.mark.sqlite
+def test_no_result_takes_the_place_of_what_it_is_made_of(tracking: Program) -> None:
+    """A template that was written over would be lost, and its copies somebody's."""
+    (tracking.folder / "letter.html").write_bytes(LETTER)
+    (tracking.folder / "list.csv").write_text("recipient\nada@example.org\n")
+    for more in ((), ("--recipients", "list.csv")):
+        done = tracking(*FULL[:3], "letter.html", *more, "-o", "letter.html")
+        assert done.returncode == 2, done.stderr
+        assert (tracking.folder / "letter.html").read_bytes() == LETTER
+    done = tracking(*FULL[:3], "letter.html", "--recipients", "list.csv", "-o", "list.csv")
+    assert done.returncode == 2
+    (tracking.folder / "empty.html").write_bytes(b"")
+    assert b"error: empty.html: the input is empty" in tracking(*FULL[:3], "empty.html").stderr
+
+
+@pytest.mark.sqlite
+def test_nobody_hears_of_an_error(program: Program) -> None:
+    """The exit code is that of the error, though its words could not be written."""
+    done = shell(program, "$S nonono 2>&1 | true; exit ${PIPESTATUS[0]}")
+    assert done.returncode == 2
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("[sender.news.example.com]\nclick = true\n", '[sender."news.example.com"]'),
+        ("enabled = yes\n", "values are true or false, names stand in quotes"),
+        ("enabled = True # on\n", "values are true or false, names stand in quotes"),
+        ("enabled\n", "sestrack settings export  # those that are in force"),
+    ],
+)
+def test_settings_that_are_nearly_right(program: Program, text: str, hint: str) -> None:
+    """What people write who know YAML, or no quotes in TOML."""
+    done = program("settings", "apply", "-", stdin=text.encode())
+    assert (done.returncode, done.stderr.decode().splitlines()[1]) == (65, f"hint: {hint}")
+
+
+@pytest.mark.sqlite
 def test_an_output_that_cannot_be_costs_no_mail(tracking: Program) -> None:
     """Nobody else has what came from a pipe."""
     done = tracking(*FULL, "-o", "nowhere/x", stdin=LETTER)

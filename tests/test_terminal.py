@@ -273,6 +273,8 @@ def test_real_shells_complete(shell: Shell) -> None:
         ("stats --store=x --json", 2, "sestrack --store=x stats --json"),
         ("init edge.example.net", 2, "sestrack init --edge edge.example.net"),
         ("settings enable", 1, "sestrack domain verify trace.example.com"),
+        ("settings enable --sender x.example.com --dimension account", 1, "sestrack domain verify trace.example.com"),
+        ("check .", 66, "ls ."),
         ("init -edge edge.example.net", 2, "sestrack init --edge edge.example.net"),
         ("init --edge edge", 65, "sestrack init --edge edge.example.net"),
         ("domain create click --primary exmple.com", 1, "sestrack domain create click --primary example.com"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,6 +11,7 @@ from sestrack import files, output, store
 from sestrack.errors import EXIT_NO
 from sestrack.links import REASON_WORDS, Reason, Wrapping
 from sestrack.mail.audit import COPY_TOKEN, Audit, Severity, audit_html, audit_message
+from sestrack.mail.mailbox import is_mbox, messages
 from sestrack.mail.mime import read
 from sestrack.rewrite import looks_like_message
 from sestrack.rules import sender_domain_of
@@ -50,15 +52,28 @@ def check(
     output.report()
     data = files.read(file)
     wrapping = _wrapping(ctx.obj, sender)
-    if data.startswith(b"From ") or looks_like_message(data):
-        audit = audit_message(read(data), wrapping)
-    else:
-        audit = audit_html(data, wrapping)
+    audit = _audit(data, wrapping)
     if json:
         output.json_object(_values(file, audit))
     else:
         _show(audit)
     return 0 if audit.is_good else EXIT_NO
+
+
+def _audit(data: bytes, wrapping: Wrapping) -> Audit:
+    """Look at HTML, a message, or the messages of an mbox one by one, as `rewrite` does."""
+    if is_mbox(data):
+        audits = [audit_message(read(mail), wrapping) for mail in messages(BytesIO(data))]
+        if len(audits) == 1:
+            return audits[0]
+        audit = Audit([], [])
+        for number, each in enumerate(audits, 1):
+            audit.findings.extend(f._replace(part=f"{number}/{f.part}") for f in each.findings)
+            audit.links.extend(link._replace(part=f"{number}/{link.part}") for link in each.links)
+        return audit
+    if data.startswith(b"From ") or looks_like_message(data):
+        return audit_message(read(data), wrapping)
+    return audit_html(data, wrapping)
 
 
 _ANY = Wrapping(
@@ -86,8 +101,11 @@ def _wrapping(address: str, sender: str) -> Wrapping:
 
 def _show(audit: Audit) -> None:
     wrapped = sum(link.reason is Reason.WRAPPED for link in audit.links)
+    parts = {link.part for link in audit.links}
+    place = "part:line" if any(parts) else "line"
+    place = "message/part:line" if any("/" in part for part in parts) else place
     output.table(
-        ["line", "link", "why", "words", "URL"],
+        [place, "link", "why", "words", "URL"],
         [
             [
                 _place(link.part, link.line),

@@ -68,6 +68,10 @@ def _check(request: Request) -> int:
     if len(request.files) > 1:
         msg = f"a campaign has one template, not {len(request.files)}"
         raise UsageError(msg, _command(request))
+    for name in (*request.files, request.recipients):
+        if files.is_same(request.output, name):
+            msg = f"the output {request.output} is what the campaign is made of"
+            raise UsageError(msg, "--output copies.jsonl")
     if request.recipients == "-" and request.files[:1] in {(), ("-",)}:
         msg = "standard input cannot be the template and the list"
         raise UsageError(msg, f"{_command(request)} < list.csv")
@@ -154,11 +158,11 @@ def _widen_pipe(file: int) -> None:
 
 
 def _say(letter: Letter, made: int, where: str, *, strict: bool) -> int:
-    if letter.tracking.entry is None:
-        output.note(f"sestrack: untracked: {letter.tracking.untracked}")
-        return EXIT_NO if strict else 0
     to = f" in {where}" if where else ""
     copies = "1 copy" if made == 1 else f"{made:,} copies"
+    if letter.tracking.entry is None:
+        output.warn(f"{copies}{to}, all of them untracked: {letter.tracking.untracked}")
+        return EXIT_NO if strict else 0
     output.note(
         f"{copies} of {letter.message}{to}; when they are sent: "
         f"sestrack stats --message {files.typed(letter.message)}"
@@ -187,9 +191,12 @@ class _Campaign:
         if journal is None and self._has_copies():
             msg = f"{self.partial} is there, and no journal of a campaign that it belongs to"
             raise Refused(msg, f"rm -r {files.typed(self.partial)}")
+        if self.is_folder and os.path.isfile(self.name):
+            msg = f"{self.name} is a file, and a folder is wanted"
+            raise Refused(msg, f"--output {files.typed(self.name)}.copies/")
         if self.is_folder and os.path.isdir(self.name) and os.listdir(self.name):
             msg = f"the folder {self.name} is not empty"
-            raise Refused(msg, "--output a folder that is not there yet, with a / at the end")
+            raise Refused(msg, f"--output {files.typed(os.path.join(self.name, 'copies'))}/")
         self.letter, self.journal = self._begin(tracking, data, journal)
 
     def _has_copies(self) -> bool:

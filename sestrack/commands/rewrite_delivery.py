@@ -43,6 +43,11 @@ def inputs(request: Request) -> list[Input]:
     ):
         msg = "--report - would mix with the mail on standard output"
         raise UsageError(msg, "--report report.jsonl")
+    if any(files.is_same(request.output, source.name) for source in found):
+        msg = f"the output {request.output} is what is to be rewritten"
+        names = " ".join(map(files.typed, request.files))
+        sender = files.typed(request.sender)
+        raise UsageError(msg, f"sestrack rewrite --sender {sender} --in-place {names}")
     if _is_folder(request.output):
         _check_places(request.output, found)
         if not quiet(request):

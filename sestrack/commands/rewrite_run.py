@@ -55,9 +55,11 @@ def run(request: Request, store: str) -> int:
                 try:
                     code = _one(rewriter, source)
                 except SestrackError as error:
+                    if source.name not in {"-", *error.message.split()}:
+                        error.message = f"{source.name}: {error.message}"
                     if len(sources) == 1:
                         raise
-                    output.error(f"{source.name}: {error.message}", error.hint)
+                    output.error(error.message, error.hint)
                     code = error.code
                 worst = code or worst
                 step()

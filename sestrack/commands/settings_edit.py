@@ -104,6 +104,7 @@ def _otherwise() -> str:
 def _edited(editor: list[str], draft: Path, before: str, address: str) -> Text | None:
     """Have the text edited until it is valid; None if it is left as it was, or emptied."""
     text = shown = before
+    said = hint = ""
     tries = 0
     while True:
         draft.write_bytes(shown.encode())  # each end of a line as it is
@@ -113,8 +114,8 @@ def _edited(editor: list[str], draft: Path, before: str, address: str) -> Text |
             return None
         try:
             if text == last:
-                msg = "the text is still invalid, and was left as it was; nothing changed"
-                raise BadInput(msg)
+                msg = f"the text was left as it was, and is still invalid: {said}"
+                raise BadInput(msg, hint)
             new = parse(text)
             with store.Store(address) as opened:
                 check(opened, new)
@@ -122,6 +123,7 @@ def _edited(editor: list[str], draft: Path, before: str, address: str) -> Text |
             raise
         except SestrackError as error:
             tries += 1
+            said, hint = error.message, error.hint
             if text == last or (tries == _TRIES and not sys.stdin.isatty()):
                 raise
             shown = _with_error(text, error)

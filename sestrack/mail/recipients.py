@@ -57,10 +57,22 @@ def open_list(name: str, column: str = "", *, raw: bool = False) -> Iterator[Rec
             yield _open(name, text, column, raw=raw)
         except UnicodeDecodeError as error:
             msg = f"the list {shown(name)} is not UTF-8: {error.reason}"
-            raise BadInput(msg, f"iconv -f windows-1252 -t utf-8 {typed(name)}") from None
+            raise BadInput(msg, _to_utf_8(name, error.object)) from None
         finally:
             if name == "-":
                 text.detach()
+
+
+def _to_utf_8(name: str, head: bytes) -> str:
+    """Return what makes UTF-8 of a list; where it begins tells what it may be."""
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        charset = "utf-16"  # Excel's "Unicode text"
+    elif b"\0" in head:
+        return "" if name == "-" else f"file {typed(name)}"
+    else:
+        charset = "windows-1252"
+    stem = "list" if name == "-" else name.rpartition(".")[0] or name
+    return f"iconv -f {charset} -t utf-8 {typed(name)} > {typed(f'{stem}-utf8.csv')}"
 
 
 def _open(name: str, lines: Iterator[str], column: str, *, raw: bool) -> Recipients:
@@ -74,6 +86,9 @@ def _open(name: str, lines: Iterator[str], column: str, *, raw: bool) -> Recipie
         raise BadInput(msg, "a CSV file with the column `recipient`")
     if first.lstrip().startswith("<"):
         msg = f"the list {shown(name)} begins like HTML: {first.strip()[:40]}"
+        raise BadInput(msg, "a list is a CSV file; the template is another file, `rewrite FILE`")
+    if re.match(_MAIL, first, re.IGNORECASE):
+        msg = f"the list {shown(name)} begins like a mail: {first.strip()[:40]}"
         raise BadInput(msg, "a list is a CSV file; the template is another file, `rewrite FILE`")
     excel = ""
     if parted := re.fullmatch(r"sep=(.)\s*", first, re.IGNORECASE):
@@ -162,6 +177,9 @@ def _is_address(cell: str) -> bool:
     return re.fullmatch(r"\s*[^\s@]+@[^\s@]+\s*", cell) is not None
 
 
+_MAIL = (
+    r"(?:From|To|Subject|Date|Received|Return-Path|Message-ID|MIME-Version|Content-Type): |From "
+)
 _NAME_LINES = 20
 """Lines that the heading of a list may have."""
 _USUAL = ("recipient", "email", "emailaddress", "mail", "mailaddress")
