@@ -123,7 +123,7 @@ def _check_whole(copied: sqlite.Connection, name: str) -> None:
         ((found,),) = copied.execute("PRAGMA integrity_check(1)").fetchall()
     if found != "ok":
         msg = f"{name} is damaged: {found}"
-        raise BadInput(msg, command(name, "restore FILE  # an earlier backup"))
+        raise BadInput(msg, command(name, "restore --force FILE  # an earlier backup"))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING
 
 from sestrack.errors import CannotCreate, InputOutputError, NoPermission, NotFound
@@ -127,6 +127,7 @@ def beside(to: str, *, private: bool = False) -> Iterator[str]:
             os.fsync(handle)
         finally:
             os.close(handle)
+        give_to_owner_of(target, name)
         os.chmod(name, mode)
         os.replace(name, target)
     except OSError as error:
@@ -135,6 +136,13 @@ def beside(to: str, *, private: bool = False) -> Iterator[str]:
     finally:
         if os.path.exists(name):
             os.unlink(name)
+
+
+def give_to_owner_of(old: str, new: str) -> None:
+    """Give a file that takes the place of another one to its owner, where we may: as root."""
+    with suppress(OSError):
+        state = os.stat(old)
+        os.chown(new, state.st_uid, state.st_gid)
 
 
 def cannot_create(to: str, error: OSError | None = None) -> CannotCreate:

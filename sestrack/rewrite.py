@@ -398,7 +398,7 @@ class _Reader:
         else:
             start = before  # what this line had before goes on
         self.line = start, end
-        self.longest = max(map(len, self.data[start:end].split(b"\n")))
+        self.longest = max(len(line.rstrip(b"\r")) for line in self.data[start:end].split(b"\n"))
         return start, end
 
     def url(self, raw: bytes, start: int) -> tuple[str, bool]:

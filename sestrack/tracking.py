@@ -22,6 +22,7 @@ from sestrack.engines.default import default_address
 from sestrack.errors import BadInput, ForgedToken
 from sestrack.html import charset as charsets
 from sestrack.links import Wrapping
+from sestrack.model import Dimension
 from sestrack.rewrite import Decision, Template, compile_html, refuse_other_input
 from sestrack.rules import sender_domain_of, tracked
 from sestrack.store import Store, now
@@ -103,6 +104,25 @@ class Tracking(NamedTuple):
         if self.entry is None:
             return None
         return CopySealer.of(self.keys[0], self.trace_domain, self.sender, message, minted)
+
+    @staticmethod
+    def sealer_while_untracked(
+        store: str, sender: str, message: str, minted: int
+    ) -> CopySealer | None:
+        """Give what seals for a sender domain that was tracked before; None if there is no trace.
+
+        A template may have been rewritten then, and its links need tokens.
+        """
+        with Store(store) as opened:
+            settings = opened.settings(sender)
+            entries = [settings.senders.get(sender), settings.account]
+            if settings.dimension is Dimension.ACCOUNT:
+                entries.reverse()
+            named = next((entry.domain for entry in entries if entry and entry.domain), "")
+            domain = opened.find_trace_domain(named) if named else None
+            if domain is None:
+                return None
+            return CopySealer.of(opened.token_keys()[0], domain.name, sender, message, minted)
 
     def wrapping(self, message: str, how: How, copy_size: int) -> Wrapping:
         """Say what is to be done with a document of the message; it must be tracked.

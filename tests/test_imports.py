@@ -71,6 +71,7 @@ EXCEPTIONS = {
     ("commands.rewrite_run", "commands.rewrite_delivery"),
     ("commands.rewrite_delivery", "commands.rewrite"),  # a type only
     ("commands.rewrite_untouched", "commands.rewrite"),
+    ("commands.rewrite_untouched", "commands.rewrite_delivery"),
     ("commands.rewrite_run", "commands.rewrite_lines"),
     ("commands.rewrite_run", "commands.rewrite_campaign"),
     ("commands.rewrite_lines", "commands.rewrite_run"),

@@ -102,13 +102,14 @@ def _space(opened: store.Store) -> list[Check]:
     free = opened.free_space()
     if free is None:
         return []
-    hint = "sestrack events purge --before 400d"
-    return [Check("disk", free > LOW_SPACE, f"{free >> 20:,} MiB free", hint)]
+    well = free > LOW_SPACE
+    hint = "" if well else "sestrack events purge --before 400d"
+    return [Check("disk", well, f"{free >> 20:,} MiB free", hint)]
 
 
 def _keys(opened: store.Store) -> Check:
     keys = opened.keys()
-    return Check("keys", bool(keys), f"{len(keys)}", "sestrack init")
+    return Check("keys", bool(keys), f"{len(keys)}", "" if keys else "sestrack init")
 
 
 def _domains_as_known(opened: store.Store) -> list[Check]:
@@ -221,7 +222,8 @@ def _serving(path: str, *, offline: bool) -> tuple[list[Check], Left | None]:
             checks.append(Check("server", True, f"running {url}".strip()))  # noqa: FBT003
         else:
             trouble = _trouble_at(url)
-            checks.append(Check("server", not trouble, trouble or f"answers on {url}", hint))
+            words = trouble or f"answers on {url}"
+            checks.append(Check("server", not trouble, words, hint if trouble else ""))
     return checks, left
 
 

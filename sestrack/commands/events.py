@@ -211,10 +211,13 @@ def forget(
             connection, [*names, *hashed], lambda last: _wait(path, connection, last)
         )
         wiped = connection.wipe()
+        meant = "" if count else _in_other_letters(connection, recipient)
     if count:
         output.note(f"{_events(count)} of {recipient} {'is' if count == 1 else 'are'} nobody's now")
     else:
         output.note(f"there were no events of {recipient!r}; sestrack stats --by recipient")
+        if meant:
+            output.warn(f"did you mean {meant}?  sestrack events forget --recipient {quote(meant)}")
     output.note("from now on links in mail sent to them so far name nobody")
     if not wiped:
         _warn_of_log(f"forget --recipient {quote(recipient)}")
@@ -235,6 +238,13 @@ def reclassify(ctx: typer.Context, mmdb: Mmdb = "") -> None:
         with output.progress("judging", count) as step:
             seen, changed = judge_again(connection, Places(mmdb), step)
     output.note(f"{_events(seen)} judged again, {changed} differently")
+
+
+def _in_other_letters(connection: Connection, recipient: str) -> str:
+    """Return a recipient that differs in capitals alone, "" if there is none."""
+    sql = "SELECT recipient FROM event WHERE lower(recipient) = ? AND recipient <> ? LIMIT 1"
+    found = connection.execute(sql, (recipient.lower(), recipient)).fetchone()
+    return str(found[0]) if found else ""
 
 
 def _warn_of_log(command: str) -> None:

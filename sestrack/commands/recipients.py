@@ -55,7 +55,9 @@ def recipients(  # noqa: PLR0913 - one for each choice
     """
     tracking = Tracking.of(ctx.obj, sender)
     minted = seconds_of(at) if at else store.now()
-    sealer = tracking.sealer(message, minted)
+    sealer = tracking.sealer(message, minted) or Tracking.sealer_while_untracked(
+        ctx.obj, tracking.sender, message, minted
+    )
     made = 0
     with open_list(file, column, raw=True) as found:
         names = [cell.strip(' "\r\n') for cell in found.heading.split(found.delimiter)]
@@ -73,7 +75,13 @@ def recipients(  # noqa: PLR0913 - one for each choice
         output.write_bytes("".join(lines).encode())
     if sealer is None:
         output.note(f"sestrack: the column is empty: untracked: {tracking.untracked}")
-    elif count:
+    elif tracking.entry is None:
+        output.note(
+            f"sestrack: untracked: {tracking.untracked}; the tokens are for templates of before"
+        )
+    else:
+        output.note(f"the tokens are for links under {tracking.trace_domain}, of {message}")
+    if tracking.entry is not None and count:
         store.count_copies(ctx.obj, tracking.sender, {message: made})
 
 

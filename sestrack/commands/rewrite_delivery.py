@@ -6,6 +6,7 @@ An output file is written beside and renamed.  What comes of a folder keeps its 
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from sestrack import files, output
@@ -70,6 +71,10 @@ def _check_places(folder: str, found: list[Input]) -> None:
         if name == "-":
             msg = f"standard input has no name to have in the folder {folder}"
             raise UsageError(msg, f"--output {files.typed(os.path.join(folder, 'letter.html'))}")
+        target = os.path.join(folder, place)
+        if files.is_same(target, name):
+            msg = f"the output {target} is what is to be rewritten"
+            raise UsageError(msg, "--output out/")
         if place in taken:
             msg = f"{taken[place]} and {name} would both become {os.path.join(folder, place)}"
             raise UsageError(msg, "name a folder that both lie in: their places are kept")
@@ -143,6 +148,14 @@ def _make_folder(name: str) -> None:
         plain = name.rstrip("/")
         there = plain if os.path.lexists(plain) else os.path.dirname(plain) or "."
         raise CannotCreate(msg, files.look(there)) from None
+
+
+def pass_through() -> None:
+    """Write standard input as it comes: whoever asks line by line gets it line by line."""
+    stream = sys.stdin.buffer
+    read = getattr(stream, "read1", stream.read)
+    while data := read(1 << 16):
+        output.write_bytes(data)
 
 
 def original(request: Request) -> None:

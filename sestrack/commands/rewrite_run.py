@@ -9,7 +9,14 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from sestrack import files, output
-from sestrack.commands.rewrite_delivery import Input, deliver, inputs, original, quiet
+from sestrack.commands.rewrite_delivery import (
+    Input,
+    deliver,
+    inputs,
+    original,
+    pass_through,
+    quiet,
+)
 from sestrack.errors import EXIT_BUG, EXIT_NO, BadInput, SestrackError, UsageError
 from sestrack.rewrite import has_tag, looks_like_message, refuse_other_input
 from sestrack.store import now
@@ -45,7 +52,11 @@ def run(request: Request, store: str) -> int:
             begin(request.report, [source.name for source in sources])
         check_texts(request)
         rewriter = _Rewriter(request, store)
-    except Exception:  # a bug of ours, too: the mail goes out
+    except Exception as error:  # a bug of ours, too: the mail goes out
+        if request.jsonl and isinstance(error, SestrackError):
+            output.error(error.message, error.hint)  # first: who keeps us open waits for it
+            pass_through()
+            return error.code
         original(request)
         raise
     worst = 0
@@ -124,6 +135,11 @@ class _Rewriter:
             return data, EXIT_NO if self.request.strict else 0
         if self.request.verify:
             self._verify(result)
+        if self.request.recipient_field and not self.request.message:
+            output.note(
+                f"the message is {result.label}; next: sestrack recipients list.csv "
+                f"--sender {self.tracking.sender} --message {files.typed(result.label)}"
+            )
         if self.request.report:
             from sestrack.commands.rewrite_report import report
 

@@ -10,8 +10,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from sestrack import output
 from sestrack.commands.rewrite import OPTIONS
+from sestrack.commands.rewrite_delivery import pass_through
 from sestrack.terminal.mistyped import nearest
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def pass_on(arguments: Sequence[str], commands: Collection[str]) -> None:
     if _NO_PIPE.isdisjoint(word.partition("=")[0] for word in behind) and not any(
         map(os.path.isfile, _no_options(behind))
     ):
-        output.write_bytes(sys.stdin.buffer.read())
+        pass_through()
 
 
 def _behind_rewrite(arguments: Sequence[str], commands: Collection[str]) -> Sequence[str] | None:

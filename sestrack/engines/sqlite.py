@@ -200,7 +200,22 @@ def create(path: str) -> None:
         raise NoPermission(msg, f"ls -ld {_quoted(os.path.dirname(path) or '.')}") from None
     except OSError as error:
         msg = f"cannot make the store {path}: {error.strerror}"
-        raise CannotCreate(msg, f"ls -ld {_quoted(path)}") from None
+        there = path if os.path.isdir(path) else os.path.dirname(path) or "."
+        raise CannotCreate(msg, f"ls -ld {_quoted(there)}") from None
+
+
+def _check_way(path: str) -> None:
+    """Raise `NoPermission` if a folder on the way may not be looked into: there may be a store."""
+    try:
+        os.stat(path)
+    except PermissionError as error:
+        msg = f"no permission to look for the store {path}: {error.strerror}"
+        folder = os.path.dirname(path)
+        while folder != os.path.dirname(folder) and not os.path.lexists(folder):
+            folder = os.path.dirname(folder)
+        raise NoPermission(msg, f"ls -ld {_quoted(folder or '.')}") from None
+    except OSError:
+        pass
 
 
 def uri_of(path: str, mode: str) -> str:
@@ -212,6 +227,7 @@ def uri_of(path: str, mode: str) -> str:
 def connect(path: str, *, writing: bool, wait: float = BUSY_SECONDS) -> Connection:
     """Open the file."""
     if not os.path.exists(path):
+        _check_way(path)
         msg = f"there is no store at {path}"
         if path == own_store() and os.path.exists(SERVICE_STORE):
             raise NotSetUp(msg, f"export SESTRACK_STORE={SERVICE_STORE}  # that of the service")
@@ -354,7 +370,7 @@ def errors(path: str) -> Iterator[None]:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_CORRUPT:
             msg = f"the store {path} is damaged: {error}"
-            raise BadInput(msg, command(path, "restore FILE")) from None
+            raise BadInput(msg, command(path, "restore --force FILE")) from None
         if code == sqlite3.SQLITE_NOTADB:
             msg = f"{path} is not a store of sestrack: {error}"
             raise BadInput(msg, f"file {_quoted(path)}") from None

@@ -130,10 +130,13 @@ def _lock(handle: int, path: str) -> None:
             time.sleep(_PAUSE_SECONDS)
         else:
             return
+    url = _read(handle).killed
+    where = f", at {url[0]}" if url else ""
     msg = (
-        f"another sestrack serve records into {path}; one is enough, with --workers for more cores"
+        f"another sestrack serve records into {path}{where}; one is enough, with --workers for "
+        "more cores"
     )
-    raise TryAgain(msg, "systemctl status sestrack")
+    raise TryAgain(msg, "sestrack doctor --offline")
 
 
 def served_at(path: str) -> list[str]:

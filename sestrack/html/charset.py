@@ -61,8 +61,10 @@ def codec_of(label: str) -> str:
 
 
 def differs(codec: str, text: str) -> bool:
-    """Has it a character for which the standard's index (jis0208) has another one than Python?"""
-    return codec.startswith(("euc_j", "iso2022_j")) and not _OTHERS.isdisjoint(text)
+    """Has it a character for which the standard's index has another one than Python?"""
+    if codec.startswith("big5"):
+        return not {code.decode(codec) for code in _BIG5}.isdisjoint(text)
+    return codec.startswith(("euc_j", "iso2022_j")) and not _JIS0208.isdisjoint(text)
 
 
 def is_ascii_superset(charset: str) -> bool:
@@ -92,4 +94,10 @@ _WIDER = {"gbk": "gb18030", "iso-2022-jp": "iso2022_jp_ext"}
 _ASCII = bytes(range(0x20, 0x7F))
 _SUPERSETS = {"": True, "utf-8": True, "us-ascii": True, "iso-8859-1": True, "windows-1252": True}
 _REMEMBERED = 1000
-_OTHERS = frozenset("\u301c\u2016\u2212\xa2\xa3\xac")
+_JIS0208 = frozenset("\u301c\u2016\u2212\xa2\xa3\xac")
+_BIG5 = [
+    bytes.fromhex(code)
+    for code in (
+        "a145", "a14e", "a1c2", "a1e3", "a1f2", "a1f3", "a241", "a242", "a244", "a246", "a247",
+    )
+]  # fmt: skip

@@ -111,7 +111,8 @@ def audit_message(message: Message, wrapping: Wrapping) -> Audit:
             add(Severity.ERROR, "left", f"the HTML part {left}", "it is left as it is", part.number)
             continue
         try:
-            template = compile_html(data, of_part(part, wrapping, message.line_end), part.charset)
+            here = of_part(part, wrapping, message.line_end_of(part))
+            template = compile_html(data, here, part.charset)
         except BadInput as error:
             found_here = f"the HTML part is left: {error.message}"
             add(_WARNING, "left", found_here, "it is left as it is", part.number)

@@ -14,7 +14,7 @@ from io import BytesIO
 from typing import IO, TYPE_CHECKING
 
 from sestrack.errors import InputOutputError
-from sestrack.files import typed
+from sestrack.files import give_to_owner_of, typed
 from sestrack.mail.mime import FROM_LINE
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ def deliver(maildir: str, name: str, data: bytes, *, keep: bool) -> None:
             os.fsync(file.fileno())
         if not keep:
             state = os.stat(name)
+            give_to_owner_of(name, passing)
             os.chmod(passing, state.st_mode)
             os.utime(passing, ns=(state.st_atime_ns, state.st_mtime_ns))
         os.rename(passing, target)

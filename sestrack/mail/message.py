@@ -125,7 +125,7 @@ def rewrite(
             reasons.append(f"part {part.number} {left}")
             continue
         try:
-            template = _compile(part, data, of_part(part, wrapping, message.line_end))
+            template = _compile(part, data, of_part(part, wrapping, message.line_end_of(part)))
         except BadInput as error:
             reasons.append(f"part {part.number}: {error.message}")
             continue
@@ -181,7 +181,11 @@ def _splice(
         ]
         raw = message.data[part.start : part.end]
         bodies.append(
-            Edit(part.start, part.end, splice(raw, part.encoding, edits, message.line_end, token))
+            Edit(
+                part.start,
+                part.end,
+                splice(raw, part.encoding, edits, message.line_end_of(part), token),
+            )
         )
         expected[part.number] = template.render(copy_token)
     return join(message.data, bodies), expected

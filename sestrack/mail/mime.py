@@ -94,6 +94,13 @@ class Message(NamedTuple):
     parts: list[Part]
     line_end: bytes
 
+    def line_end_of(self, part: Part) -> bytes:
+        """Return how a part ends its lines: the first of them, be it that before it."""
+        first = self.data.find(b"\n", max(0, part.start - 1))
+        if first < 0:
+            return self.line_end
+        return b"\r\n" if self.data[first - 1 : first] == b"\r" else b"\n"
+
     def values(self, name: str) -> list[bytes]:
         """Return the values of a header, unfolded (RFC 5322 §2.2.3)."""
         return [unfold(header.value) for header in self.headers if header.name == name.lower()]

@@ -96,7 +96,7 @@ def _open(name: str, lines: Iterator[str], column: str, *, raw: bool) -> Recipie
         blank += 1
     first, lines = _whole(first, lines)
     unquoted = re.sub(r'"[^"]*"', "", first)
-    delimiter = parted[1] if parted else max(",;\t", key=unquoted.count)
+    delimiter = parted[1] if parted else max(",;\t|", key=unquoted.count)
     second = next(lines, "")
     lines = chain([second], lines)
     source = _Recorded(first, lines)
@@ -156,6 +156,8 @@ def _column(name: str, wanted: str, heading: list[str], below: list[str]) -> int
     plain = [re.sub(r"[\W_]", "", cell) for cell in names]
     usual = [plain.index(word) for word in _USUAL if word in plain]
     addresses = [n for n, cell in enumerate(below[: len(heading)]) if _is_address(cell)]
+    if usual and plain[usual[0]] != "recipient" and addresses and usual[0] not in addresses:
+        usual = [n for n in usual if n in addresses]  # "mail: yes" beside "contact: a@b.c"
     likely = usual[0] if usual else addresses[0] if len(addresses) == 1 else 0
     if not wanted:
         if not usual and len(addresses) > 1:

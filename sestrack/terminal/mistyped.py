@@ -90,6 +90,10 @@ def with_option(hint: str, arguments: Sequence[str], message: str = "") -> str:
     except ValueError:
         return hint
     words = list(arguments)
+    if name == "--store" and len(values) == 1 and not hint.partition(", or ")[1]:
+        if name in {word.partition("=")[0] for word in words}:
+            _, words = _taken_out(name, words, flag=False)
+        return _line([name, *values, *words])
     if name == "--store" or len(values) > 1 or "--" in words or "|" in hint or name.endswith(","):
         return hint
     places = [

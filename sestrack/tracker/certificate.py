@@ -10,6 +10,7 @@ from sestrack import files, output
 from sestrack.errors import BadInput, InputOutputError, SestrackError
 
 RENEW_SECONDS = 2.0
+_CERTIFICATE, _KEY = b"CERTIFICATE-----", b"PRIVATE KEY-----"
 
 
 def tls_context(cert: str, key: str) -> ssl.SSLContext | None:
@@ -26,11 +27,15 @@ def tls_context(cert: str, key: str) -> ssl.SSLContext | None:
 
 def _load(context: ssl.SSLContext, cert: str, key: str) -> None:
     """Put a certificate and its key into a context.  Raises as `tls_context`."""
-    if b"CERTIFICATE-----" not in files.read(cert):
+    chain, secret = files.read(cert), files.read(key)
+    if _KEY in chain and _CERTIFICATE in secret and _CERTIFICATE not in chain:
+        msg = f"{cert} is a private key, and {key} a certificate: the two are swapped"
+        swapped = f"--tls-cert {files.typed(key)} --tls-key {files.typed(cert)}"
+        raise BadInput(msg, f"sestrack serve {swapped}")
+    if _CERTIFICATE not in chain:
         msg = f"{cert} holds no certificate in PEM, the form that begins -----BEGIN CERTIFICATE"
         raise BadInput(msg, f"file {files.typed(cert)}")
-    secret = files.read(key)
-    if b"PRIVATE KEY-----" not in secret:
+    if _KEY not in secret:
         msg = f"{key} holds no private key in PEM, the form that begins -----BEGIN PRIVATE KEY"
         raise BadInput(msg, f"file {files.typed(key)}")
     if (
@@ -43,7 +48,8 @@ def _load(context: ssl.SSLContext, cert: str, key: str) -> None:
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             msg = f"the private key {key} is not that of the certificate {cert}"
-            raise BadInput(msg, f"openssl x509 -in {files.typed(cert)} -noout -subject") from None
+            hint = f"openssl x509 -in {files.typed(cert)} -noout -pubkey"
+            raise BadInput(msg, f"{hint} && openssl pkey -in {files.typed(key)} -pubout") from None
         msg = f"the certificate {cert} with the key {key} cannot be used: {error}"
         look = f"openssl x509 -in {files.typed(cert)} -noout -text"
         raise BadInput(msg, look) from None
