@@ -144,7 +144,7 @@ def _unusable() -> Iterator[None]:
     try:
         yield
     except BadInput as error:
-        hint = "sestrack restore FILE  # an earlier backup; nothing was changed"
+        hint = "sestrack restore --force FILE  # an earlier backup; nothing was changed"
         raise BadInput(error.message, hint) from None
 
 

@@ -306,6 +306,8 @@ def test_a_single_pipe_counts_when_told(campaign: Program) -> None:
         ("recipient,twitter @handle\n1,@ada\n", "", ["1"]),
         ("work,email\na@x.org,b@x.org\n", "", ["b@x.org"]),
         ("work,home\na@x.org,b@x.org\n", "home", ["b@x.org"]),
+        ("mail,contact\nyes,a@x.org\n", "", ["a@x.org"]),
+        ("name|email\nAda|a@x.org\n", "", ["a@x.org"]),
         ('recipient,"x;y;z"\n1,2\n', "", ["1"]),
     ],
 )
@@ -319,6 +321,22 @@ def test_lists(tmp_path: Path, text: str, column: str, recipients: list[str]) ->
     assert [row.number for row in rows] == list(range(1, len(rows) + 1))
     joined = found.heading + "".join(row.raw for row in rows)
     assert joined.replace("\r\n", "") == text.removeprefix("\ufeff").replace("\r\n", "")
+
+
+def test_a_list_that_is_made_after_the_template(campaign: Program) -> None:
+    """Its tokens open the template's links though tracking was switched off meanwhile."""
+    html = b'<a href="https://example.com/">x</a>'
+    done = campaign("rewrite", *SEND[2:4], "--recipient-field", "{{s}}", stdin=html)
+    label = done.stderr.decode().split("--message ")[1].strip()
+    campaign.ok("settings", "disable")
+    done_list = campaign(
+        "recipients", "-", *SEND[2:4], "--message", label, stdin=b"email\nada@example.org\n"
+    )
+    assert b"untracked: tracking is not enabled; the tokens are for templates" in done_list.stderr
+    token = done_list.stdout.decode().splitlines()[1].split(",")[1]
+    url = done.stdout.decode().replace("{{s}}", token).split('"')[1]
+    facts = json.loads(campaign.ok("inspect", url, "--json"))
+    assert (facts["recipient"], facts["destination"]) == ("ada@example.org", "https://example.com/")
 
 
 @pytest.mark.sqlite

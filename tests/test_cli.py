@@ -15,13 +15,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Program, Server
+from conftest import Program, Server, as_nobody
 
 from sestrack.cli import COMMANDS
 from sestrack.commands.rewrite import OPTIONS, light
 from sestrack.demo.nameserver import NameServer
+from sestrack.errors import NoPermission
 from sestrack.model import Dimension
 from sestrack.settings import enable, parse
+from sestrack.store import Store
 
 LETTER = b'<html><body><a href="https://example.com/?a=1&amp;b=2">x</a></body></html>\n'
 SEND = ("rewrite", "--sender", "news.example.com")
@@ -309,6 +311,54 @@ def test_no_result_takes_the_place_of_what_it_is_made_of(tracking: Program) -> N
     assert done.returncode == 2
     (tracking.folder / "empty.html").write_bytes(b"")
     assert b"error: empty.html: the input is empty" in tracking(*FULL[:3], "empty.html").stderr
+
+
+@pytest.mark.sqlite
+@pytest.mark.skipif(os.geteuid() != 0, reason="not root")
+def test_what_is_rewritten_in_place_stays_its_owners(tracking: Program) -> None:
+    """Root rewrites the mail of a user, who reads it afterwards."""
+    inbox = tracking.folder / "md"
+    for name in ("cur", "new", "tmp"):
+        (inbox / name).mkdir(parents=True)
+    for path in (tracking.folder / "letter.html", inbox / "cur/1:2,S"):
+        path.write_bytes(
+            LETTER if path.suffix else b"To: a@b.c\nContent-Type: text/html\n\n" + LETTER
+        )
+        os.chown(path, 65534, 65534)
+        path.chmod(0o600)
+        tracking.ok(*FULL[:3], "--in-place", str(path))
+        state = path.stat()
+        assert (state.st_uid, state.st_gid, state.st_mode & 0o777) == (65534, 65534, 0o600)
+        assert b"trace.example.com" in path.read_bytes()
+
+
+@pytest.mark.sqlite
+def test_a_filter_that_cannot_begin_answers_line_by_line(tracking: Program) -> None:
+    """Whoever keeps it open waits for an answer, and would for ever."""
+    for options in (("--bogus",), ("--recipient", "x"), ("--at", "never")):
+        with subprocess.Popen(
+            [sys.executable, "-m", "sestrack", *FULL[:3], "--jsonl", *options],
+            cwd=tracking.folder, env=tracking.environment, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        ) as child:  # fmt: skip
+            assert child.stdin is not None
+            assert child.stdout is not None
+            child.stdin.write(b'{"html": "<p>"}\n')
+            child.stdin.flush()
+            assert child.stdout.readline() == b'{"html": "<p>"}\n'
+            child.stdin.close()
+            assert child.wait(60) == 2
+
+
+@pytest.mark.sqlite
+def test_a_store_that_may_not_be_looked_for(tracking: Program) -> None:
+    """It is not said that there is none: a second one would be made."""
+    private = tracking.folder / "private"
+    private.mkdir(mode=0o700)
+    shutil.copy(tracking.store, private / "store.db")
+    with as_nobody(), pytest.raises(NoPermission) as failure, Store(str(private / "store.db")):
+        pass
+    assert failure.value.hint.startswith("ls -ld ")
 
 
 @pytest.mark.sqlite

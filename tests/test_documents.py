@@ -145,6 +145,8 @@ def test_what_becomes_of_a_link(html: bytes, reason: Reason) -> None:
         ("euc-jp", b"https://e.example/\xa1\xc1", False),
         ("euc-jp", b"https://e.example/\xa4\xa2", True),
         ("iso-2022-jp", b"https://e.example/\x1b$B!A\x1b(B", False),
+        ("big5", b"https://e.example/\xa1\xe3", False),
+        ("big5", b"https://e.example/\xa4\xa4", True),
     ],
 )
 def test_what_programs_read_differently(charset: str, href: bytes, *, is_clear: bool) -> None:

@@ -332,6 +332,23 @@ def test_list_unsubscribe_as_it_is_written() -> None:
         assert [d.reason for d in part.template.decisions] == [Reason.UNSUBSCRIBE], value
 
 
+def test_the_ends_of_lines_are_those_of_the_part() -> None:
+    """Not those of a line that was put before the mail."""
+    url = "https://example.com/" + 60 * "x"
+    html = f'<p>\n<a href="{url}">x</a>\n</p>\n'
+    for encode in (quopri.encodestring, base64.encodebytes):
+        body = encode(html.encode()).replace(b"\n", b"\r\n")
+        name = "base64" if encode is base64.encodebytes else "quoted-printable"
+        head = f"To: a@b.c\r\nContent-Type: text/html\r\nContent-Transfer-Encoding: {name}\r\n\r\n"
+        done = rewritten(b"Return-Path: <a@b>\n" + head.encode() + body).data
+        assert done.count(b"\n") - done.count(b"\r\n") == 1, name
+    line = '<a href="https://e.com/x">x</a>'
+    line += "y" * (998 - len(line)) + "\r\n"
+    data = f"To: a@b.c\r\nContent-Type: text/html\r\n\r\n{line}"
+    (part,) = rewritten(data.encode()).parts
+    assert [d.reason for d in part.template.decisions] == [Reason.LONG_LINE]
+
+
 def test_two_encodings_that_are_one() -> None:
     """They differ in a comment alone."""
     encoding = "Content-Transfer-Encoding: "

@@ -253,7 +253,7 @@ def test_restore_leaves_a_file_as_it_was(tracking: Program) -> None:
     file.write_bytes(tracking.store.read_bytes()[:30_000])
     done = tracking("restore", "copy.db", "--force")
     assert (done.returncode, b"copy.db is damaged" in done.stderr) == (65, True)
-    assert b"hint: sestrack restore FILE  # an earlier backup" in done.stderr
+    assert b"hint: sestrack restore --force FILE  # an earlier backup" in done.stderr
     assert list(tracking.folder.glob("copy.db*")) == [file]
 
 
@@ -279,7 +279,7 @@ def test_a_damaged_store_costs_no_backup(tracking: Program) -> None:
     tracking.store.write_bytes(data)
     done = tracking("backup", "one.db", "--force")
     assert (done.returncode, b"store.db is damaged" in done.stderr) == (65, True)
-    assert b"hint: sestrack restore FILE  # an earlier backup" in done.stderr
+    assert b"hint: sestrack restore --force FILE  # an earlier backup" in done.stderr
     assert [p.read_bytes() for p in tracking.folder.glob("one.db*")] == [good]
 
 
@@ -329,8 +329,8 @@ def make_version(path: Path, version: int) -> None:
     [
         pytest.param("a b.db", lambda _: None, 78, "there is no store at", "sestrack --store 'a b.db' init", id="nothing"),
         pytest.param("a b.db", lambda path: path.touch(), 78, "is not set up", "sestrack --store 'a b.db' init", id="an empty file"),
-        pytest.param("a b", lambda path: path.mkdir(), 65, "is a folder", "--store 'a b/store.db'", id="a folder"),
-        pytest.param("a b.db", damage, 65, "is damaged", "sestrack --store 'a b.db' restore FILE", id="damaged"),
+        pytest.param("a b", lambda path: path.mkdir(), 65, "is a folder", "sestrack --store 'a b/store.db' keys list", id="a folder"),
+        pytest.param("a b.db", damage, 65, "is damaged", "sestrack --store 'a b.db' restore --force FILE", id="damaged"),
         pytest.param("a b.db", lambda path: make_version(path, 3), 78, "has schema 3", "sestrack --store 'a b.db' init", id="older"),
         pytest.param("a b.db", lambda path: make_version(path, -1), 78, "goes on with it", "sestrack copy FROM 'a b.db'", id="half a copy"),
         pytest.param("store.db", lambda path: path.unlink(), 78, "there is no store at", "sestrack init", id="the usual one"),

@@ -55,7 +55,8 @@ def run(request: Request, store: str) -> int:
     except Exception as error:  # a bug of ours, too: the mail goes out
         if request.jsonl and isinstance(error, SestrackError):
             output.error(error.message, error.hint)  # first: who keeps us open waits for it
-            pass_through()
+            if not quiet(request):
+                pass_through()
             return error.code
         original(request)
         raise
