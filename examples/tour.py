@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -16,7 +15,6 @@ import tempfile
 import time
 from pathlib import Path
 
-from sestrack.demo import visit
 from sestrack.demo.nameserver import NameServer
 
 LETTER = """\
@@ -38,11 +36,11 @@ sestrack rewrite --sender news.example.com --recipient ada@example.org --message
 --at 2026-06-01T08:00:00Z < letter.html > tracked.html
 sestrack inspect "$(grep -o 'https://trace[^"]*' tracked.html | head -n 1)"
 sestrack serve --bind $SERVER > serve.log 2>&1 &
-python visit.py tracked.html --server $SERVER
-python visit.py tracked.html --server $SERVER --scanner
+python -m sestrack.demo.visit tracked.html --server $SERVER
+python -m sestrack.demo.visit tracked.html --server $SERVER --scanner
 sestrack stats | cut -f 1,2,6,8,9,11,12
 sestrack settings disable
-python visit.py tracked.html --server $SERVER
+python -m sestrack.demo.visit tracked.html --server $SERVER
 sestrack events tail | cut -f 2-4,6,10
 """
 SHELL = ("bash", "-o", "pipefail", "-c")
@@ -52,7 +50,6 @@ SHELL = ("bash", "-o", "pipefail", "-c")
 def run(folder: Path) -> str:
     """Take the tour in `folder`; return its transcript."""
     (folder / "letter.html").write_text(LETTER, encoding="utf-8")
-    shutil.copy(visit.__file__, folder)
     transcript = []
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(NameServer({".": "edge.example.net. 3600 IN A 192.0.2.1"}))

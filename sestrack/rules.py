@@ -164,8 +164,8 @@ def choose_primary(primary: str | None, senders: Collection[Sender]) -> str:
         if len(verified) == 1:
             return verified[0]
         if verified:
-            msg = f"--primary is missing, and there are {len(verified)} primary domains"
-            raise UsageError(msg, "--primary " + "|".join(verified))
+            msg = f"--primary is missing, and there are {len(verified)}: {', '.join(verified)}"
+            raise UsageError(msg, f"--primary {verified[0]}")
         msg = "there is no verified sender domain to take the primary domain of"
         first = next((f"verify {sender.domain}" for sender in senders), "add news.example.com")
         raise Refused(msg, f"sestrack sender {first}")
@@ -184,8 +184,10 @@ def choose_primary(primary: str | None, senders: Collection[Sender]) -> str:
     if near:
         msg += f"; did you mean {near[0]}?"
         raise Refused(msg, f"--primary {near[0]}")
-    known = "--primary " + "|".join(verified) if verified else f"sestrack sender add {primary}"
-    raise Refused(msg, known)
+    if verified:
+        msg += f": {', '.join(verified)}"
+        raise Refused(msg, f"--primary {verified[0]}")
+    raise Refused(msg, f"sestrack sender add {primary}")
 
 
 def usable(name: str, domain: TraceDomain | None) -> Verdict:

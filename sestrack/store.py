@@ -115,7 +115,11 @@ def initialise(address: str, edge: str, now: int) -> Initialised:
         if edge and edge != known:
             if known and any(d.status is not DomainStatus.RETIRED for d in store.trace_domains()):
                 msg = f"the edge is {known} already, and trace domains point to it"
-                raise Refused(msg, "sestrack domain list")
+                first = next(
+                    d.name for d in store.trace_domains() if d.status is not DomainStatus.RETIRED
+                )
+                again = "then init again, and create it anew"
+                raise Refused(msg, f"sestrack domain delete {first}  # {again}")
             db.execute("UPDATE config SET edge = ?", [edge])
             changed, former = True, known
     return Initialised(changed, former)

@@ -51,12 +51,12 @@ def check(
     """
     output.report()
     data = files.read(file)
-    wrapping = _wrapping(ctx.obj, sender)
+    wrapping, untracked = _wrapping(ctx.obj, sender)
     audit = _audit(data, wrapping)
     if json:
-        output.json_object(_values(file, audit))
+        output.json_object(_values(file, audit, untracked))
     else:
-        _show(audit)
+        _show(audit, untracked)
     return 0 if audit.is_good else EXIT_NO
 
 
@@ -86,20 +86,25 @@ _ANY = Wrapping(
 """What a sender domain that is tracked would have."""
 
 
-def _wrapping(address: str, sender: str) -> Wrapping:
+def _wrapping(address: str, sender: str) -> tuple[Wrapping, str]:
+    """Return what is done with mail of a sender domain, and why it is not tracked, if it is not."""
     if not sender:
-        return _ANY
+        return _ANY, ""
     name = sender_domain_of(sender)
     with store.Store(address) as opened, mistyped.sender_domain(opened, name):
         opened.sender(name)
     tracking = Tracking.of(address, sender)
     if tracking.entry is not None:
-        return tracking.wrapping("check", How(), len(COPY_TOKEN))
+        return tracking.wrapping("check", How(), len(COPY_TOKEN)), ""
     output.note(f"untracked: {tracking.untracked}")
-    return _ANY._replace(seal=None, pixel="")
+    return _ANY._replace(seal=None, pixel=""), tracking.untracked
 
 
-def _show(audit: Audit) -> None:
+def _words(reason: Reason, untracked: str) -> str:
+    return untracked if untracked and reason is Reason.CLICKS_OFF else REASON_WORDS[reason]
+
+
+def _show(audit: Audit, untracked: str) -> None:
     wrapped = sum(link.reason is Reason.WRAPPED for link in audit.links)
     parts = {link.part for link in audit.links}
     place = "part:line" if any(parts) else "line"
@@ -110,7 +115,7 @@ def _show(audit: Audit) -> None:
             [
                 _place(link.part, link.line),
                 "wrapped" if link.reason is Reason.WRAPPED else "left",
-                REASON_WORDS[link.reason], link.text, link.url,
+                _words(link.reason, untracked), link.text, link.url,
             ]
             for link in audit.links
         ],
@@ -137,7 +142,7 @@ def _place(part: str, line: int) -> str:
     return ":".join(filter(None, (part, str(line) if line else "")))
 
 
-def _values(file: str, audit: Audit) -> dict[str, Any]:
+def _values(file: str, audit: Audit, untracked: str) -> dict[str, Any]:
     return {
         "file": file, "good": audit.is_good,
         "findings": [finding._asdict() for finding in audit.findings],
@@ -145,7 +150,7 @@ def _values(file: str, audit: Audit) -> dict[str, Any]:
             {
                 "part": link.part, "line": link.line, "url": link.url,
                 "wrapped": link.reason is Reason.WRAPPED, "reason": str(link.reason),
-                "words": REASON_WORDS[link.reason], "text": link.text,
+                "words": _words(link.reason, untracked), "text": link.text,
             }
             for link in audit.links
         ],

@@ -283,7 +283,7 @@ def _recording(opened: store.Store, left: Left | None) -> list[Check]:
             "df -h; journalctl -u sestrack -n 50",
         ),
         Check(
-            "figures", not late, f"{count} events not counted yet",
+            "figures", not late, f"{count} event{'s' * (count != 1)} not counted yet",
             "sestrack serve",
         ),
     ]  # fmt: skip

@@ -65,6 +65,9 @@ def create(  # noqa: PLR0913 - one for each choice
         if name == edge:
             msg = f"{name} is the edge itself, and cannot point to itself"
             raise Refused(msg, f"sestrack domain create trace --primary {chosen}")
+        if opened.find_sender(name) is not None:
+            msg = f"{name} is a sender domain: a CNAME there would take its MX and TXT records away"
+            raise Refused(msg, f"sestrack domain create trace --primary {chosen}")
         domain = TraceDomain(
             name, label, chosen, DomainStatus.PENDING, plain_http, port,
             created_at=store.now(), verified_at=0, checked_at=0, last_ok_at=0, last_state="",

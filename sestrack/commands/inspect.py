@@ -81,7 +81,8 @@ def _open(keys: list[Key], url: str) -> dict[str, Any]:
                 link = open_link(keys, host, copy, match[3].encode())
             except ForgedToken as error:
                 msg = f"{cleaned[:80]!r}: {error.message}"
-                raise ForgedToken(msg, error.hint) from None
+                whole = "the whole of a link, as it stands in the mail"
+                raise ForgedToken(msg, error.hint or whole) from None
             values |= {"link": link.number, "destination": link.url}
         return values
     msg = f"{cleaned[:80]!r} was not sealed by a key of this store for {host}"

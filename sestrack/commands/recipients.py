@@ -10,7 +10,7 @@ from sestrack import output, store
 from sestrack.errors import Refused
 from sestrack.files import shown, typed
 from sestrack.mail.recipients import open_list
-from sestrack.terminal import offers
+from sestrack.terminal import mistyped, offers
 from sestrack.times import seconds_of
 from sestrack.tracking import Tracking
 
@@ -58,6 +58,9 @@ def recipients(  # noqa: PLR0913 - one for each choice
     sealer = tracking.sealer(message, minted) or Tracking.sealer_while_untracked(
         ctx.obj, tracking.sender, message, minted
     )
+    if sealer is None:  # nothing to be harmed, but for a name that is mistyped
+        with store.Store(ctx.obj) as opened, mistyped.sender_domain(opened, tracking.sender):
+            opened.sender(tracking.sender)
     made = 0
     with open_list(file, column, raw=True) as found:
         names = [cell.strip(' "\r\n') for cell in found.heading.split(found.delimiter)]

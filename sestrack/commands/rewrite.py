@@ -23,6 +23,11 @@ class Option(NamedTuple):
     choices: tuple[str, ...] = ()
 
     @property
+    def wanted(self) -> bool:
+        """Is an empty value a mistake, as of a variable that is not set?"""
+        return self.metavar in {"FILE", "TEXT"}
+
+    @property
     def name(self) -> str:
         """The field of `Request` that it fills."""
         return self.flags[-1].removeprefix("--").replace("-", "_")
@@ -128,7 +133,7 @@ def light(arguments: list[str]) -> Request | None:
                 return None
             value = arguments[position]
             position += 1
-        if option.choices and value not in option.choices:
+        if (option.choices and value not in option.choices) or (not value and option.wanted):
             return None
         values[option.name] = value
     if not values.get("sender"):

@@ -165,6 +165,8 @@ def original(request: Request) -> None:
         return
     if request.in_place and request.files:
         return  # it is there
+    if names == ("-",) and sys.stdin.isatty():
+        return  # no mail comes from a person's keys
     if _is_folder(request.output):
         request = request._replace(output="")
     source = Input(names[0], os.path.basename(names[0]))

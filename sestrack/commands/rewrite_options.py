@@ -7,8 +7,10 @@ from inspect import Parameter, Signature
 from typing import Annotated, Any, cast
 
 import typer
+from typer._click.core import ParameterSource  # the click that Typer carries with it
 
 from sestrack.commands.rewrite import OPTIONS, Option, Request
+from sestrack.errors import UsageError
 from sestrack.terminal import offers
 
 _HELP = """Rewrite mail: wrap its links, add the pixel, change nothing else.
@@ -32,6 +34,11 @@ def application() -> typer.Typer:
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
     def rewrite(ctx: typer.Context, files: list[str] | None = None, **values: Any) -> int:
+        for option in OPTIONS:
+            typed = ctx.get_parameter_source(option.name)
+            if option.wanted and typed is ParameterSource.COMMANDLINE and not values[option.name]:
+                msg = f"{option.flags[-1]} is empty; is a variable not set?"
+                raise UsageError(msg, "sestrack rewrite --help")
         given = {name: value for name, value in values.items() if value is not None}
         if isinstance(given.get("pixel"), StrEnum):
             given["pixel"] = str(given["pixel"])

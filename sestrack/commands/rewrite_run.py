@@ -98,6 +98,9 @@ def minted(request: Request) -> int:
 def check_texts(request: Request) -> None:
     """Raise `BadInput` for a recipient, label or merge field that cannot be."""
     check_text("recipient", request.recipient)
+    if request.recipient.endswith(">") and "<" in request.recipient:
+        address = request.recipient.rpartition("<")[2][:-1]
+        output.warn(f"the recipient is {request.recipient!r} as a whole; was {address} meant?")
     check_text("message label", request.message)
     check_field(request.recipient_field)
 
