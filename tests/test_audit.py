@@ -114,7 +114,7 @@ def test_with_the_settings_of_a_sender(tracking: Program) -> None:
     done = tracking("check", "-", "--sender", "news.example.com", stdin=LINK)
     assert b"untracked" in done.stderr
     assert b"0 links would be wrapped, 1 left" in done.stderr
-    assert b"click tracking is off" in done.stdout
+    assert b"tracking is not enabled" in done.stdout
 
 
 LINK = b'<a href="https://example.com/">x</a>'
