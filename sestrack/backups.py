@@ -36,7 +36,7 @@ from sestrack.errors import (
     TryAgain,
     UsageError,
 )
-from sestrack.files import beside, is_special, look, not_there, typed
+from sestrack.files import beside, give_to_owner_of, is_special, look, not_there, typed
 from sestrack.store import BUSY_SECONDS, kind_of, shown
 from sestrack.tracker.names import forgotten_in, key_of, pseudonym
 from sestrack.tracker.places import Places
@@ -256,6 +256,7 @@ def restore(
             with sqlite.errors(address):
                 _make_single(name)
             if there:
+                give_to_owner_of(address, name)  # who serves it, where root puts it back
                 _put_aside(address, aside, held)
             else:
                 _move_companions(address, aside)

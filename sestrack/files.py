@@ -127,7 +127,8 @@ def beside(to: str, *, private: bool = False) -> Iterator[str]:
             os.fsync(handle)
         finally:
             os.close(handle)
-        give_to_owner_of(target, name)
+        if not private:  # keys go to nobody else, whoever has the old file
+            give_to_owner_of(target, name)
         os.chmod(name, mode)
         os.replace(name, target)
     except OSError as error:

@@ -268,6 +268,20 @@ def test_a_backup_names_the_store_that_is_damaged(tracking: Program) -> None:
 
 
 @pytest.mark.sqlite
+@pytest.mark.skipif(os.geteuid() != 0, reason="not root")
+def test_what_root_puts_back_is_the_owners(tracking: Program) -> None:
+    """The user of the service opens it afterwards; a backup stays root's, whosever file was there."""
+    os.chown(tracking.store, 65534, 65534)
+    old = tracking.folder / "one.db"
+    old.touch()
+    os.chown(old, 65534, 65534)
+    tracking.ok("backup", "--force", "one.db")
+    assert (old.stat().st_uid, old.stat().st_mode & 0o777) == (0, 0o600)
+    tracking.ok("restore", "--force", "one.db")
+    assert (tracking.store.stat().st_uid, tracking.store.stat().st_mode & 0o777) == (65534, 0o600)
+
+
+@pytest.mark.sqlite
 def test_a_damaged_store_costs_no_backup(tracking: Program) -> None:
     """A page of data that is damaged is copied like any other: the last good file stays."""
     tracking.ok("backup", "one.db")

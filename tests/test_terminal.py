@@ -278,7 +278,7 @@ def test_real_shells_complete(shell: Shell) -> None:
         ("recipients list.csv --sender nws.example.com --message june", 66, "sestrack recipients list.csv --sender news.example.com --message june"),
         ("domain create news", 1, "sestrack domain create trace --primary example.com"),
         ("rewrite letter.html --sender news.example.com --recipients= -o x.jsonl", 2, "sestrack rewrite --help"),
-        ("rewrite letter.html --sender news.example.com --output=", 2, "sestrack rewrite --help"),
+        ("rewrite letter.html --sender news.example.com --recipient-field=", 2, "sestrack rewrite --help"),
         ("init --edge other.example.net", 1, "sestrack domain delete trace.example.com  # then init again, and create it anew"),
         ("init -edge edge.example.net", 2, "sestrack init --edge edge.example.net"),
         ("init --edge edge", 65, "sestrack init --edge edge.example.net"),

@@ -25,7 +25,7 @@ class Option(NamedTuple):
     @property
     def wanted(self) -> bool:
         """Is an empty value a mistake, as of a variable that is not set?"""
-        return self.metavar in {"FILE", "TEXT"}
+        return self.name in {"recipients", "recipient_field"}
 
     @property
     def name(self) -> str:

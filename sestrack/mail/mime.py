@@ -16,7 +16,7 @@ from sestrack.html.charset import is_ascii_superset
 
 FROM_LINE = re.compile(rb"From \S[^\n]*\d\d:\d\d[^\n]*\n")
 """What parts the messages of an mbox: it has a time (RFC 4155, appendix A)."""
-FROM_LINES = re.compile(rb"^From \S[^\n]*\d\d:\d\d[^\n]*\d{4}", re.MULTILINE)
+FROM_LINES = re.compile(rb"^From \S[^\n]{0,99}\d\d:\d\d[^\n]{0,40}\d{4}", re.MULTILINE)
 """The same, wherever it stands, with a year: not all readers want an empty line before it."""
 
 MAX_DEPTH = 30

@@ -34,10 +34,10 @@ def _load(context: ssl.SSLContext, cert: str, key: str) -> None:
         raise BadInput(msg, f"sestrack serve {swapped}")
     if _CERTIFICATE not in chain:
         msg = f"{cert} holds no certificate in PEM, the form that begins -----BEGIN CERTIFICATE"
-        raise BadInput(msg, f"file {files.typed(cert)}")
+        raise BadInput(msg, f"head -n 1 {files.typed(cert)}")
     if _KEY not in secret:
         msg = f"{key} holds no private key in PEM, the form that begins -----BEGIN PRIVATE KEY"
-        raise BadInput(msg, f"file {files.typed(key)}")
+        raise BadInput(msg, f"head -n 1 {files.typed(key)}")
     if (
         b"BEGIN ENCRYPTED" in secret or b"4,ENCRYPTED" in secret
     ):  # OpenSSL would ask for its passphrase where there is a terminal
