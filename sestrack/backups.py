@@ -256,11 +256,20 @@ def restore(
             with sqlite.errors(address):
                 _make_single(name)
             if there:
-                give_to_owner_of(address, name)  # who serves it, where root puts it back
+                _give_to_who_serves(address, name)
                 _put_aside(address, aside, held)
             else:
                 _move_companions(address, aside)
     return Restored(schema, aside if there else "", keys, strange, forgotten)
+
+
+def _give_to_who_serves(address: str, name: str) -> None:
+    """Give a store that root puts back to the owner of the one that was here."""
+    handle = os.open(name, os.O_RDWR | os.O_NOFOLLOW)
+    try:
+        give_to_owner_of(address, handle)
+    finally:
+        os.close(handle)
 
 
 def _make_folder(address: str) -> None:

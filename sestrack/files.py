@@ -122,14 +122,15 @@ def beside(to: str, *, private: bool = False) -> Iterator[str]:
         raise cannot_create(to, error) from None
     try:
         yield name
-        handle = os.open(name, os.O_RDWR)
+        # by its handle: whoever may write in the folder could put a link in its place
+        handle = os.open(name, os.O_RDWR | os.O_NOFOLLOW)
         try:
             os.fsync(handle)
+            if not private:  # keys go to nobody else, whoever has the old file
+                give_to_owner_of(target, handle)
+            os.fchmod(handle, mode)
         finally:
             os.close(handle)
-        if not private:  # keys go to nobody else, whoever has the old file
-            give_to_owner_of(target, name)
-        os.chmod(name, mode)
         os.replace(name, target)
     except OSError as error:
         msg = f"writing {to} failed: {error.strerror}; it is as it was"
@@ -139,11 +140,11 @@ def beside(to: str, *, private: bool = False) -> Iterator[str]:
             os.unlink(name)
 
 
-def give_to_owner_of(old: str, new: str) -> None:
-    """Give a file that takes the place of another one to its owner, where we may: as root."""
+def give_to_owner_of(old: str, handle: int) -> None:
+    """Give an open file that takes the place of another one to its owner, if we may: as root."""
     with suppress(OSError):
         state = os.stat(old)
-        os.chown(new, state.st_uid, state.st_gid)
+        os.fchown(handle, state.st_uid, state.st_gid)
 
 
 def cannot_create(to: str, error: OSError | None = None) -> CannotCreate:

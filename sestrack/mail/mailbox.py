@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from io import BytesIO
 from typing import IO, TYPE_CHECKING
 
@@ -93,11 +94,11 @@ def deliver(maildir: str, name: str, data: bytes, *, keep: bool) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        if not keep:
-            state = os.stat(name)
-            give_to_owner_of(name, passing)
-            os.chmod(passing, state.st_mode)
-            os.utime(passing, ns=(state.st_atime_ns, state.st_mtime_ns))
+            if not keep:
+                state = os.stat(name)
+                give_to_owner_of(name, file.fileno())
+                os.fchmod(file.fileno(), stat.S_IMODE(state.st_mode))
+                os.utime(file.fileno(), ns=(state.st_atime_ns, state.st_mtime_ns))
         os.rename(passing, target)
         if not keep and os.path.realpath(target) != os.path.realpath(name):
             os.unlink(name)
