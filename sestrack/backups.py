@@ -36,7 +36,7 @@ from sestrack.errors import (
     TryAgain,
     UsageError,
 )
-from sestrack.files import beside, give_to_owner_of, is_special, look, not_there, typed
+from sestrack.files import beside, give_to_owner_of, is_special, look, not_there, reading, typed
 from sestrack.store import BUSY_SECONDS, kind_of, shown
 from sestrack.tracker.names import forgotten_in, key_of, pseudonym
 from sestrack.tracker.places import Places
@@ -51,6 +51,7 @@ _STEP_PAGES = 1024
 _SYNC_OCTETS = 16 << 20
 _COMPANIONS = ("-wal", "-shm", "-journal")
 _ALONE_SECONDS = 5.0
+_MAGIC = b"SQLite format 3\0"
 
 
 class Restored(NamedTuple):
@@ -232,6 +233,10 @@ def restore(
     if os.path.isfile(file) and not os.path.getsize(file):
         msg = f"the file {file} is empty"
         raise BadInput(msg, look(file))
+    with reading(file) as opened:
+        if opened.read(len(_MAGIC)) != _MAGIC:
+            msg = f"{file} is no backup of a store"
+            raise BadInput(msg, "sestrack restore --force FILE  # what sestrack backup wrote")
     there = os.path.exists(address) and os.path.getsize(address) > 0
     if there and os.path.samefile(file, address):
         msg = f"{file} is the store itself"

@@ -35,6 +35,8 @@ def seconds_of(time: str, option: str = "--at", now: int | None = None) -> int:
             raise ValueError
     except (ValueError, OverflowError):  # int() takes some thousand digits, and no more
         msg = f"{option} {time!r} is not a time"
+        if now is not None and time.isdecimal():
+            raise UsageError(msg, f"{option} {time}d") from None
         ago = ", or 7d" if now is not None else ""
         raise UsageError(
             msg, f"a time like 2026-06-01T08:00:00Z, a day like 2026-06-01{ago}"

@@ -155,7 +155,8 @@ def _found(opened: store.Store, name: str) -> TraceDomain:
 
 def _past(past: store.PastCheck) -> str:
     often = f" ({past.times} times)" if past.times > 1 else ""
-    return f"{utc(past.since)} to {utc(past.until)}{often} {past.state}: {past.found}"
+    until = "" if past.until == past.since else f" to {utc(past.until)}"
+    return f"{utc(past.since)}{until}{often} {past.state}: {past.found}"
 
 
 def _record(domain: TraceDomain) -> str:
