@@ -36,7 +36,16 @@ from sestrack.errors import (
     TryAgain,
     UsageError,
 )
-from sestrack.files import beside, give_to_owner_of, is_special, look, not_there, reading, typed
+from sestrack.files import (
+    beside,
+    give_to_owner_of,
+    is_same,
+    is_special,
+    look,
+    not_there,
+    reading,
+    typed,
+)
 from sestrack.store import BUSY_SECONDS, kind_of, shown
 from sestrack.tracker.names import forgotten_in, key_of, pseudonym
 from sestrack.tracker.places import Places
@@ -81,7 +90,7 @@ def save(address: str, to: str, progress: Progress, *, force: bool = False) -> i
         raise CannotCreate(msg, f"sestrack backup {typed(_dated(to))}")
     _check_regular(to)
     if os.path.exists(to):
-        if os.path.exists(address) and os.path.samefile(to, address):
+        if is_same(to, address):
             msg = f"{to} is the store itself"
             raise UsageError(msg, f"sestrack backup {typed(_dated(os.path.dirname(to)))}")
         if not force:

@@ -7,7 +7,6 @@ digits and hyphens of RFC 952 and RFC 1123 §2.1; dnspython would accept `-bad`.
 from __future__ import annotations
 
 import re
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, assert_never
 
 from sestrack.errors import BadInput, NotFound, Refused, UsageError
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from sestrack.model import Sender, Settings, TraceDomain
 
 MAX_NAME = 253
-_NEAR = 0.85
-"""From where on one domain may be another one mistyped, as `difflib` measures."""
 MIN_PREFIX = 3
 MAX_LABEL = 63
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
@@ -180,10 +177,6 @@ def choose_primary(primary: str | None, senders: Collection[Sender]) -> str:
         msg = f"the sender domain {pending[0]} under {primary} is not verified"
         raise Refused(msg, f"sestrack sender verify {pending[0]}")
     msg = f"{primary} is not the primary domain of a sender domain"
-    near = get_close_matches(primary, {sender.primary for sender in senders}, 1, _NEAR)
-    if near:
-        msg += f"; did you mean {near[0]}?"
-        raise Refused(msg, f"--primary {near[0]}")
     if verified:
         msg += f": {', '.join(verified)}"
         raise Refused(msg, f"--primary {verified[0]}")
@@ -338,14 +331,18 @@ def check_settings(
 
 def check_choices(settings: Settings, sender: str, domains: Mapping[str, TraceDomain]) -> None:
     """Raise `Refused` if a sender's entry, or with "" the account's, could track nothing."""
-    entry = (settings.senders.get(sender) if sender else settings.account) or Entry()
+    entry = _entry(settings, sender)
+    if entry.domain and (entry.click or entry.open):
+        return
     table = f'[sender."{sender}"]' if sender else "[account]"
-    if not entry.domain:
-        msg = f"{table} has no trace domain"
-        raise Refused(msg, _enable_hint(settings, domains, sender))
-    if not (entry.click or entry.open):
-        msg = f"{table} tracks neither clicks nor opens"
-        raise Refused(msg, _enable_hint(settings, domains, sender))
+    lack = "tracks neither clicks nor opens" if entry.domain else "has no trace domain"
+    msg = f"{table} {lack}"
+    raise Refused(msg, _enable_hint(settings, domains, sender))
+
+
+def _entry(settings: Settings, sender: str) -> Entry:
+    """Return a sender's own entry, or with "" the account's; an empty one if there is none."""
+    return (settings.senders.get(sender) if sender else settings.account) or Entry()
 
 
 def _check_entry(
@@ -367,7 +364,7 @@ def _enable_hint(settings: Settings, domains: Mapping[str, TraceDomain], sender:
 
     `settings` are those that could not be saved: what they do say stands in the command.
     """
-    entry = (settings.senders.get(sender) if sender else settings.account) or Entry()
+    entry = _entry(settings, sender)
     verified = (name for name, d in domains.items() if d.status is DomainStatus.VERIFIED)
     domain = entry.domain or next(verified, "")
     if not domain:

@@ -113,13 +113,11 @@ def initialise(address: str, edge: str, now: int) -> Initialised:
             _add_key(db, now)
         known = store.edge()
         if edge and edge != known:
-            if known and any(d.status is not DomainStatus.RETIRED for d in store.trace_domains()):
+            live = [d.name for d in store.trace_domains() if d.status is not DomainStatus.RETIRED]
+            if known and live:
                 msg = f"the edge is {known} already, and trace domains point to it"
-                first = next(
-                    d.name for d in store.trace_domains() if d.status is not DomainStatus.RETIRED
-                )
                 again = "then init again, and create it anew"
-                raise Refused(msg, f"sestrack domain delete {first}  # {again}")
+                raise Refused(msg, f"sestrack domain delete {live[0]}  # {again}")
             db.execute("UPDATE config SET edge = ?", [edge])
             changed, former = True, known
     return Initialised(changed, former)

@@ -56,6 +56,7 @@ def test_tag_soup(document: str) -> None:
             ["a", "c"],
         ),
         ('<a href="a"><svg></a><textarea><a href="b"></textarea>', ["a"]),
+        ('<svg><a href="a"></svg><a href="b"><svg></a><style><a href="c"></style>', ["a", "b"]),
         ("<script><!--<script></script><a href=b>--></script><a href=a>", ["a"]),
         ("<a href=a href=b><a data-href=c><a title='?href=d'>", ["a"]),
         ('<a\nhref\n=\n"a"><a/href=b><a class="c"href=d>', ["a", "b", "d"]),

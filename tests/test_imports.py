@@ -130,6 +130,7 @@ def test_every_import_points_down(module: str) -> None:
 def test_the_pipe_imports_little(tracking: Program) -> None:
     """`rewrite` in a pipe loads none of the heavy packages."""
     heavy = "typer rich dns tomlkit sqlite_utils lxml dataclasses argparse hashlib json pathlib"
+    heavy += " difflib"
     code = (
         "import sys, os; sys.argv = ['sestrack', 'rewrite', '--sender', 'news.example.com', "
         "'--recipient', 'ada@example.org', '--message', 'june']\n"

@@ -60,7 +60,9 @@ def create(  # noqa: PLR0913 - one for each choice
         if not edge:
             msg = "the store knows no edge, the host that trace domains point to"
             raise NotSetUp(msg, "sestrack init --edge edge.example.net")
-        label, chosen = split_name(prefix, primary, opened.senders())
+        senders = opened.senders()
+        with mistyped.primary_domain(primary, senders):
+            label, chosen = split_name(prefix, primary, senders)
         name = f"{label}.{chosen}"
         if name == edge:
             msg = f"{name} is the edge itself, and cannot point to itself"

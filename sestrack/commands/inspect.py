@@ -18,6 +18,7 @@ from sestrack.tokens import Key, open_copy, open_link
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
+_WHOLE = "the whole of a link, as it stands in the mail"
 _URL = re.compile(
     r"https?://([^/:\s]+)(?::\d+)?/([A-Za-z0-9_~]+)(?:/([A-Za-z0-9_~]+))?/?", re.IGNORECASE
 )
@@ -64,7 +65,7 @@ def _open(keys: list[Key], url: str) -> dict[str, Any]:
     match = _URL.fullmatch(cleaned)
     if match is None:
         msg = f"{cleaned[:80]!r} is not a tracking URL"
-        raise ForgedToken(msg, "the whole of a link, as it stands in the mail")
+        raise ForgedToken(msg, _WHOLE)
     host = match[1].lower()
     for key in keys:
         try:
@@ -81,8 +82,7 @@ def _open(keys: list[Key], url: str) -> dict[str, Any]:
                 link = open_link(keys, host, copy, match[3].encode())
             except ForgedToken as error:
                 msg = f"{cleaned[:80]!r}: {error.message}"
-                whole = "the whole of a link, as it stands in the mail"
-                raise ForgedToken(msg, error.hint or whole) from None
+                raise ForgedToken(msg, error.hint or _WHOLE) from None
             values |= {"link": link.number, "destination": link.url}
         return values
     msg = f"{cleaned[:80]!r} was not sealed by a key of this store for {host}"

@@ -36,9 +36,7 @@ def inputs(request: Request) -> list[Input]:
     found = [each for name in request.files or ("-",) for each in _in(name)]
     if request.in_place and (request.output or not request.files or "-" in request.files):
         msg = "--in-place needs files, and no --output"
-        named = " ".join(files.typed(name) for name in request.files if name != "-")
-        hint = f"sestrack rewrite --sender {files.typed(request.sender)} --in-place"
-        raise UsageError(msg, f"{hint} {named or 'letter.html'}")
+        raise UsageError(msg, _in_place(request))
     if request.report == "-" and not (
         request.in_place or request.output not in {"", "-"} or request.check
     ):
@@ -46,9 +44,7 @@ def inputs(request: Request) -> list[Input]:
         raise UsageError(msg, "--report report.jsonl")
     if any(files.is_same(request.output, source.name) for source in found):
         msg = f"the output {request.output} is what is to be rewritten"
-        names = " ".join(map(files.typed, request.files))
-        sender = files.typed(request.sender)
-        raise UsageError(msg, f"sestrack rewrite --sender {sender} --in-place {names}")
+        raise UsageError(msg, _in_place(request))
     if _is_folder(request.output):
         _check_places(request.output, found)
         if not quiet(request):
@@ -57,6 +53,13 @@ def inputs(request: Request) -> list[Input]:
         msg = f"{len(found)} files cannot go to one output: {request.output or 'standard output'}"
         raise UsageError(msg, "--output out/")
     return found
+
+
+def _in_place(request: Request) -> str:
+    """Return the command that changes the files themselves."""
+    named = " ".join(files.typed(name) for name in request.files if name != "-")
+    hint = f"sestrack rewrite --sender {files.typed(request.sender)} --in-place"
+    return f"{hint} {named or 'letter.html'}"
 
 
 def _is_folder(name: str) -> bool:

@@ -20,7 +20,7 @@ def begin(to: str, names: Iterable[str]) -> None:
     """Empty the report.  Raises `UsageError` if it is one of the inputs, `CannotCreate`."""
     if not os.path.isfile(to):
         return
-    if any(os.path.exists(name) and os.path.samefile(name, to) for name in names):
+    if any(files.is_same(name, to) for name in names):
         msg = f"the report {to} is what is to be rewritten"
         raise UsageError(msg, f"--report {files.typed(to)}.report")
     try:

@@ -109,11 +109,13 @@ def stats(  # noqa: PLR0913 - one for each choice
 def _known(opened: store.Store, message: str, sender: str) -> None:
     """Raise `NotFound` for a message or sender domain that we never heard of."""
     for column, value in (("message", message), ("sender", sender)):
+        if not value:
+            continue
         sql = f"SELECT {column} FROM origin UNION SELECT {column} FROM copies"
         names = [name for (name,) in opened.connection.execute(sql).fetchall()]
         if column == "sender":
             names += [each.domain for each in opened.senders()]
-        if value and value not in names:
+        if value not in names:
             msg = f"there are no opens or clicks of the {column} {value!r}"
             failure = NotFound(msg, f"sestrack stats --by {column}")
             raise mistyped.guess(value, names, failure)

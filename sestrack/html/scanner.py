@@ -325,6 +325,7 @@ class _Scanner:
             return self.raw_text(name, start, after, end)
         if name in _FOREIGN_NAMES and not self.self_closing:
             self.foreign.append(name)
+            self.anchors = 0
         return after
 
     def end_tag(self, name: bytes, start: int) -> None:
@@ -478,7 +479,6 @@ class _Scanner:
         """Go back to the HTML around, or the integration point."""
         while self.foreign and not self.in_html():
             self.foreign.pop()
-        self.anchors = 0
 
     def open_foreign(self, name: bytes) -> None:
         """Note an open element; as browsers do, not deeper than any sane document goes."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def is_mbox(data: bytes) -> bool:
     """Does it begin like an mbox?"""
-    return FROM_LINE.match(data) is not None
+    return data.startswith(b"From ") and re.match(FROM_LINE, data) is not None
 
 
 def messages(lines: Iterable[bytes]) -> Iterator[bytes]:
@@ -35,7 +35,7 @@ def messages(lines: Iterable[bytes]) -> Iterator[bytes]:
     kept: list[bytes] = []
     blank = True
     for line in lines:
-        if blank and kept and line.startswith(b"From ") and FROM_LINE.match(line):
+        if blank and kept and is_mbox(line):
             yield b"".join(kept)
             kept.clear()
         kept.append(line)

@@ -11,6 +11,7 @@ encrypted parts, attachments, reports and what else is left is said in `sestrack
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from sestrack.errors import BadInput, UsageError
@@ -74,10 +75,8 @@ def untouchable(message: Message, found: list[Content]) -> str:
     """Say why the message as a whole is left, in words; "" if it is not."""
     if name := bound_by(message):
         return f"it has a {name} already; {BINDING[name]}"
-    if from_line := FROM_LINE.match(message.data):
-        again = FROM_LINES.search(message.data, from_line.end())
-        if again is not None:
-            return "a line of it begins another message, to some readers of this mbox"
+    if _is_in_mbox(message) and re.search(FROM_LINES, message.data):
+        return "a line of it begins another message, to some readers of this mbox"
     if any(not content.left for content in found):
         return ""
     if found:
@@ -102,9 +101,13 @@ BINDING = {
 
 def bound_by(message: Message) -> str:
     """Name the header that a change of the body would break, "" for none."""
-    in_mbox = FROM_LINE.match(message.data) is not None
+    in_mbox = _is_in_mbox(message)
     names = (name for name in BINDING if in_mbox or name != _MBOX_ONLY)
     return next((name for name in names if message.values(name)), "")
+
+
+def _is_in_mbox(message: Message) -> bool:
+    return message.data.startswith(b"From ") and re.match(FROM_LINE, message.data) is not None
 
 
 _WHOLE = {Left.SIGNED, Left.ENCRYPTED, Left.REPORT, Left.UNCLOSED, Left.DAMAGED, Left.AMBIGUOUS}

@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 from sestrack.html.charset import is_ascii_superset
 
-FROM_LINE = re.compile(rb"From \S[^\n]*\d\d:\d\d[^\n]*\n")
+# Texts, which `re` compiles at their first use: a pipe has no mbox, and would pay for them.
+FROM_LINE = rb"From \S[^\n]*\d\d:\d\d[^\n]*\n"
 """What parts the messages of an mbox: it has a time (RFC 4155, appendix A)."""
-FROM_LINES = re.compile(rb"^From \S[^\n]{0,99}\d\d:\d\d[^\n]{0,40}\d{4}", re.MULTILINE)
+FROM_LINES = rb"\nFrom \S[^\n]{0,99}\d\d:\d\d[^\n]{0,40}\d{4}"
 """The same, wherever it stands, with a year: not all readers want an empty line before it."""
 
 MAX_DEPTH = 30
@@ -92,14 +93,11 @@ class Message(NamedTuple):
     data: bytes
     headers: list[Header]
     parts: list[Part]
-    line_end: bytes
 
     def line_end_of(self, part: Part) -> bytes:
         """Return how a part ends its lines: the first of them, be it that before it."""
         first = self.data.find(b"\n", max(0, part.start - 1))
-        if first < 0:
-            return self.line_end
-        return b"\r\n" if self.data[first - 1 : first] == b"\r" else b"\n"
+        return b"\r\n" if first > 0 and self.data[first - 1 : first] == b"\r" else b"\n"
 
     def values(self, name: str) -> list[bytes]:
         """Return the values of a header, unfolded (RFC 5322 §2.2.3)."""
@@ -108,14 +106,12 @@ class Message(NamedTuple):
 
 def read(data: bytes) -> Message:
     """Find the headers and the parts of a message."""
-    first = data.find(b"\n")
-    line_end = b"\r\n" if first > 0 and data[first - 1 : first] == b"\r" else b"\n"
     headers, body, whole = _headers(data, 0, len(data))
     parts: list[Part] = []
     # the line ends at the end are not the document's: in an mbox they part it from the next
     end = max(body, len(data.rstrip(b"\r\n")))
     _walk(data, _Entity(headers, body, end, whole), "", "text/plain", parts)
-    return Message(data, headers, parts, line_end)
+    return Message(data, headers, parts)
 
 
 def unfold(value: bytes) -> bytes:

@@ -84,11 +84,10 @@ def _open(name: str, lines: Iterator[str], column: str, *, raw: bool) -> Recipie
     else:
         msg = f"the list {shown(name)} is empty"
         raise BadInput(msg, "a CSV file with the column `recipient`")
-    if first.lstrip().startswith("<"):
-        msg = f"the list {shown(name)} begins like HTML: {first.strip()[:40]}"
-        raise BadInput(msg, "a list is a CSV file; the template is another file, `rewrite FILE`")
-    if re.match(_MAIL, first, re.IGNORECASE):
-        msg = f"the list {shown(name)} begins like a mail: {first.strip()[:40]}"
+    is_html = first.lstrip().startswith("<")
+    if is_html or re.match(_MAIL, first, re.IGNORECASE):
+        what = "HTML" if is_html else "a mail"
+        msg = f"the list {shown(name)} begins like {what}: {first.strip()[:40]}"
         raise BadInput(msg, "a list is a CSV file; the template is another file, `rewrite FILE`")
     excel = ""
     if parted := re.fullmatch(r"sep=(.)\s*", first, re.IGNORECASE):
@@ -139,15 +138,13 @@ class _Shape(NamedTuple):
 
 def _whole(first: str, lines: Iterator[str]) -> tuple[str, Iterator[str]]:
     """Return the first line with those that a quoted name of it goes on in, and the lines below."""
-    taken = [first]
-    while "".join(taken).count('"') % 2 and len(taken) < _NAME_LINES:
-        more = next(lines, "")
-        if not more:
-            break
+    whole, taken = first, [first]
+    while whole.count('"') % 2 and len(taken) < _NAME_LINES and (more := next(lines, "")):
         taken.append(more)
-    if "".join(taken).count('"') % 2:  # a stray one
+        whole += more
+    if whole.count('"') % 2:  # a stray one
         return first, chain(taken[1:], lines)
-    return "".join(taken), lines
+    return whole, lines
 
 
 def _column(name: str, wanted: str, heading: list[str], below: list[str]) -> int:

@@ -9,17 +9,18 @@ from __future__ import annotations
 import difflib
 import shlex
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sestrack.engines.addresses import shown
-from sestrack.errors import NotFound
+from sestrack.errors import NotFound, Refused, SestrackError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-    from sestrack.model import TraceDomain
+    from sestrack.model import Sender, TraceDomain
     from sestrack.store import Store
 
+_Failure = TypeVar("_Failure", bound=SestrackError)
 NEAR_WORD = 0.65
 """For commands and options, which are few: `ls` is still `list`, and `bogus` not `jobs`."""
 NEAR_NAME = 0.85
@@ -120,14 +121,13 @@ def _value(words: Sequence[str], place: int) -> str:
     return value if equals else "".join(words[place + 1 : place + 2])
 
 
-def guess(name: str, words: Collection[str], failure: NotFound) -> NotFound:
+def guess(name: str, words: Collection[str], failure: _Failure) -> _Failure:
     """Return the failure with what was meant, or as it is."""
     found = nearest(name, words, NEAR_NAME)
-    if not found:
-        return failure
-    meaning = NotFound(f"{failure.message}; did you mean {found}?", failure.hint)
-    meaning.meant = (name, found)
-    return meaning
+    if found:
+        failure.message += f"; did you mean {found}?"
+        failure.meant = (name, found)
+    return failure
 
 
 @contextmanager
@@ -138,6 +138,18 @@ def sender_domain(opened: Store, name: str, hint: str = "") -> Iterator[None]:
     except NotFound as failure:
         failure.hint = hint or failure.hint
         raise guess(name, [s.domain for s in opened.senders()], failure) from None
+
+
+@contextmanager
+def primary_domain(name: str | None, senders: Collection[Sender]) -> Iterator[None]:
+    """Guess which primary domain was meant, if one is named that no sender domain has."""
+    try:
+        yield
+    except Refused as failure:
+        primaries = {sender.primary for sender in senders}
+        if name is None or name in primaries:
+            raise
+        raise guess(name, primaries, failure) from None
 
 
 @contextmanager

@@ -38,9 +38,8 @@ def _load(context: ssl.SSLContext, cert: str, key: str) -> None:
     if _KEY not in secret:
         msg = f"{key} holds no private key in PEM, the form that begins -----BEGIN PRIVATE KEY"
         raise BadInput(msg, f"head -n 1 {files.typed(key)}")
-    if (
-        b"BEGIN ENCRYPTED" in secret or b"4,ENCRYPTED" in secret
-    ):  # OpenSSL would ask for its passphrase where there is a terminal
+    # OpenSSL would ask for the passphrase where there is a terminal
+    if b"BEGIN ENCRYPTED" in secret or b"4,ENCRYPTED" in secret:
         msg = f"the private key {key} is locked by a passphrase, which nobody is there to type"
         raise BadInput(msg, f"openssl pkey -in {files.typed(key)} -out unlocked.pem")
     try:
