@@ -207,3 +207,17 @@ def test_an_mbox_is_looked_at_message_by_message(tracking: Program) -> None:
     shown = json.loads(tracking.ok("check", "two.mbox", "--json"))
     assert [(link["part"], link["line"]) for link in shown["links"]] == [("1/1", 1), ("2/1", 1)]
     assert tracking.ok("check", "two.mbox").startswith("message/part:line\t")
+
+
+@pytest.mark.sqlite
+def test_what_is_left_by_rewriting_is_an_error(tracking: Program) -> None:
+    """A line that begins a message to some readers of an mbox."""
+    mail = "From a@b Thu Jan  1 00:00:00 2026\nTo: x@y.z\nContent-Type: text/html\n\n"
+    mail += '<p><a href="https://example.com/">1</a>\nFrom c@d Fri Jan  2 00:00:00 2026\n</p>\n'
+    (tracking.folder / "one.mbox").write_text(mail)
+    rewritten = tracking("rewrite", "--sender", "news.example.com", "one.mbox")
+    assert rewritten.stdout.decode() == mail
+    words = "a line of it begins another message"
+    assert words in rewritten.stderr.decode()
+    done = tracking("check", "one.mbox")
+    assert (done.returncode, words in done.stdout.decode()) == (1, True)

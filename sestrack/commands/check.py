@@ -11,8 +11,8 @@ from sestrack import files, output, store
 from sestrack.errors import EXIT_NO
 from sestrack.links import REASON_WORDS, Reason, Wrapping
 from sestrack.mail.audit import COPY_TOKEN, Audit, Severity, audit_html, audit_message
-from sestrack.mail.mailbox import is_mbox, messages
-from sestrack.mail.mime import read
+from sestrack.mail.mailbox import messages
+from sestrack.mail.mime import is_mbox, read
 from sestrack.rewrite import looks_like_message
 from sestrack.rules import sender_domain_of
 from sestrack.terminal import mistyped, offers

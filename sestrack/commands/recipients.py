@@ -67,7 +67,8 @@ def recipients(  # noqa: PLR0913 - one for each choice
         if name in names:
             msg = f"the list {shown(file)} has a column {name!r} already"
             raise Refused(msg, f"--name {typed(f'{name}2')}")
-        lines = [_with(found.heading, found.delimiter, name)] if found.heading else []
+        heading = _with(found.heading, found.delimiter, name) if found.heading else ""
+        lines = [found.mark + heading]
         for row in found.rows:
             token = sealer.seal(row.recipient.encode()).decode() if sealer else ""
             lines.append(_with(row.raw, found.delimiter, token))

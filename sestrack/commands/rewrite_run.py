@@ -224,7 +224,7 @@ def _kind(asked: str, head: bytes) -> str:
     if asked != "auto":
         return asked
     if head.startswith(b"From "):
-        from sestrack.mail.mailbox import is_mbox
+        from sestrack.mail.mime import is_mbox
 
         return "mbox" if is_mbox(head) else "message"
     return "message" if looks_like_message(head) else "html"

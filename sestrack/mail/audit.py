@@ -17,7 +17,16 @@ from lxml import etree
 from sestrack.errors import BadInput
 from sestrack.html import charset as charsets
 from sestrack.links import Reason
-from sestrack.mail.message import BINDING, after_part, bound_by, contents, of_message, of_part
+from sestrack.mail.message import (
+    BINDING,
+    PARTED_WORDS,
+    after_part,
+    bound_by,
+    contents,
+    is_parted,
+    of_message,
+    of_part,
+)
 from sestrack.mail.mime import LEFT_WORDS, Left, Message
 from sestrack.rewrite import Template, compile_html, has_tag
 
@@ -86,6 +95,8 @@ def audit_message(message: Message, wrapping: Wrapping) -> Audit:
 
     if name := bound_by(message):
         add(Severity.ERROR, "signed", f"the message has a {name}", BINDING[name])
+    if is_parted(message):
+        add(Severity.ERROR, "parted", PARTED_WORDS, "`>` in front of the line, as mbox asks for")
     if not message.values("List-Unsubscribe"):
         add(
             Severity.WARNING, "no-list-unsubscribe", "there is no List-Unsubscribe header",

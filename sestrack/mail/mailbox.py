@@ -16,15 +16,10 @@ from typing import IO, TYPE_CHECKING
 
 from sestrack.errors import InputOutputError
 from sestrack.files import give_to_owner_of, typed
-from sestrack.mail.mime import FROM_LINE
+from sestrack.mail.mime import is_mbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-
-def is_mbox(data: bytes) -> bool:
-    """Does it begin like an mbox?"""
-    return data.startswith(b"From ") and re.match(FROM_LINE, data) is not None
 
 
 def messages(lines: Iterable[bytes]) -> Iterator[bytes]:

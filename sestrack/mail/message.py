@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sestrack.errors import BadInput, UsageError
 from sestrack.links import Wrapping
-from sestrack.mail.mime import FROM_LINE, FROM_LINES, LEFT_WORDS, Left, Message, Part, read
+from sestrack.mail.mime import LEFT_WORDS, NEXT_LINE, Left, Message, Part, is_mbox, read
 from sestrack.mail.transfer import MAX_LINE, Edit, decode, join, splice
 from sestrack.rewrite import Template, compile_html, compile_text, has_pixel
 
@@ -75,8 +75,8 @@ def untouchable(message: Message, found: list[Content]) -> str:
     """Say why the message as a whole is left, in words; "" if it is not."""
     if name := bound_by(message):
         return f"it has a {name} already; {BINDING[name]}"
-    if _is_in_mbox(message) and re.search(FROM_LINES, message.data):
-        return "a line of it begins another message, to some readers of this mbox"
+    if is_parted(message):
+        return PARTED_WORDS
     if any(not content.left for content in found):
         return ""
     if found:
@@ -101,13 +101,17 @@ BINDING = {
 
 def bound_by(message: Message) -> str:
     """Name the header that a change of the body would break, "" for none."""
-    in_mbox = _is_in_mbox(message)
+    in_mbox = is_mbox(message.data)
     names = (name for name in BINDING if in_mbox or name != _MBOX_ONLY)
     return next((name for name in names if message.values(name)), "")
 
 
-def _is_in_mbox(message: Message) -> bool:
-    return message.data.startswith(b"From ") and re.match(FROM_LINE, message.data) is not None
+def is_parted(message: Message) -> bool:
+    """Does a message of an mbox have a line that begins the next one, to some of its readers?"""
+    return is_mbox(message.data) and re.search(NEXT_LINE, message.data) is not None
+
+
+PARTED_WORDS = "a line of it begins another message, to some readers of this mbox"
 
 
 _WHOLE = {Left.SIGNED, Left.ENCRYPTED, Left.REPORT, Left.UNCLOSED, Left.DAMAGED, Left.AMBIGUOUS}

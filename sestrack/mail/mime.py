@@ -15,9 +15,9 @@ from typing import NamedTuple
 from sestrack.html.charset import is_ascii_superset
 
 # Texts, which `re` compiles at their first use: a pipe has no mbox, and would pay for them.
-FROM_LINE = rb"From \S[^\n]*\d\d:\d\d[^\n]*\n"
+_BEGINS_MBOX = rb"From \S[^\n]*\d\d:\d\d[^\n]*\n"
 """What parts the messages of an mbox: it has a time (RFC 4155, appendix A)."""
-FROM_LINES = rb"\nFrom \S[^\n]{0,99}\d\d:\d\d[^\n]{0,40}\d{4}"
+NEXT_LINE = rb"\nFrom \S[^\n]{0,99}\d\d:\d\d[^\n]{0,40}\d{4}"
 """The same, wherever it stands, with a year: not all readers want an empty line before it."""
 
 MAX_DEPTH = 30
@@ -117,6 +117,11 @@ def read(data: bytes) -> Message:
 def unfold(value: bytes) -> bytes:
     """Take the line ends out of a header's value."""
     return value.replace(b"\r\n", b"").replace(b"\n", b"").strip()
+
+
+def is_mbox(data: bytes) -> bool:
+    """Does it begin like an mbox?"""
+    return data.startswith(b"From ") and re.match(_BEGINS_MBOX, data) is not None
 
 
 # -- structure -----------------------------------------------------------------------------

@@ -38,6 +38,8 @@ class Row(NamedTuple):
 class Recipients(NamedTuple):
     """An open list."""
 
+    mark: str
+    """U+FEFF where the list begins with it, else "": Excel knows UTF-8 by nothing else."""
     heading: str
     """As it stands in the list; "" for none."""
     delimiter: str
@@ -52,9 +54,12 @@ def open_list(name: str, column: str = "", *, raw: bool = False) -> Iterator[Rec
     that names the line for a recipient that is missing or cannot be.
     """
     with reading(name) as file:
-        text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
         try:
-            yield _open(name, text, column, raw=raw)
+            first = next(text, "")
+            lines = chain([first.removeprefix(_MARK)], text)
+            found = _open(name, lines, column, raw=raw)
+            yield found._replace(mark=_MARK if first.startswith(_MARK) else "")
         except UnicodeDecodeError as error:
             msg = f"the list {shown(name)} is not UTF-8: {error.reason}"
             raise BadInput(msg, _to_utf_8(name, error.object)) from None
@@ -123,7 +128,7 @@ def _open(name: str, lines: Iterator[str], column: str, *, raw: bool) -> Recipie
         source.taken()
     blank += max(0, first.count("\n") - 1)
     shape = _Shape(index, len(heading) if raw else 0, delimiter)
-    return Recipients(excel + first, delimiter, _rows(name, source, reader, shape, blank))
+    return Recipients("", excel + first, delimiter, _rows(name, source, reader, shape, blank))
 
 
 class _Shape(NamedTuple):
@@ -176,6 +181,7 @@ def _is_address(cell: str) -> bool:
     return re.fullmatch(r"\s*[^\s@]+@[^\s@]+\s*", cell) is not None
 
 
+_MARK = "\ufeff"
 _MAIL = (
     r"(?:From|To|Subject|Date|Received|Return-Path|Message-ID|MIME-Version|Content-Type): |From "
 )
