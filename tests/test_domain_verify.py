@@ -377,9 +377,11 @@ def test_ask_where_nobody_can_listen(tracking: Program) -> None:
 
 
 def doctor(site: Site) -> dict[str, tuple[bool, str]]:
-    """Run doctor; return what it found."""
+    """Run doctor; return what it found.  It says what to do where something is to be done."""
     done = site.program("doctor", "--resolver", site.dns.address, "--json")
-    found = {one["name"]: (one["well"], one["found"]) for one in json.loads(done.stdout)}
+    checks = json.loads(done.stdout)
+    assert all(bool(one["hint"]) is not one["well"] for one in checks), checks
+    found = {one["name"]: (one["well"], one["found"]) for one in checks}
     assert done.returncode == (0 if all(well for well, _ in found.values()) else 1)
     return found
 

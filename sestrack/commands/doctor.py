@@ -34,6 +34,7 @@ class Check(NamedTuple):
     well: bool
     found: str
     hint: str = ""
+    """What to do; "" where nothing is to be done."""
 
 
 @app.command()
@@ -123,7 +124,8 @@ def _domains_as_known(opened: store.Store) -> list[Check]:
         words += [_days_left(ends)] * bool(ends)
         in_trouble = domain.status is not DomainStatus.PENDING and domain.failures > 0
         well = domain.status is not DomainStatus.FAILING and not in_trouble and not expiring
-        hint = f"sestrack domain verify {domain.name}"
+        done = well and domain.status is not DomainStatus.PENDING
+        hint = "" if done else f"sestrack domain verify {domain.name}"
         checks.append(Check(f"trace domain {domain.name}", well, ", ".join(words), hint))
     return checks
 
@@ -182,12 +184,16 @@ def _judged(domain: TraceDomain, report: Report, before: DomainStatus) -> Check:
     if not usable or finding.state == "cert-expiring":
         words.append(finding.found)
     well = usable and finding.state != "cert-expiring"
-    advice = finding.advice or f"sestrack domain verify {domain.name}"
+    advice = finding.advice or ("" if usable else f"sestrack domain verify {domain.name}")
     if domain.status is DomainStatus.RETIRED:
         well = well or finding.absent
         advice = (
-            f"take {domain.name} out of DNS; or, for the links in sent mail, keep it well: "
-            f"{domain.name}. 3600 IN CNAME {domain.target}."
+            ""
+            if well
+            else (
+                f"take {domain.name} out of DNS; or, for the links in sent mail, keep it well: "
+                f"{domain.name}. 3600 IN CNAME {domain.target}."
+            )
         )
     return Check(
         f"trace domain {domain.name}", well or domain.status is DomainStatus.PENDING,
@@ -276,14 +282,15 @@ def _recording(opened: store.Store, left: Left | None) -> list[Check]:
         lost, lost_at = lost + left.lost, max(lost_at, left.lost_at if left.lost else 0)
     count, oldest = behind(opened.connection)
     late = oldest is not None and store.now() - oldest // 1000 > LATE_SECONDS
+    recent = store.now() - lost_at <= RECENT
     return [
         Check(
-            "events lost", store.now() - lost_at > RECENT,
+            "events lost", not recent,
             f"{lost:,}, the last at {utc(lost_at)}" if lost else "none",
-            "df -h; journalctl -u sestrack -n 50",
+            "df -h; journalctl -u sestrack -n 50" if recent else "",
         ),
         Check(
             "figures", not late, f"{count} event{'s' * (count != 1)} not counted yet",
-            "sestrack serve",
+            "sestrack serve" if late else "",
         ),
     ]  # fmt: skip
