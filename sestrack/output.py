@@ -333,9 +333,20 @@ def facts(pairs: Iterable[tuple[str, str]]) -> None:
     if not is_terminal():
         product("".join(f"{name}\t{_one_line(value)}\n" for name, value in pairs))
         return
+    import shutil
+
+    from sestrack.terminal import layout
+
     pairs = list(pairs)
-    width = max((len(name) for name, _ in pairs), default=0)
-    product("".join(f"{name:<{width}}  {value}\n" for name, value in pairs))
+    indent = max((len(name) for name, _ in pairs), default=0) + layout.GAP
+    room = shutil.get_terminal_size().columns - indent
+    for name, value in pairs:
+        shown = layout.folded(value, room, indent) if name in _PROSE else value
+        product(f"{name:<{indent}}{shown}\n")
+
+
+_PROSE = {"found", "history", "reason"}
+"""Facts that are broken between words; a record, or a URL, is copied whole."""
 
 
 def _one_line(cell: str) -> str:

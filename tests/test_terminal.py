@@ -546,6 +546,18 @@ def test_tables_fit_every_terminal(busy: Program) -> None:
 
 
 @pytest.mark.sqlite
+def test_what_checks_found_is_broken_between_words(tracking: Program) -> None:
+    """A record beside it is whole, for it is copied."""
+    tracking("domain", "verify", "trace.example.com", "--resolver", "127.0.0.1:9", "--no-http")
+    shown = on_terminal(tracking, "domain", "show", "trace.example.com", columns=50)
+    found = json.loads(tracking.ok("domain", "show", "trace.example.com", "--json"))
+    past = [line.strip() for line in shown.partition("history")[2].splitlines()]
+    assert max(map(len, past)) <= 50
+    assert f"timeout: {found['history'][0]['found']} history" in " ".join(past)
+    assert found["record"] in shown
+
+
+@pytest.mark.sqlite
 def test_events_are_followed_in_lines_of_one_width(busy: Program) -> None:
     """`tail -f` on a terminal is a list with columns, not tabs."""
     text = on_terminal(busy, "events", "tail", columns=100)
