@@ -38,11 +38,18 @@ def missing(name: str, package: str) -> NoReturn:
     pytest.skip(message)
 
 
+def _takes_connections(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+        return True
+    return False
+
+
 @contextlib.contextmanager
 def running(
-    command: list[str], port: int, folder: Path, environment: Mapping[str, str] | None = None
-) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server until the test ends; it is ready when `port` takes connections."""
+    command: list[str], port: int, folder: Path, environment: Mapping[str, str] | None = None,
+    *others: int,
+) -> Iterator[subprocess.Popen[bytes]]:  # fmt: skip
+    """Run a server until the test ends; it is ready when `port`, and others, take connections."""
     log = folder / f"{Path(command[0]).name}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -51,7 +58,7 @@ def running(
         )  # fmt: skip
     try:
         for _ in range(400):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            if all(map(_takes_connections, (port, *others))):
                 break
             assert process.poll() is None, log.read_text()
             time.sleep(0.05)

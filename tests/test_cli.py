@@ -220,7 +220,7 @@ def test_results_keep_their_places(tracking: Program) -> None:
     tracking.ok(*FULL, *at, "tree", "-o", "out")
     found = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
     assert found == ["a/x.html", "b/x.html"]
-    tracking.ok(*FULL, "tree", "--in-place")
+    tracking.ok(*FULL, *at, "tree", "--in-place")
     assert outside.read_bytes() == (tree / ".git/x.html").read_bytes() == LETTER
     tracking.ok(*FULL, *at, "tree", "-o", "made/")
     assert (tracking.folder / "made/a/x.html").read_bytes() == (out / "a/x.html").read_bytes()

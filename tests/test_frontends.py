@@ -273,7 +273,7 @@ def test_caddy_gets_certificates_for_verified_names(
         stack.enter_context(
             running(
                 [installed("pebble"), "-config", "pebble.json", "-dnsserver", dns.address], acme,
-                folder, {"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "0"},
+                folder, {"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "0"}, management,
             )
         )  # fmt: skip
         context = ssl.create_default_context(cafile=str(pebble_ca.file))
