@@ -285,6 +285,7 @@ def test_real_shells_complete(shell: Shell) -> None:
         ("domain create click --primary exmple.com", 1, "sestrack domain create click --primary example.com"),
         ("settings enable --dimension account", 1, "sestrack domain verify trace.example.com"),
         ("check letter.htm", 66, "ls ."),
+        ("events tail -5", 2, "sestrack events tail -n5"),
     ],
 )  # fmt: skip
 @pytest.mark.sqlite
@@ -294,6 +295,19 @@ def test_a_hint_is_what_was_meant(ready: Program, typed: str, code: int, hint: s
     assert done.returncode == code
     given = done.stderr.decode().splitlines()[1].removeprefix("hint: ")
     assert given == hint
+
+
+@pytest.mark.sqlite
+def test_an_empty_list_says_so(program: Program) -> None:
+    """Beside its heading, on stderr."""
+    program.ok("init", "--edge", "edge.example.net")
+    for command, words in (
+        ("sender list", b"no sender domains; the first: sestrack sender add DOMAIN"),
+        ("domain list", b"no trace domains; the first: sestrack domain create trace"),
+        ("events tail", b"no opens or clicks"),
+    ):
+        done = program(*command.split())
+        assert (done.stdout.count(b"\n"), words in done.stderr) == (1, True), command
 
 
 @pytest.mark.sqlite

@@ -107,6 +107,8 @@ def list_(ctx: typer.Context, json: Json = False) -> None:
         spare=[3],
         marks=[1],
     )
+    if not domains:
+        output.note("no trace domains; the first: sestrack domain create trace --primary DOMAIN")
 
 
 @app.command()

@@ -78,6 +78,8 @@ def tail(
         after = marks_back(opened.connection, number)
         rows = list(events(opened.connection, places, after))
         line = None if json else output.listing(_SHOWN, map(_shown, rows), _CUT, _SPARE, _SAMPLE)
+        if number and not (rows or json or follow):
+            output.note("no opens or clicks")
         fresh = rows if json else []
         while True:
             for row in fresh:

@@ -133,6 +133,8 @@ def list_(ctx: typer.Context, json: Json = False) -> None:
         [(s.domain, s.primary, _status(s), utc(s.verified_at)) for s in senders],
         marks=[2],
     )
+    if not senders:
+        output.note("no sender domains; the first: sestrack sender add DOMAIN")
 
 
 @app.command()

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import ssl
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import httptools
 
+from sestrack import files
 from sestrack.domains import challenge
 from sestrack.domains.facts import CertificateFacts, HttpFacts, HttpOutcome
+from sestrack.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,13 +34,29 @@ WHOLE_SECONDS = 20.0
 _NO_NETWORK = {errno.ENETUNREACH, errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
 
 
+def _with_roots() -> ssl.SSLContext:
+    """Read the system's root certificates, or those that were named in place of them.
+
+    Raises `UsageError` for what OpenSSL would pass over: every domain would seem to fail.
+    """
+    context = ssl.create_default_context()
+    if name := os.environ.get("SSL_CERT_FILE"):
+        try:
+            context.load_verify_locations(name)
+        except OSError as error:
+            why = "none in PEM is in it" if isinstance(error, ssl.SSLError) else error.strerror
+            msg = f"no certificate can be read from SSL_CERT_FILE={name}: {why}"
+            raise UsageError(msg, files.look(name)) from None
+    return context
+
+
 class Prober:
     """Asks addresses whether they are ours: the proof is under one of `keys`."""
 
     def __init__(self, keys: Sequence[bytes]) -> None:
-        """Take the sealing keys; read the system's root certificates."""
+        """Take the sealing keys; read the root certificates.  Raises as `_with_roots`."""
         self._keys = keys
-        self._trusting = ssl.create_default_context()
+        self._trusting = _with_roots()
         # newer Pythons refuse roots that browsers accept
         self._trusting.verify_flags &= ~ssl.VERIFY_X509_STRICT
         self._seeing = ssl.create_default_context()

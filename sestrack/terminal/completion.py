@@ -157,10 +157,10 @@ _sestrack_completion() {
     case "${answer[0]}" in
         file) compopt -o default ;;
         dir) compopt -o dirnames ;;
-        plain) COMPREPLY=("${answer[@]:1}") ;;
+        plain) compopt -o nosort; COMPREPLY=("${answer[@]:1}") ;;
     esac
 }
-complete -o nosort -F _sestrack_completion sestrack
+complete -F _sestrack_completion sestrack
 """,
     "zsh": r"""#compdef sestrack
 # completion of sestrack for zsh

@@ -157,7 +157,9 @@ _SYNONYMS = (
 
 
 def _synonym(word: str, commands: Sequence[str]) -> str:
-    """Return the command that does what a word says, "" if there is none."""
+    """Return the command, or option, that does what a word says, "" if there is none."""
+    if re.fullmatch(r"-\d+", word) and "-n" in commands:  # as `tail` takes it
+        return f"-n{word[1:]}"
     alike = next((words for words in _SYNONYMS if word in words), set())
     return next((command for command in commands if command in alike), "")
 
