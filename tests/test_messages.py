@@ -442,6 +442,15 @@ def test_no_wrong_name(
     assert words in done.stderr.decode()
 
 
+@pytest.mark.parametrize("option", ["--recipient-header", "--message-header"])
+@pytest.mark.sqlite
+def test_html_has_no_headers(tracking: Program, option: str) -> None:
+    """What is to be named by one would be nobody's, or of no message."""
+    done = tracking("rewrite", "--sender", "news.example.com", option, "X-Id", stdin=PAGE)
+    assert (done.returncode, done.stdout) == (2, PAGE)
+    assert f"{option} X-Id: the input is HTML, without headers".encode() in done.stderr
+
+
 def test_the_label(tracking: Program) -> None:
     """From a header, decoded; else a hash that other headers do not change."""
     send = ("rewrite", "--sender", "news.example.com")

@@ -704,6 +704,36 @@ def test_term_drains(tracking: Program, serve: Serve) -> None:
     assert len(tracking.events()) >= answered[0] > 50
 
 
+@pytest.mark.sqlite
+def test_a_terminal_that_hangs_up(
+    tracking: Program, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server ends as with SIGTERM, its workers do not end by themselves."""
+    terminal, other = os.openpty()
+    monkeypatch.setitem(tracking.environment, "TERMINAL", os.ttyname(other))
+    own = "import os; os.setsid(); os.open(os.environ['TERMINAL'], os.O_RDWR)"
+    server = serve(before=own)
+    assert server.ask(tracking.paths(LETTER)[-1]).status == 200
+    for worker in server.children():
+        os.kill(worker, signal.SIGHUP)
+    os.close(other)
+    os.close(terminal)
+    assert server.process.wait(60) == 0
+    assert "ended with" not in server.log.read_text()
+    assert len(tracking.events()) == 1
+
+
+@pytest.mark.sqlite
+def test_a_daemon_goes_on_at_sighup(tracking: Program, serve: Serve) -> None:
+    """As log rotation sends it: everything is read again by itself."""
+    server = serve(before="import os; os.setsid()")
+    family = [server.process.pid, *server.children()]
+    for pid in family:
+        os.kill(pid, signal.SIGHUP)
+    assert server.ask(tracking.paths(LETTER)[-1]).status == 200
+    assert [server.process.pid, *server.children()] == family
+
+
 def test_a_worker_that_dies_is_replaced(tracking: Program, serve: Serve) -> None:
     """The server goes on with a new worker."""
     server = serve()

@@ -158,6 +158,7 @@ class _Rewriter:
         if untracked:
             refuse_other_input(data)
             return _Result(data, "", untracked, [])
+        _check_no_header(self.request)
         message = self.request.message or label(data)
         token = self.how.field.encode()
         size = 0
@@ -193,6 +194,16 @@ class _Rewriter:
         for _, kind, content, template in result.templates:
             if kind == "text/html":
                 check_unharmed(content, template, self.tracking.base)
+
+
+def _check_no_header(request: Request) -> None:
+    """Raise `UsageError` if HTML is to be named by a header: its copy would be nobody's."""
+    if request.recipient_header:
+        msg = f"--recipient-header {request.recipient_header}: the input is HTML, without headers"
+        raise UsageError(msg, "--recipient ada@example.org")
+    if request.message_header and not request.message:
+        msg = f"--message-header {request.message_header}: the input is HTML, without headers"
+        raise UsageError(msg, "--message june")
 
 
 def _one(rewriter: _Rewriter, source: Input) -> int:

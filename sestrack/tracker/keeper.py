@@ -58,7 +58,8 @@ class Charge(NamedTuple):
 def main() -> None:
     """Be a keeper: what to do comes from the server on stdin."""
     charge: Charge = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own parent
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the server tells us
+    for number in (signal.SIGINT, signal.SIGHUP):  # they reach all; the server tells us
+        signal.signal(number, signal.SIG_IGN)
     if charge.log_json:
         output.log_as_json("keeper")
     sys.exit(boundary(lambda: Keeper(charge).run()))

@@ -1,15 +1,17 @@
 """The server: one process that writes, and the workers it starts, which answer.
 
 The writing process is the one that was started: it listens, starts the workers, keeps them
-running, and ends when they have.  SIGTERM or SIGINT: the workers take no new connections,
-answer what they have, hand over the rest; then the writer ends.  Where several servers share
-a store, each also starts a keeper of the figures (`sestrack.tracker.keeper`).
+running, and ends when they have.  SIGTERM, SIGINT, or a terminal that hangs up: the workers
+take no new connections, answer what they have, hand over the rest; then the writer ends.
+Where several servers share a store, each also starts a keeper of the figures
+(`sestrack.tracker.keeper`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import pickle
 import signal
 import socket
@@ -62,7 +64,7 @@ _LINK_OCTETS = 4 << 20
 
 
 def serve(options: ServeOptions) -> int:
-    """Serve until SIGTERM or SIGINT; return the exit code.
+    """Serve until it is told to end; return the exit code.
 
     Raises `CannotListen`; `NotSetUp` without any key; `TryAgain` while another one serves;
     `BadInput` for a certificate that cannot be used.  With keys from a file, a store that
@@ -196,6 +198,9 @@ class Server:
         signal.set_wakeup_fd(self._wake_in.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as `nohup` has it
+            # a daemon is asked to read its settings again, and does so anyway
+            signal.signal(signal.SIGHUP, self._stop if _has_terminal() else signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, self._note_death)
         for index in range(len(self._listeners)):
             self._start(index)
@@ -347,6 +352,14 @@ class Server:
         host, port = self._listeners[0].getsockname()[:2]
         scheme = "https" if self._options.tls_cert else "http"
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/"
+
+
+def _has_terminal() -> bool:
+    """Is there one that may hang up?"""
+    with contextlib.suppress(OSError):
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+        return True
+    return False
 
 
 def _start_program(

@@ -99,7 +99,8 @@ def main() -> None:
     assert listener is not None
     if options.log_json:
         output.log_as_json("worker")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the server tells us
+    for number in (signal.SIGINT, signal.SIGHUP):  # they reach all; the server tells us
+        signal.signal(number, signal.SIG_IGN)
     code = boundary(lambda: work(options, listener, link, ask))
     sys.exit(code)
 
