@@ -309,6 +309,10 @@ def test_a_single_pipe_counts_when_told(campaign: Program) -> None:
         ("mail,contact\nyes,a@x.org\n", "", ["a@x.org"]),
         ("name|email\nAda|a@x.org\n", "", ["a@x.org"]),
         ('recipient,"x;y;z"\n1,2\n', "", ["1"]),
+        ("E-Mail;Name, Vorname\na@x.org;King, Ada\n", "", ["a@x.org"]),
+        ("contact;Name, Vorname\na@x.org;King, Ada\n", "", ["a@x.org"]),
+        ("id;Name, Vorname\n1;King, Ada\n", "id", ["1"]),
+        ("a@x.org;King, Ada\n", "", ["a@x.org"]),
     ],
 )
 def test_lists(tmp_path: Path, text: str, column: str, recipients: list[str]) -> None:

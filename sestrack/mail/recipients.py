@@ -99,10 +99,9 @@ def _open(name: str, lines: Iterator[str], column: str, *, raw: bool) -> Recipie
         excel, first = first, next(lines, "")
         blank += 1
     first, lines = _whole(first, lines)
-    unquoted = re.sub(r'"[^"]*"', "", first)
-    delimiter = parted[1] if parted else max(",;\t|", key=unquoted.count)
     second = next(lines, "")
     lines = chain([second], lines)
+    delimiter = parted[1] if parted else _delimiter(first, second, column)
     source = _Recorded(first, lines)
     try:
         heading, below = (
@@ -141,6 +140,29 @@ class _Shape(NamedTuple):
     delimiter: str
 
 
+def _delimiter(first: str, second: str, column: str) -> str:
+    """Return what parts the values: `E-Mail;Name, Vorname` has a comma, too."""
+    wanted = [_plain(column)] if column else _USUAL
+
+    def fits(delimiter: str) -> tuple[bool, bool, int]:
+        try:
+            heading, below = (
+                next(csv.reader([line], delimiter=delimiter), []) for line in (first, second)
+            )
+        except csv.Error:
+            heading = below = []
+        is_named = any(_plain(cell) in wanted for cell in heading)
+        cells = [*heading, *below]
+        has_address = any(_is_address(cell) and not re.search(r"[,;|]", cell) for cell in cells)
+        return is_named, has_address, re.sub(r'"[^"]*"', "", first).count(delimiter)
+
+    return max(",;\t|", key=fits)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]", "", name.lower())
+
+
 def _whole(first: str, lines: Iterator[str]) -> tuple[str, Iterator[str]]:
     """Return the first line with those that a quoted name of it goes on in, and the lines below."""
     whole, taken = first, [first]
@@ -155,7 +177,7 @@ def _whole(first: str, lines: Iterator[str]) -> tuple[str, Iterator[str]]:
 def _column(name: str, wanted: str, heading: list[str], below: list[str]) -> int:
     """Find the column of the recipients."""
     names = [cell.lower() for cell in heading]
-    plain = [re.sub(r"[\W_]", "", cell) for cell in names]
+    plain = [*map(_plain, names)]
     usual = [plain.index(word) for word in _USUAL if word in plain]
     addresses = [n for n, cell in enumerate(below[: len(heading)]) if _is_address(cell)]
     if usual and plain[usual[0]] != "recipient" and addresses and usual[0] not in addresses:
