@@ -197,7 +197,7 @@ def _compile_wide(data: bytes, mark: bytes, encoding: str, wrapping: Wrapping) -
         narrow = text.encode()
     except UnicodeError:
         msg = f"the input begins like {encoding} and is not"
-        raise BadInput(msg) from None
+        raise BadInput(msg, "write it as UTF-8") from None
     template = compile_html(narrow, wrapping, "utf-8")
     hrefs = [decision.href for decision in template.decisions]
     places = {template.pixel_at, *(place for hole in template.holes for place in hole[:2])}

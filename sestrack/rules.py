@@ -39,7 +39,7 @@ def check_name(kind: str, name: str, hint: str = "type a name like news.example.
     cleaned = cleaned.removesuffix(".").lower()
     if len(cleaned) > MAX_NAME:
         msg = f"the {kind} {cleaned[:40]!r}… has {len(cleaned)} octets; a name has at most 253"
-        raise BadInput(msg)
+        raise BadInput(msg, hint)
     labels = cleaned.split(".")
     if len(labels) < 2 or not all(_LABEL.fullmatch(label) for label in labels):  # noqa: PLR2004
         msg = f"the {kind} {name!r} is not a domain name"

@@ -117,7 +117,7 @@ def _copy_head(copy: Copy) -> bytes:
     message = check_text("message label", copy.message)
     if not message:
         msg = "the message label is empty"
-        raise BadInput(msg)
+        raise BadInput(msg, _OPTIONS["message label"])
     minted = copy.minted.to_bytes(4, "big")
     return b"".join((minted, bytes((len(sender),)), sender, bytes((len(message),)), message))
 
@@ -248,15 +248,19 @@ def check_text(name: str, text: str) -> bytes:
         octets = text.encode()
     except UnicodeEncodeError:
         msg = f"the {name} {text!r} is not valid UTF-8"
-        raise BadInput(msg) from None
+        raise BadInput(msg, _OPTIONS.get(name, "")) from None
     if len(octets) > MAX_TEXT:
         msg = f"the {name} {text[:40]!r}… has {len(octets)} octets; at most {MAX_TEXT} fit a URL"
-        raise BadInput(msg)
+        raise BadInput(msg, _OPTIONS.get(name, ""))
     # the first test is quick, and passes almost all
     if not text.isprintable() and any(c < " " or c == "\x7f" for c in text):
         msg = f"the {name} {text!r} has a control character"
-        raise BadInput(msg)
+        raise BadInput(msg, _OPTIONS.get(name, ""))
     return octets
+
+
+_OPTIONS = {"recipient": "--recipient ada@example.org", "message label": "--message june"}
+"""How what is sealed is told."""
 
 
 def _copy_data(trace_domain: str) -> list[bytes]:

@@ -136,7 +136,7 @@ def _object(line: bytes) -> tuple[str, dict[str, Any], int, int]:
             value.encode()
     except UnicodeError as error:
         msg = f"it is not valid Unicode: {error}"
-        raise BadInput(msg) from None
+        raise BadInput(msg, _LIKE) from None
     except (ValueError, RecursionError) as error:
         msg = f"it is not JSON: {error}"
         raise BadInput(msg, "one object a line") from None
