@@ -96,11 +96,18 @@ def save(address: str, to: str, progress: Progress, *, force: bool = False) -> i
         if not force:
             msg = f"{to} is there already"
             hint = f"sestrack backup --force {typed(to)}  # puts a whole new one in its place"
+            if not _is_database(to):  # a file of keys, for example
+                hint = f"sestrack backup {typed(_dated(os.path.dirname(to)))}"
             raise CannotCreate(msg, hint)
     with beside(to, private=True) as name, sqlite.errors(to), _without_companions(name):
         _SAVING[kind_of(address)](address, name, progress)
         _make_single(name)
     return os.path.getsize(to)
+
+
+def _is_database(name: str) -> bool:
+    with reading(name) as file:
+        return file.read(len(_MAGIC)) == _MAGIC
 
 
 def _dated(folder: str) -> str:
@@ -242,10 +249,9 @@ def restore(
     if os.path.isfile(file) and not os.path.getsize(file):
         msg = f"the file {file} is empty"
         raise BadInput(msg, look(file))
-    with reading(file) as opened:
-        if opened.read(len(_MAGIC)) != _MAGIC:
-            msg = f"{file} is no backup of a store"
-            raise BadInput(msg, "sestrack restore --force FILE  # what sestrack backup wrote")
+    if not _is_database(file):
+        msg = f"{file} is no backup of a store"
+        raise BadInput(msg, "sestrack restore --force FILE  # what sestrack backup wrote")
     there = os.path.exists(address) and os.path.getsize(address) > 0
     if there and os.path.samefile(file, address):
         msg = f"{file} is the store itself"

@@ -83,8 +83,10 @@ def test_a_backup_replaces_nothing_unasked(tracking: Program) -> None:
     file.write_text("mine")
     done = tracking("backup", "one.db")
     assert (done.returncode, file.read_text()) == (73, "mine")
+    assert b"--force" not in done.stderr  # which is for backups: it may be a file of keys
     assert tracking("backup", "no/such/folder/one.db").returncode == 73
     tracking.ok("backup", "one.db", "--force")
+    assert b"hint: sestrack backup --force one.db" in tracking("backup", "one.db").stderr
     assert read(file, "SELECT count(*) FROM key") == [(1,)]
     if tracking.store.exists():
         assert tracking("backup", str(tracking.store), "--force").returncode == 2

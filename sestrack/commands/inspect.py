@@ -60,11 +60,15 @@ def inspect(
         raise BadInput(msg, "sestrack inspect - < urls.txt")
 
 
+def _short(url: str) -> str:
+    return f"{url[:80]!r}{'…' if url[80:] else ''}"
+
+
 def _open(keys: list[Key], url: str) -> dict[str, Any]:
     cleaned = unescape(url.strip().strip("<>\"'"))
     match = _URL.fullmatch(cleaned)
     if match is None:
-        msg = f"{cleaned[:80]!r} is not a tracking URL"
+        msg = f"{_short(cleaned)} is not a tracking URL"
         raise ForgedToken(msg, _WHOLE)
     host = match[1].lower()
     for key in keys:
@@ -81,9 +85,9 @@ def _open(keys: list[Key], url: str) -> dict[str, Any]:
             try:
                 link = open_link(keys, host, copy, match[3].encode())
             except ForgedToken as error:
-                msg = f"{cleaned[:80]!r}: {error.message}"
+                msg = f"{_short(cleaned)}: {error.message}"
                 raise ForgedToken(msg, error.hint or _WHOLE) from None
             values |= {"link": link.number, "destination": link.url}
         return values
-    msg = f"{cleaned[:80]!r} was not sealed by a key of this store for {host}"
+    msg = f"{_short(cleaned)} was not sealed by a key of this store for {host}"
     raise ForgedToken(msg, "sestrack keys list")
