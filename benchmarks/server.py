@@ -255,7 +255,9 @@ def main() -> None:
                 db.execute("UPDATE key SET secret = ?", [bytes(range(64))])
                 db.execute("UPDATE config SET enabled = 1, dimension = 'account'")
                 db.execute("INSERT INTO entry (sender, click, open, enabled) VALUES ('', 1, 1, 1)")
-        for kind, lines in zip(("opens", "clicks"), urls(bytes(range(64))), strict=True):
+        opens, clicks = urls(bytes(range(64)))
+        # a storm: one link of one copy, again and again; each visit is judged by those around it
+        for kind, lines in (("opens", opens), ("clicks", clicks), ("storm", clicks[:1])):
             (folder / kind).write_text("\n".join(lines) + "\n")
         here = Path(sys.executable).parent
         commands = {
@@ -286,7 +288,7 @@ def main() -> None:
         print(
             f"one sync takes {sync_milliseconds(folder):.2f} ms here; {CONNECTIONS} connections; medians of {rounds}"
         )
-        for kind in ("opens", "clicks"):
+        for kind in ("opens", "clicks", "storm"):
             compete(["nginx", "sestrack", "granian"], start, folder, kind, rounds, seconds, count)
         compete(["nginx tls", "sestrack tls"], start, folder, "opens", rounds, seconds, count)
 

@@ -353,6 +353,15 @@ def test_a_file_where_a_folder_is_wanted(campaign: Program) -> None:
 
 
 @pytest.mark.sqlite
+def test_a_name_that_promises_another_kind_of_file(campaign: Program) -> None:
+    """A campaign writes JSON Lines, or a folder."""
+    done = campaign(*SEND, "--recipients", "list.csv", "-o", "out.html")
+    assert (done.returncode, (campaign.folder / "out.html").exists()) == (2, False)
+    assert b"letter.html --sender" in done.stderr
+    assert b"--output out.jsonl" in done.stderr
+
+
+@pytest.mark.sqlite
 def test_the_new_column_stands_under_its_name(campaign: Program) -> None:
     """Short lines are filled up, long ones refused; a heading may go on in the next line."""
     command = ("recipients", "-", "--sender", "news.example.com", "--message", "june")

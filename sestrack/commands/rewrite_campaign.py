@@ -54,6 +54,10 @@ def run(request: Request, store: str) -> int:
     return _Campaign(request, store, tracking, data, people).run(jobs, total)
 
 
+_NOT_OURS = {"csv", "htm", "html", "eml", "mbox", "xlsx", "zip"}
+"""Ends of names that somebody might wait for, and that are none of ours."""
+
+
 def _check(request: Request) -> int:
     for option, given in (
         ("--in-place", request.in_place), ("--diff", request.diff), ("--check", request.check),
@@ -72,6 +76,12 @@ def _check(request: Request) -> int:
         if files.is_same(request.output, name):
             msg = f"the output {request.output} is what the campaign is made of"
             raise UsageError(msg, "--output copies.jsonl")
+    stem, _, end = request.output.rpartition(".")
+    if end.lower() in _NOT_OURS and not os.path.isdir(request.output):
+        msg = (
+            f"{request.output} would not be what its name says: copies are JSON Lines, or a folder"
+        )
+        raise UsageError(msg, _command(request, f"--output {files.typed(f'{stem}.jsonl')}"))
     if request.recipients == "-" and request.files[:1] in {(), ("-",)}:
         msg = "standard input cannot be the template and the list"
         raise UsageError(msg, f"{_command(request)} < list.csv")
