@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import awake
 import pytest
 from conftest import Program
 from postgresql import until
@@ -281,11 +282,11 @@ def test_a_single_pipe_counts_when_told(campaign: Program) -> None:
         campaign.ok(*SEND, "--count")
     assert copies(campaign) == {"june": 3}
     with campaign.blocked():
-        begun = time.monotonic()
+        begun = awake.seconds()
         done = campaign(*SEND, "--count")
         assert done.returncode == 0
         assert b"are not counted" in done.stderr
-        assert time.monotonic() - begun < 4
+        assert awake.seconds() - begun < 4
 
 
 @pytest.mark.parametrize(

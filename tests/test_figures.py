@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import awake
 import pytest
 import sqlite_utils
 from conftest import Program
@@ -436,9 +437,9 @@ def test_a_reader_keeps_a_name_in_the_log(ready: Program, monkeypatch: pytest.Mo
             reader.execute("BEGIN")
             reader.execute("SELECT count(*) FROM event").fetchall()
             forget(connection, [name.decode()], lambda _event: None)
-            begun = time.monotonic()
+            begun = awake.seconds()
             assert not connection.wipe()
-            assert time.monotonic() - begun < 3
+            assert awake.seconds() - begun < 3
             done = ready("events", "forget", "--recipient", name.decode())
             assert b"hint" not in done.stderr
             assert b"when they have ended: sestrack events forget" in done.stderr

@@ -18,6 +18,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+import awake
 import psycopg
 import pytest
 from conftest import PERSON, Program, Server, make_tracking
@@ -204,7 +205,7 @@ class Reader(threading.Thread):
             with closing(client) as connection:
                 connection.connect()
                 self.asked += 1
-                began = time.monotonic()
+                began, awake_then = time.monotonic(), awake.seconds()
                 connection.request(
                     "GET", path, headers={"Host": "trace.example.com", "User-Agent": PERSON}
                 )
@@ -214,7 +215,7 @@ class Reader(threading.Thread):
             self.errors += 1
             return False
         took = time.monotonic() - began
-        self.longest = max(self.longest, took)
+        self.longest = max(self.longest, awake.seconds() - awake_then)
         self.answered += 1
         self.late += took > PATIENCE
         if not (answer.status == 302 or body == GIF):
@@ -337,9 +338,9 @@ def test_a_wait_cut_short_acknowledges_nothing(trio: Cluster, start: Start, tmp_
         node.stop()
     servers.append(start(address, "b"))
     for server, pixel in zip(servers, (known, new), strict=True):
-        began = time.monotonic()
+        began = awake.seconds()
         assert server.ask(pixel).status == 200
-        assert time.monotonic() - began < BOUND
+        assert awake.seconds() - began < BOUND
     assert until(lambda: waiting(tmp_path) == 2)
     who = "FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND application_name = 'sestrack'"
     for how in ("cancel", "terminate", "cancel", "cancel"):
@@ -385,18 +386,17 @@ def test_readers_are_served_while_the_store_is_away(
     with away(quick):
         for rounds in (1, 2):
             for _ in range(20):
-                began = time.monotonic()
+                began = awake.seconds()
                 assert server.ask(link).status == 302
-                longest = max(longest, time.monotonic() - began)
+                longest = max(longest, awake.seconds() - began)
             assert waiting(tmp_path) == 20 * rounds
             server.stop(signal.SIGKILL)
             server = start(address, "a", *options)
         assert sum(pour(server.port, pixel, 500) for _ in range(8)) == 4000
         assert waiting(tmp_path) > 1000
         assert sum(file.stat().st_size for file in tmp_path.rglob("spool-*")) < 8 << 20
-        log = server.log.read_text()
-        assert "it is full" in log
-        assert log.count("\n") < 30
+        assert until(lambda: "it is full" in server.log.read_text())
+        assert server.log.read_text().count("\n") < 30
     assert until(lambda: not waiting(tmp_path))
     print(f"longest {longest:.3f}")  # noqa: T201 - if it fails
     assert longest < BOUND
@@ -526,11 +526,11 @@ def test_all_servers_see_changes_at_once(
         if key:
             deafening.start()
         program.ok("keys", "rotate")
-        began = time.monotonic()
+        began = awake.seconds()
         link = paths(address, f"{key}@example.org")[0]
         for server in servers:
             assert until(lambda ask=server.ask, link=link: ask(link).status == 302, 10)
-        took.append(time.monotonic() - began)
+        took.append(awake.seconds() - began)
     ended.set()
     deafening.join()
     print(f"seen after {took}")  # noqa: T201 - if it fails
