@@ -33,7 +33,8 @@ def send(
 class TrackingBackend(EmailBackend):  # type: ignore[misc]  # Django has no types
     """EMAIL_BACKEND = "senders.TrackingBackend"; SESTRACK_STORE and SESTRACK_SENDER beside it.
 
-    The header X-Message of a mail is its label.
+    From Django 6.1 on it is the BACKEND of one of MAILERS.  The header X-Message of a mail is
+    its label.
     """
 
     def send_messages(self, email_messages: Sequence[Any]) -> int:

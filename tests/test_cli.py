@@ -917,6 +917,8 @@ def test_a_file_that_may_not_be_read(tracking: Program) -> None:
     if os.geteuid() == 0:
         lock = "chmod 0 'my file'; chown 1 'my file'; chmod 755 ."
         prefix = "setpriv --reuid 12345 --clear-groups"
+        if subprocess.run([*prefix.split(), sys.executable, "-c", ""], check=False).returncode:
+            pytest.skip("nobody else can run this Python")
     else:
         lock, prefix = "chmod 0 'my file'", ""
     (tracking.folder / "my file").write_text("x")

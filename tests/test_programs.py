@@ -130,10 +130,14 @@ def test_django(tracking: Program, smtp: tuple[Inbox, int]) -> None:
     if not settings.configured:
         settings.configure()
         django.setup()
-    ours = {
-        "EMAIL_BACKEND": "senders.TrackingBackend", "EMAIL_HOST": "127.0.0.1", "EMAIL_PORT": port,
+    ours: dict[str, Any] = {
         "SESTRACK_STORE": tracking.address, "SESTRACK_SENDER": "news.example.com",
     }  # fmt: skip
+    backend, options = "senders.TrackingBackend", {"host": "127.0.0.1", "port": port}
+    if django.VERSION >= (6, 1):
+        ours["MAILERS"] = {"default": {"BACKEND": backend, "OPTIONS": options}}
+    else:
+        ours |= {"EMAIL_BACKEND": backend, "EMAIL_HOST": options["host"], "EMAIL_PORT": port}
     mail = EmailMultiAlternatives(
         "June", "Hello", "news@news.example.com", ["ada@example.org", "bob@example.org"],
         headers={"X-Message": "june"},

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sestrack.engines import versions
@@ -244,17 +244,23 @@ def connect(path: str, *, writing: bool, wait: float = BUSY_SECONDS) -> Connecti
         isolation_level=None, factory=Connection,
     )  # fmt: skip
     connection.path = path
-    connection.execute("PRAGMA foreign_keys = ON")
-    if writing:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
+    with ExitStack() as undo:
+        undo.callback(connection.close)
+        connection.execute("PRAGMA foreign_keys = ON")
+        if writing:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+        undo.pop_all()
     return connection
 
 
 def for_recording(path: str) -> Connection:
     """Connect to write events; what is deleted is overwritten."""
     connection = connect(path, writing=True)
-    connection.execute("PRAGMA secure_delete = ON")
+    with ExitStack() as undo:
+        undo.callback(connection.close)
+        connection.execute("PRAGMA secure_delete = ON")
+        undo.pop_all()
     return connection
 
 

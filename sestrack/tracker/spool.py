@@ -14,7 +14,7 @@ import fcntl
 import json
 import os
 import sqlite3
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from glob import glob
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -81,13 +81,16 @@ class Spool:
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
             self._connection = self._open()
-            self._connection.executescript(_TABLES)
-            (self.store, self.writer, self._reserved, self.waiting, self.octets) = (
-                self._connection.execute(
-                    "SELECT store, writer, reserved, (SELECT count(*) FROM parcel), "
-                    "coalesce((SELECT sum(length(content)) FROM parcel), 0) FROM state"
-                ).fetchone()
-            )
+            with ExitStack() as undo:
+                undo.callback(self._connection.close)
+                self._connection.executescript(_TABLES)
+                (self.store, self.writer, self._reserved, self.waiting, self.octets) = (
+                    self._connection.execute(
+                        "SELECT store, writer, reserved, (SELECT count(*) FROM parcel), "
+                        "coalesce((SELECT sum(length(content)) FROM parcel), 0) FROM state"
+                    ).fetchone()
+                )
+                undo.pop_all()
         except (OSError, sqlite3.Error) as error:
             os.close(self._lock)
             msg = f"the spool {path} cannot be used: {error}"
@@ -101,9 +104,12 @@ class Spool:
 
     def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, isolation_level=None, timeout=5)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA secure_delete = ON")
+        with ExitStack() as undo:
+            undo.callback(connection.close)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA secure_delete = ON")
+            undo.pop_all()
         return connection
 
     def close(self) -> None:
