@@ -187,14 +187,11 @@ def _judged(domain: TraceDomain, report: Report, before: DomainStatus) -> Check:
     advice = finding.advice or ("" if usable else f"sestrack domain verify {domain.name}")
     if domain.status is DomainStatus.RETIRED:
         well = well or finding.absent
-        advice = (
-            ""
-            if well
-            else (
-                f"take {domain.name} out of DNS; or, for the links in sent mail, keep it well: "
-                f"{domain.name}. 3600 IN CNAME {domain.target}."
-            )
+        keep = (
+            f"take {domain.name} out of DNS; or, for the links in sent mail, keep it well: "
+            f"{domain.name}. 3600 IN CNAME {domain.target}."
         )
+        advice = "" if well else keep
     return Check(
         f"trace domain {domain.name}", well or domain.status is DomainStatus.PENDING,
         ", ".join(words), advice,
