@@ -403,7 +403,11 @@ def _shut(address: str, held: ExitStack) -> None:
     name: what they wrote would go to the log of the new one.  Two octets of the first page
     change; a journal on disk would keep those who may only read from a store whose `restore`
     was killed.
+
+    What is no database is not opened for writing: closing it, SQLite would remove its log.
     """
+    with closing(sqlite.connect(address, writing=False)) as reader:
+        sqlite.version(reader)
     connection = held.enter_context(closing(sqlite.connect(address, writing=True, wait=0)))
     end = time.monotonic() + _ALONE_SECONDS
     while True:

@@ -392,7 +392,7 @@ def test_readers_are_served_while_the_store_is_away(
             assert waiting(tmp_path) == 20 * rounds
             server.stop(signal.SIGKILL)
             server = start(address, "a", *options)
-        assert sum(pour(server.port, pixel, 500) for _ in range(8)) == 4000
+        assert sum(pour(server.port, pixel, 500) for _ in range(16)) == 8000
         assert waiting(tmp_path) > 1000
         assert sum(file.stat().st_size for file in tmp_path.rglob("spool-*")) < 8 << 20
         assert until(lambda: "it is full" in server.log.read_text())
@@ -404,8 +404,8 @@ def test_readers_are_served_while_the_store_is_away(
     assert lost > 1000
     counted = scrape(port)
     assert counted["events_lost_total",] == lost
-    assert counted["events_total", "open"] == 4000 - lost
-    assert stored(address) == {"ada@example.org": 1 + 40 + 4000 - lost}
+    assert counted["events_total", "open"] == 8000 - lost
+    assert stored(address) == {"ada@example.org": 1 + 40 + 8000 - lost}
     assert "the spool: over" in server.log.read_text()
     (found,) = (
         check
@@ -472,6 +472,7 @@ def test_a_connection_that_hangs_at_once(address: str, tmp_path: Path) -> None:
     assert ended.wait(20)
     assert shipper.end() == (True, None)
     shipper.close()
+    spool.close()
     assert stored(address) == {"ada@example.org": 1}
 
 
