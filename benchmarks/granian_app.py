@@ -37,12 +37,17 @@ class App:
         path = os.environ["STORE"]
         with Store(path) as store:
             self.answers = Answers([(k.id, k.secret) for k in store.keys()], store.settings())  # noqa: SIM118
-        self.writer = Writer(open_for_recording(path), lambda: False, output.note)
+        self.connection = open_for_recording(path)
+        self.writer = Writer(self.connection, lambda: False, output.note)
         self.worker = Worker(Link())  # type: ignore[arg-type]
         self.loop = loop
         self.targets: list[tuple[int, tuple[str, str, str], int, str]] = []
         self.events: list[Event] = []
         self.waiting: list[asyncio.Future[None]] = []
+
+    def __rsgi_del__(self, _loop: asyncio.AbstractEventLoop) -> None:
+        """Close the store."""
+        self.connection.close()
 
     def introduce(self, target: Target) -> int:
         """Give a target its index."""

@@ -77,6 +77,7 @@ def test_granian_records(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
         for path in paths:
             scope = SimpleNamespace(headers={"host": server.HOST}, path=path, client="192.0.2.1:1")
             await app.__rsgi__(scope, protocol)
+        app.__rsgi_del__(asyncio.get_running_loop())
 
     asyncio.run(ask())
     assert [status for status, _, _ in answered] == [200] * ROWS
