@@ -46,16 +46,22 @@ def reading(name: str) -> Iterator[IO[bytes]]:
         raise InputOutputError(msg, look(name)) from None
 
 
+_LIKE = 0.6
+"""How like the stems of two names must be for one to be meant."""
+
+
 def not_there(name: str) -> NotFound:
     """Say that there is no such file, and which one may be meant."""
-    from difflib import get_close_matches
+    from difflib import SequenceMatcher, get_close_matches
 
     folder, last = os.path.split(name)
     try:
         near = get_close_matches(last, os.listdir(folder or "."), 1, 0.7)
     except OSError:
         near = []
-    if not near:
+    # two names with one ending are not alike by that
+    stem, *stems = (os.path.splitext(each)[0] for each in (last, *near))
+    if not stems or SequenceMatcher(None, stem, stems[0]).ratio() < _LIKE:
         return NotFound(f"there is no file {name}", f"ls {typed(folder or '.')}")
     meant = os.path.join(folder, near[0])
     failure = NotFound(f"there is no file {name}; did you mean {meant}?", look(meant))

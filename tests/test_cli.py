@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -545,6 +546,30 @@ def test_edit_reopens_with_the_error_on_top(tracking: Program) -> None:
     assert "clikc" in (tracking.folder / "seen.txt").read_text().splitlines()[0]
     assert "click = false" in tracking.ok("settings", "export")
     assert "#!" not in tracking.ok("settings", "export")
+
+
+@pytest.mark.sqlite
+def test_edit_numbers_lines_as_the_editor_does(tracking: Program) -> None:
+    """The error stands above the text, and its own lines are counted."""
+    code = (
+        "text = file.read_text()\n"
+        "(file.parent / 'seen.txt').write_text(text)\n"
+        "file.write_text(text.replace('click = true', 'click = maybe') if '#!' not in text else '')\n"
+    )
+    tracking("settings", "edit", EDITOR=editor(tracking, code), TMPDIR=str(tracking.folder))
+    first, *rest = (tracking.folder / "seen.txt").read_text().splitlines()
+    found = re.search(r"line (\d+)", first)
+    assert found
+    assert [first, *rest][int(found[1]) - 1] == "click = maybe"
+
+
+@pytest.mark.sqlite
+def test_apply_names_the_file(tracking: Program) -> None:
+    """The settings alone might be those in force."""
+    (tracking.folder / "dup.toml").write_text("enabled = true\nenabled = false\n")
+    done = tracking("settings", "apply", "dup.toml")
+    assert done.returncode == 65
+    assert b"error: dup.toml: the settings are not TOML" in done.stderr
 
 
 @pytest.mark.parametrize("code", ["", "file.write_text('')"])

@@ -286,6 +286,9 @@ def test_real_shells_complete(shell: Shell) -> None:
         ("settings enable --dimension account", 1, "sestrack domain verify trace.example.com"),
         ("check letter.htm", 66, "ls ."),
         ("events tail -5", 2, "sestrack events tail -n5"),
+        ("settings disable --sender nws.example.com", 66, "sestrack settings disable --sender news.example.com"),
+        ("rewrite letter.html --sender d --jsonl", 2, "sestrack rewrite --sender d letter.html"),
+        ("rewrite in.jsonl --sender d --jsonl", 2, "sestrack rewrite --jsonl --sender d < in.jsonl > out.jsonl"),
     ],
 )  # fmt: skip
 @pytest.mark.sqlite
@@ -295,6 +298,24 @@ def test_a_hint_is_what_was_meant(ready: Program, typed: str, code: int, hint: s
     assert done.returncode == code
     given = done.stderr.decode().splitlines()[1].removeprefix("hint: ")
     assert given == hint
+
+
+@pytest.mark.parametrize("before", [(), ("--store", "x")])
+@pytest.mark.sqlite
+def test_no_command_at_all(program: Program, before: tuple[str, ...]) -> None:
+    """The help, or where it is."""
+    done = program(*before)
+    assert done.returncode == 2
+    assert b"bug" not in done.stderr
+    assert b"Commands:" in done.stdout + done.stderr or b"hint: sestrack --help" in done.stderr
+
+
+@pytest.mark.sqlite
+def test_another_name_with_the_same_ending_is_not_meant(ready: Program) -> None:
+    """What is typed from a hint would change the settings to those of another file."""
+    (ready.folder / "one.toml").write_text("")
+    done = ready("settings", "apply", "nope.toml")
+    assert (done.returncode, b"one.toml" in done.stderr) == (66, False)
 
 
 @pytest.mark.sqlite

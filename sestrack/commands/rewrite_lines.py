@@ -40,7 +40,10 @@ def run(request: Request, store: str) -> int:
     ):  # fmt: skip
         msg = "--jsonl is a filter: it reads standard input and writes standard output"
         sender, file = files.typed(request.sender), files.typed((*request.files, "in.jsonl")[0])
-        raise UsageError(msg, f"sestrack rewrite --jsonl --sender {sender} < {file} > out.jsonl")
+        hint = f"sestrack rewrite --jsonl --sender {sender} < {file} > out.jsonl"
+        if file.endswith((".html", ".htm", ".eml")):  # no objects, but what is to be rewritten
+            hint = f"sestrack rewrite --sender {sender} {file}"
+        raise UsageError(msg, hint)
     check_texts(request)
     lines = _Filter(request, store)
     worst = 0

@@ -36,7 +36,8 @@ def pass_on(arguments: Sequence[str], commands: Collection[str]) -> None:
 
 def _behind_rewrite(arguments: Sequence[str], commands: Collection[str]) -> Sequence[str] | None:
     """Return what stands behind `rewrite`, or what was meant by it; None for another command."""
-    if arguments[0] not in commands and "rewrite" in arguments:  # before it a value may be anything
+    if "rewrite" in arguments and arguments[0] not in commands:
+        # before it a value may be anything
         return arguments[arguments.index("rewrite") + 1 :]
     for position, word in enumerate(arguments):
         if word.startswith("-"):

@@ -160,6 +160,9 @@ def disable_command(
             msg = f"dimension is account: {own} uses the account's settings like all others"
             both = "sestrack settings enable --dimension account+domain"
             raise Refused(msg, f"{both} && sestrack settings disable --sender {own}")
+        if own and own not in settings.senders:
+            with mistyped.sender_domain(opened, own):
+                opened.sender(own)
         text, revision = opened.settings_text()
         _save(opened, disable(text, sender=own), revision)
     output.note(f"tracking is Not Enabled{f' for {own}' if own else ''}")
@@ -191,7 +194,12 @@ def apply_command(
 
     Example: sestrack settings apply settings.toml --dry-run
     """
-    new = parse(_read(file))
+    text = _read(file)
+    try:
+        new = parse(text)
+    except BadInput as error:
+        error.message = f"{files.shown(file)}: {error.message}"
+        raise
     with store.Store(ctx.obj) as opened:
         text, revision = opened.settings_text()
         old = parse(text)

@@ -150,6 +150,8 @@ def _run_editor(editor: list[str], draft: Path) -> None:
 
 def _with_error(text: str, error: SestrackError) -> str:
     lines = [f"error: {error.message}", f"hint: {error.hint}", "save as it is, or empty, to cancel"]
+    above = len(lines)  # the editor counts them, too
+    lines[0] = re.sub(r"\bline (\d+)", lambda found: f"line {int(found[1]) + above}", lines[0])
     return "".join(f"{_ERROR_MARK}{line}\n" for line in lines) + text
 
 
