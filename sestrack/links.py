@@ -83,7 +83,7 @@ def reason_to_leave(url: str) -> Reason:
     """Say why a decoded value cannot be wrapped, or `Reason.WRAPPED`."""
     if not url:
         return Reason.EMPTY
-    if re.search(_PLACEHOLDER, url, re.IGNORECASE):
+    if is_placeholder(url):
         return Reason.PLACEHOLDER
     if url.startswith("#"):
         return Reason.FRAGMENT
@@ -140,5 +140,12 @@ _PLACEHOLDER = (
     r"\[(?![0-9A-F:.]+\])[A-Za-z][\w.:-]*(?:,fallback=[^][]*)?\]|"  # =[x]
     r"%5B[A-Za-z_]\w*%5D)(?=[&/?#]|$)"
 )
+
+
+def is_placeholder(text: str) -> bool:
+    """Does a mailing tool fill it in?"""
+    return re.search(_PLACEHOLDER, text, re.IGNORECASE) is not None
+
+
 _LIKE_OURS = r"[hH][tT][tT][pP][sS]?://[^/]++/[A-Za-z0-9_~]{40}"
 _SEAL_OCTETS = 22  # one in clear, 16 of SIV, at most 5 of index

@@ -235,13 +235,13 @@ def json_array(values: Sequence[dict[str, Any]]) -> None:
     product(json_text(values, indent=2))
 
 
-def csv_lines(rows: Iterable[Iterable[Any]]) -> str:
+def csv_lines(rows: Iterable[Iterable[Any]], delimiter: str = ",") -> str:
     """Write comma-separated values (RFC 4180, but for the ends of lines)."""
     import csv
     import io
 
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 

@@ -221,3 +221,16 @@ def test_what_is_left_by_rewriting_is_an_error(tracking: Program) -> None:
     assert words in rewritten.stderr.decode()
     done = tracking("check", "one.mbox")
     assert (done.returncode, words in done.stdout.decode()) == (1, True)
+    (link,) = json.loads(tracking("check", "one.mbox", "--json").stdout)["links"]
+    assert (link["wrapped"], link["words"]) == (False, words + ", to some readers of this mbox")
+
+
+@pytest.mark.sqlite
+def test_check_says_of_several_recipients(tracking: Program) -> None:
+    """`rewrite` would not know whose copy it is; and what is no mail is named."""
+    mail = "To: a@x.org, b@x.org\nContent-Type: text/html\n\n<a href='https://example.com/'>1</a>\n"
+    (tracking.folder / "two.eml").write_text(mail)
+    out = tracking.ok("check", "two.eml")
+    assert "the message goes to 2 addresses" in out
+    (tracking.folder / "empty.html").write_text("")
+    assert b"empty.html: the input is empty" in tracking("check", "empty.html").stderr

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -351,6 +352,39 @@ def test_a_file_where_a_folder_is_wanted(campaign: Program) -> None:
     done = campaign(*SEND, "--recipients", "list.csv", "-o", "copies/")
     assert (done.returncode, b"--output copies.copies/" in done.stderr) == (1, True)
     assert not (campaign.folder / "copies.partial").exists()
+
+
+@pytest.mark.sqlite
+def test_no_tokens_for_a_sender_that_is_none(campaign: Program) -> None:
+    """They would open nothing: each link of the merged template would be dead."""
+    send = ("--sender", "nws.example.com", "--message", "june")
+    done = campaign("recipients", "-", *send, stdin=b"email\na@b.c\n")
+    assert (done.returncode, done.stdout) == (66, b"")
+    assert b"recipients - --sender news.example.com --message june" in done.stderr
+
+
+@pytest.mark.sqlite
+def test_the_name_of_the_column_is_quoted(campaign: Program) -> None:
+    """As the list parts its values; an empty one names nothing."""
+    command = ("recipients", "-", *SEND[2:4], "--message", "june", "--name")
+    out = campaign.ok(*command, 'a;"b', stdin=b"email;x\na@b.c;y\n")
+    assert next(csv.reader([out.splitlines()[0]], delimiter=";")) == ["email", "x", 'a;"b']
+    assert campaign(*command, " ", stdin=b"email\na@b.c\n").returncode == 2
+
+
+@pytest.mark.sqlite
+def test_a_reader_that_goes_is_told_of_as_it_is(campaign: Program) -> None:
+    """Copies of a block may have been taken: nobody may think that none was."""
+    people = "".join(f"r{number}@example.org\n" for number in range(9000))
+    (campaign.folder / "long.csv").write_text(f"email\n{people}")
+    line = (
+        f"{sys.executable} -m sestrack {' '.join(SEND)} --recipients long.csv | head -1 > /dev/null"
+    )
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=campaign.folder, env=campaign.environment,
+        capture_output=True, check=False,
+    )  # fmt: skip
+    assert re.search(rb"hint: \d+ copies are out, and up to 256 more may be", done.stderr)
 
 
 @pytest.mark.sqlite

@@ -442,6 +442,15 @@ def test_no_wrong_name(
     assert words in done.stderr.decode()
 
 
+@pytest.mark.parametrize("field", ["{{email}}", "%EMAIL%", "*|EMAIL|*"])
+@pytest.mark.sqlite
+def test_a_merge_field_is_no_recipient(tracking: Program, field: str) -> None:
+    """All readers would be one; what they are is told by another option."""
+    done = tracking("rewrite", "--sender", "news.example.com", "--recipient", field, stdin=PAGE)
+    assert (done.returncode, done.stdout) == (2, PAGE)
+    assert b"--recipient-field" in done.stderr
+
+
 @pytest.mark.parametrize("option", ["--recipient-header", "--message-header"])
 @pytest.mark.sqlite
 def test_html_has_no_headers(tracking: Program, option: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sestrack import files, output, store
-from sestrack.errors import EXIT_NO
+from sestrack.errors import EXIT_NO, BadInput
 from sestrack.links import REASON_WORDS, Reason, Wrapping
 from sestrack.mail.audit import COPY_TOKEN, Audit, Severity, audit_html, audit_message
 from sestrack.mail.mailbox import messages
@@ -52,7 +52,11 @@ def check(
     output.report()
     data = files.read(file)
     wrapping, untracked = _wrapping(ctx.obj, sender)
-    audit = _audit(data, wrapping)
+    try:
+        audit = _audit(data, wrapping)
+    except BadInput as error:
+        error.message = f"{files.shown(file)}: {error.message}"
+        raise
     if json:
         output.json_object(_values(file, audit, untracked))
     else:
@@ -105,7 +109,7 @@ def _words(reason: Reason, untracked: str) -> str:
 
 
 def _show(audit: Audit, untracked: str) -> None:
-    wrapped = sum(link.reason is Reason.WRAPPED for link in audit.links)
+    wrapped = sum(link.is_wrapped for link in audit.links)
     parts = {link.part for link in audit.links}
     place = "part:line" if any(parts) else "line"
     place = "message/part:line" if any("/" in part for part in parts) else place
@@ -114,8 +118,8 @@ def _show(audit: Audit, untracked: str) -> None:
         [
             [
                 _place(link.part, link.line),
-                "wrapped" if link.reason is Reason.WRAPPED else "left",
-                _words(link.reason, untracked), link.text, link.url,
+                "wrapped" if link.is_wrapped else "left",
+                link.left or _words(link.reason, untracked), link.text, link.url,
             ]
             for link in audit.links
         ],
@@ -149,8 +153,8 @@ def _values(file: str, audit: Audit, untracked: str) -> dict[str, Any]:
         "links": [
             {
                 "part": link.part, "line": link.line, "url": link.url,
-                "wrapped": link.reason is Reason.WRAPPED, "reason": str(link.reason),
-                "words": _words(link.reason, untracked), "text": link.text,
+                "wrapped": link.is_wrapped, "reason": str(link.reason),
+                "words": link.left or _words(link.reason, untracked), "text": link.text,
             }
             for link in audit.links
         ],

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from sestrack import output, store
-from sestrack.errors import Refused
+from sestrack.errors import Refused, UsageError
 from sestrack.files import shown, typed
 from sestrack.mail.recipients import open_list
 from sestrack.terminal import mistyped, offers
@@ -54,20 +54,24 @@ def recipients(  # noqa: PLR0913 - one for each choice
     Example: sestrack recipients list.csv --sender news.example.com --message june > merged.csv
     """
     tracking = Tracking.of(ctx.obj, sender)
+    if tracking.entry is None:  # tokens for a name that is mistyped would lead nowhere
+        with store.Store(ctx.obj) as opened, mistyped.sender_domain(opened, tracking.sender):
+            opened.sender(tracking.sender)
+    if not name.strip():
+        msg = "--name is empty, and names no column"
+        raise UsageError(msg, "--name sestrack")
     minted = seconds_of(at) if at else store.now()
     sealer = tracking.sealer(message, minted) or Tracking.sealer_while_untracked(
         ctx.obj, tracking.sender, message, minted
     )
-    if sealer is None:  # nothing to be harmed, but for a name that is mistyped
-        with store.Store(ctx.obj) as opened, mistyped.sender_domain(opened, tracking.sender):
-            opened.sender(tracking.sender)
     made = 0
     with open_list(file, column, raw=True) as found:
         names = [cell.strip(' "\r\n') for cell in found.heading.split(found.delimiter)]
         if name in names:
             msg = f"the list {shown(file)} has a column {name!r} already"
             raise Refused(msg, f"--name {typed(f'{name}2')}")
-        heading = _with(found.heading, found.delimiter, name) if found.heading else ""
+        quoted = output.csv_lines([(name,)], found.delimiter).rstrip("\n")
+        heading = _with(found.heading, found.delimiter, quoted) if found.heading else ""
         lines = [found.mark + heading]
         for row in found.rows:
             token = sealer.seal(row.recipient.encode()).decode() if sealer else ""

@@ -13,6 +13,7 @@ from sestrack import files, output
 from sestrack.commands.rewrite_run import check_texts, count, how, minted
 from sestrack.errors import EXIT_NO, InputOutputError, NotSetUp, Refused, UsageError
 from sestrack.mail.campaign import (
+    BLOCK,
     INDEX,
     Journal,
     Output,
@@ -152,7 +153,8 @@ def _to_stream(request: Request, store: str, letter: Letter, jobs: int, total: i
     except OSError as error:
         where = request.output if files.is_special(request.output) else "standard output"
         msg = f"writing to {where} failed: {error.strerror}"
-        raise InputOutputError(msg, f"{made} copies are out") from None
+        surely = f"{made} copies are out, and up to {BLOCK * jobs} more may be"
+        raise InputOutputError(msg, surely) from None
     finally:
         if letter.tracking.entry is not None and made:
             count(store, letter.tracking.sender, {letter.message: made})
@@ -206,7 +208,7 @@ class _Campaign:
             raise Refused(msg, f"--output {files.typed(self.name)}.copies/")
         if self.is_folder and os.path.isdir(self.name) and os.listdir(self.name):
             msg = f"the folder {self.name} is not empty"
-            raise Refused(msg, f"--output {files.typed(os.path.join(self.name, 'copies'))}/")
+            raise Refused(msg, f"--output {files.typed(f'{self.name}-2')}/")
         self.letter, self.journal = self._begin(tracking, data, journal)
 
     def _has_copies(self) -> bool:

@@ -18,6 +18,7 @@ from sestrack.commands.rewrite_delivery import (
     quiet,
 )
 from sestrack.errors import EXIT_BUG, EXIT_NO, BadInput, SestrackError, UsageError
+from sestrack.links import is_placeholder
 from sestrack.rewrite import has_tag, looks_like_message, refuse_other_input
 from sestrack.store import now
 from sestrack.tokens import check_text
@@ -98,6 +99,9 @@ def minted(request: Request) -> int:
 def check_texts(request: Request) -> None:
     """Raise `BadInput` for a recipient, label or merge field that cannot be."""
     check_text("recipient", request.recipient)
+    if "@" not in request.recipient and is_placeholder(request.recipient):
+        msg = f"the recipient {request.recipient!r} is a merge field: all readers would be one"
+        raise UsageError(msg, f"--recipient-field {files.typed(request.recipient)}")
     if request.recipient.endswith(">") and "<" in request.recipient:
         address = request.recipient.rpartition("<")[2][:-1]
         output.warn(f"the recipient is {request.recipient!r} as a whole; was {address} meant?")

@@ -105,6 +105,8 @@ def serve(  # noqa: PLR0913 - one for each choice
     shown = _address("--metrics", metrics, 9125) if metrics else None
     if shown and not shown[0].startswith(_LOOPBACK):
         output.warn(f"--metrics {metrics} is open to others: it tells how much is read, and when")
+    if spool and store.kind_of(address) == "sqlite":
+        output.warn("--spool is for PostgreSQL: a store in a file needs none")
     return serve(
         ServeOptions(
             store=address,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lxml import etree
 
-from sestrack.errors import BadInput
+from sestrack.errors import BadInput, UsageError
 from sestrack.html import charset as charsets
 from sestrack.links import Reason
 from sestrack.mail.message import (
@@ -26,6 +26,8 @@ from sestrack.mail.message import (
     is_parted,
     of_message,
     of_part,
+    recipient_of,
+    untouchable,
 )
 from sestrack.mail.mime import LEFT_WORDS, Left, Message
 from sestrack.rewrite import Template, compile_html, has_tag
@@ -71,6 +73,13 @@ class SeenLink(NamedTuple):
     url: str
     reason: Reason
     text: str
+    left: str = ""
+    """Why its message is left as a whole, in words; "" if it is not."""
+
+    @property
+    def is_wrapped(self) -> bool:
+        """Would it be?"""
+        return self.reason is Reason.WRAPPED and not self.left
 
 
 class Audit(NamedTuple):
@@ -115,6 +124,12 @@ def audit_message(message: Message, wrapping: Wrapping) -> Audit:
             )
     found = contents(message)
     wrapping = of_message(message, found, wrapping)
+    untouched = untouchable(message, found)
+    if not untouched:
+        try:
+            recipient_of(message)
+        except UsageError as error:
+            add(_NOTE, "several-recipients", error.message, error.hint)
     if not found:
         add(Severity.WARNING, "no-html", "there is no HTML part", "nothing will be tracked")
     for part, data, left in found:
@@ -131,7 +146,7 @@ def audit_message(message: Message, wrapping: Wrapping) -> Audit:
         wrapping = after_part(wrapping, template)
         inner = _audit(data, template, part.charset, part.number)
         findings += inner.findings
-        links += inner.links
+        links += [link._replace(left=untouched) for link in inner.links]
     return Audit(findings, links)
 
 
