@@ -18,20 +18,26 @@ def utc(seconds: int) -> str:
 
 
 def seconds_of(time: str, option: str = "--at", now: int | None = None) -> int:
+    """Read a time in seconds since 1970, as `milliseconds_of` does."""
+    return milliseconds_of(time, option, now) // 1000
+
+
+def milliseconds_of(time: str, option: str, now: int | None = None) -> int:
     """Read a time: `2026-06-01T08:00:00Z`, another offset, a day, or seconds since 1970.
 
-    Without an offset it is UTC.  With `now` also what is so long ago: `7d`, `12h`, `30m`.
+    Without an offset it is UTC.  With `now` (seconds) also what is so long ago: `7d`, `12h`, `30m`.
     Raises `UsageError` that names the option.
     """
     try:
         if time.isdecimal() and len(time) > 8:  # noqa: PLR2004 - eight digits are a day
-            seconds = int(time)
+            milliseconds = int(time) * 1000
         elif now is not None and time[:-1].isdecimal() and time[-1:] in _UNITS:
-            seconds = now - int(time[:-1]) * _UNITS[time[-1]]
+            milliseconds = (now - int(time[:-1]) * _UNITS[time[-1]]) * 1000
         else:
             moment = datetime.fromisoformat(time)
-            seconds = int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
-        if not FIRST <= seconds <= LAST:
+            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+            milliseconds = round(moment.timestamp() * 1000)
+        if not FIRST * 1000 <= milliseconds <= LAST * 1000:
             raise ValueError
     except (ValueError, OverflowError):  # int() takes some thousand digits, and no more
         msg = f"{option} {time!r} is not a time"
@@ -41,7 +47,7 @@ def seconds_of(time: str, option: str = "--at", now: int | None = None) -> int:
         raise UsageError(
             msg, f"a time like 2026-06-01T08:00:00Z, a day like 2026-06-01{ago}"
         ) from None
-    return seconds
+    return milliseconds
 
 
 def duration(text: str, option: str) -> int:

@@ -557,6 +557,8 @@ def test_events_as_a_user_reads_them(ready: Program) -> None:
     assert [row["id"] - start for row in rows] == list(range(1, 301))
     assert len(ready.ok("events", "export", "--format", "csv").splitlines()) == 301
     later = rows[200]["time"]
+    at_once = ready.ok("events", "export", "--since", later).splitlines()  # as it is printed
+    assert json.loads(at_once[0])["time"] == later
     part = ready.ok("events", "export", "--since", later[:19] + "Z").splitlines()
     assert len(part) == sum(row["time"][:19] >= later[:19] for row in rows)
     assert ready("events", "export", "--format", "parquet").returncode == 2

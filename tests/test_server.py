@@ -15,6 +15,7 @@ import sqlite3
 import ssl
 import stat
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -29,7 +30,7 @@ from postgresql import until
 
 from sestrack import output
 from sestrack.domains import challenge
-from sestrack.engines.sqlite import served_at, serving
+from sestrack.engines.sqlite import for_recording, served_at, serving
 from sestrack.errors import NoPermission, TryAgain
 from sestrack.store import Store
 from sestrack.tracker.answers import GIF, Found
@@ -722,6 +723,17 @@ def test_a_terminal_that_hangs_up(
     assert server.process.wait(60) == 0
     assert "ended with" not in server.log.read_text()
     assert len(tracking.events()) == 1
+
+
+@pytest.mark.sqlite
+def test_a_store_that_may_not_be_written(tracking: Program) -> None:
+    """SQLite opens it for reading, and each event would be lost."""
+    with tempfile.TemporaryDirectory() as place:  # where others may go, too
+        Path(place).chmod(0o777)
+        store = Path(shutil.copy(tracking.store, place))
+        store.chmod(0o444)
+        with as_nobody(), pytest.raises(NoPermission, match="may not be written"):
+            for_recording(str(store))
 
 
 @pytest.mark.sqlite

@@ -146,9 +146,11 @@ def delete(ctx: typer.Context, name: Name) -> None:
     Example: sestrack domain delete trace.example.com
     """
     with store.Store(ctx.obj) as opened:
-        name = _found(opened, name).name
-        opened.retire(name)
-    output.note(f"{name} is retired; keep its CNAME, for the links in sent mail need it")
+        domain = _found(opened, name)
+        opened.retire(domain.name)
+    keep = "keep its CNAME, for the links in sent mail need it"
+    unused = "it was never verified, and no mail has its links"
+    output.note(f"{domain.name} is retired; {keep if domain.verified_at else unused}")
 
 
 def _found(opened: store.Store, name: str) -> TraceDomain:

@@ -13,7 +13,7 @@ import typer
 from sestrack import output, store
 from sestrack.errors import TryAgain, UsageError
 from sestrack.terminal import offers
-from sestrack.times import seconds_of
+from sestrack.times import milliseconds_of, seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,8 +124,8 @@ def export(  # noqa: PLR0913 - one for each choice
     from sestrack.tracker.places import Places
 
     now = store.now()
-    since_ms = seconds_of(since, "--since", now) * 1000 if since else 0
-    until_ms = seconds_of(until, "--until", now) * 1000 if until else 2**62
+    since_ms = milliseconds_of(since, "--since", now) if since else 0
+    until_ms = milliseconds_of(until, "--until", now) if until else 2**62
     ends = to.rpartition(".")[2].lower()
     if format_ is None:
         format_ = Format(ends) if ends in set(Format) else Format.JSONL
@@ -178,10 +178,10 @@ def forget(
     ctx: typer.Context,
     recipient: Annotated[str, typer.Option(metavar="ID", help="As `rewrite` was told it.")],
 ) -> None:
-    """Take a recipient's name, addresses and user agents out of all events, now and later.
+    """Take a recipient's name, addresses and user agents out of all events.
 
     The figures stay, without the person.  Links in mail sent to them so far go on working, and
-    name nobody from now on.
+    are recorded without a name and an address from now on.
 
     Example: sestrack events forget --recipient ada@example.org
     """

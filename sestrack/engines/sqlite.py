@@ -257,6 +257,11 @@ def connect(path: str, *, writing: bool, wait: float = BUSY_SECONDS) -> Connecti
 def for_recording(path: str) -> Connection:
     """Connect to write events; what is deleted is overwritten."""
     connection = connect(path, writing=True)
+    if not os.access(path, os.W_OK, effective_ids=True):
+        # SQLite has opened it for reading, without a word
+        connection.close()
+        msg = f"the store {path} may not be written"
+        raise NoPermission(msg, f"ls -l {_quoted(path)}")
     with ExitStack() as undo:
         undo.callback(connection.close)
         connection.execute("PRAGMA secure_delete = ON")
