@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from importlib import import_module
+from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
@@ -22,7 +23,15 @@ import sestrack
 from sestrack import output
 from sestrack.cli import COMMANDS
 from sestrack.engines.default import default_address
-from sestrack.terminal.helping import Formatter, example_of, first_sentence, width, wrong_line
+from sestrack.errors import UsageError
+from sestrack.terminal.helping import (
+    Formatter,
+    example_of,
+    first_sentence,
+    path_of,
+    width,
+    wrong_line,
+)
 from sestrack.terminal.offers import FileName
 
 
@@ -99,6 +108,23 @@ def root(
     ctx.obj = store or default_address()
 
 
+def _check_empty(command: Command, arguments: list[str]) -> None:
+    """Raise `UsageError` for an option whose value is empty: in a script a variable is not set.
+
+    What the option is for would be done to all there is.  `rewrite` looks for itself.
+    """
+    if "rewrite" in arguments[:1]:
+        return
+    for before, word in pairwise(["", *arguments]):
+        if word == "--":
+            return
+        is_last = word.startswith("--") and word.endswith("=")
+        option = word[:-1] if is_last else "" if word or not before.startswith("-") else before
+        if option:
+            msg = f"{option} is empty; is a variable not set?"
+            raise UsageError(msg, f"{path_of(command, arguments)} --help")
+
+
 def application(arguments: list[str]) -> int:
     """Run the command tree; return its exit code."""
     output.prepare()
@@ -110,6 +136,7 @@ def application(arguments: list[str]) -> int:
 
         register()
     command = typer.main.get_command(app)
+    _check_empty(command, arguments)
     try:
         result: Any = command.main(
             arguments, prog_name="sestrack", standalone_mode=False, terminal_width=width()

@@ -912,7 +912,7 @@ def test_names_that_are_no_text(ready: Program, command: str) -> None:
 
 def test_another_edge_is_said(program: Program) -> None:
     """An edge is changed while no trace domain points to it, and both are named; "" is none."""
-    assert program("init", "--edge", "").returncode == 65
+    assert program("init", "--edge", "").returncode == 2
     program.ok("init", "--edge", "one.example.net")
     done = program("init", "--edge", "two.example.net")
     assert done.returncode == 0

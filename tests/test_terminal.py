@@ -300,6 +300,23 @@ def test_a_hint_is_what_was_meant(ready: Program, typed: str, code: int, hint: s
     assert given == hint
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["settings disable --sender", "settings enable --sender", "stats --message", "serve --keep"],
+)
+@pytest.mark.sqlite
+def test_a_variable_that_is_not_set(tracking: Program, line: str) -> None:
+    """What was meant for one sender would be done to all."""
+    before = tracking.ok("settings", "export")
+    option = line.rpartition(" ")[2]
+    for words in ([*line.split(), ""], [*line.split()[:-1], f"{option}="]):
+        done = tracking(*words)
+        assert done.returncode == 2
+        assert f"{option} is empty; is a variable not set?".encode() in done.stderr
+        assert f"hint: sestrack {line.rpartition(' ')[0]} --help".encode() in done.stderr
+    assert tracking.ok("settings", "export") == before
+
+
 @pytest.mark.parametrize("before", [(), ("--store", "x")])
 @pytest.mark.sqlite
 def test_no_command_at_all(program: Program, before: tuple[str, ...]) -> None:

@@ -117,7 +117,7 @@ def wrong_line(wrong: ClickException, root: Command, arguments: Sequence[str]) -
     """Return what is said of a command line that cannot be read, and what to type."""
     context = getattr(wrong, "ctx", None)
     message = " ".join(wrong.format_message().split()).rstrip(".")
-    hint = f"{_path(root, arguments)} --help"
+    hint = f"{path_of(root, arguments)} --help"
     if context is None:  # an option without its value: the example may have one
         *_, (_, command) = [("", root), *_called(root, arguments)]
         name = getattr(wrong, "option_name", "") or " "
@@ -126,7 +126,7 @@ def wrong_line(wrong: ClickException, root: Command, arguments: Sequence[str]) -
         return UsageError(message[:1].lower() + message[1:], hint)
     word, words = _mistyped(wrong, arguments)
     if isinstance(wrong, NoSuchOption) and (flag := _option_below(root, word, arguments)):
-        message = f"{word} is an option of `{_path(root, arguments)}`, and goes behind it"
+        message = f"{word} is an option of `{path_of(root, arguments)}`, and goes behind it"
         return UsageError(message, moved_behind(word, arguments, flag=flag == "flag"))
     if isinstance(wrong, NoSuchOption) and word == "--store":
         return UsageError(f"{word} goes before the command", moved_before(word, arguments))
@@ -171,7 +171,7 @@ def _number_in_words(message: str) -> str:
     return re.sub(r"is not in the range x>=(\d+)$", r"is less than \1", message)
 
 
-def _path(root: Command, arguments: Sequence[str]) -> str:
+def path_of(root: Command, arguments: Sequence[str]) -> str:
     """Return the command of a line, as far as there is one."""
     return " ".join(["sestrack", *(name for name, _ in _called(root, arguments))])
 
