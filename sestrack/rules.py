@@ -147,7 +147,13 @@ def prefix_warning(prefix: str) -> str:
     """Return advice about a prefix that is allowed, "" for none."""
     if prefix[0].isdigit():
         return f"the prefix {prefix!r} does not begin with a letter; some filters mistrust that"
+    if prefix in _TAKEN:
+        return f"the prefix {prefix!r} often has records already: beside a CNAME there are none"
     return ""
+
+
+_TAKEN = {"www", "mail", "smtp", "imap", "pop", "mx", "ftp", "ns", "webmail", "autodiscover"}
+"""What is usually there (RFC 1034 §3.6.2: a name with a CNAME has nothing else)."""
 
 
 def choose_primary(primary: str | None, senders: Collection[Sender]) -> str:

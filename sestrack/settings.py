@@ -123,7 +123,10 @@ def enable(
     if dimension is not None:
         text = _set_top(text, "dimension", str(dimension))
     if sender:
-        choices = _begun(parse(text).settings, sender, held, choices)
+        tables = tomlkit.parse(text).get("sender", {})
+        written = _written(tables, sender)
+        if written is None or tables[written].keys() == {"enabled"}:
+            choices = _begun(parse(text).settings, held, choices)
     document = tomlkit.parse(text)
     if choices or (sender and _written(document.get("sender", {}), sender) is not None):
         table = _table(document, sender)
@@ -136,16 +139,15 @@ def enable(
 
 
 def _begun(
-    settings: Settings, sender: str, held: Dimension | None, choices: dict[str, str | bool]
+    settings: Settings, held: Dimension | None, choices: dict[str, str | bool]
 ) -> dict[str, str | bool]:
     """Return the choices of a sender's entry that is begun: first those of the account.
 
     `held` is the dimension before the change.  Where the account's settings hold as they are,
     there is no need of an entry, and so no choices.
     """
-    new = sender not in settings.senders
     needed = choices or settings.dimension is Dimension.DOMAIN
-    if new and needed and held in _OF_ACCOUNT and settings.account is not None:
+    if needed and held in _OF_ACCOUNT and settings.account is not None:
         account = settings.account
         begun: dict[str, str | bool] = {
             "domain": account.domain, "click": account.click, "open": account.open,

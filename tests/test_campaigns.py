@@ -435,6 +435,7 @@ def test_the_new_column_stands_under_its_name(campaign: Program) -> None:
             65,
         ),
         (b"\x80\0\0", "hint: file bad.csv", 65),
+        (b"PK\x03\x04\0\0,x\n", "is binary", 65),
         (b"Subject: June\nTo: a@x.org\n\nx\n", "begins like a mail", 65),
     ],
 )

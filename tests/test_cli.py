@@ -961,6 +961,23 @@ def test_a_file_that_may_not_be_read(tracking: Program) -> None:
 
 
 @pytest.mark.sqlite
+def test_an_entry_that_says_no_alone_begins_anew(tracking: Program) -> None:
+    """Switched off and on again, with one choice of its own, it has the account's others."""
+    tracking.ok("settings", "enable", "--dimension", "account+domain")
+    tracking.ok("settings", "disable", "--sender", "news.example.com")
+    tracking.ok("settings", "enable", "--sender", "news.example.com", "--no-open")
+    shown = tracking.ok("settings", "show", "--sender", "news.example.com")
+    assert "click\tyes\nopen\tno\n" in shown
+    assert "trace domain\ttrace.example.com" in shown
+
+
+@pytest.mark.sqlite
+def test_a_prefix_that_is_usually_taken(ready: Program) -> None:
+    """It is made, and said."""
+    assert b"often has records already" in ready("domain", "create", "www").stderr
+
+
+@pytest.mark.sqlite
 def test_a_table_is_found_however_it_is_spelt(tracking: Program) -> None:
     """In capitals, or in one line with others; an address is taken for its domain."""
     text = tracking.ok("settings", "export").replace('"account"', '"account+domain"')
@@ -1094,6 +1111,11 @@ def test_urls_to_inspect(tracking: Program) -> None:
     assert tracking("inspect", "").returncode == 65
     assert tracking("inspect", "-", stdin=b"\n\n").returncode == 65
     url = tracking.ok(*FULL, stdin=LETTER).split('"')[1]
+    done = tracking("inspect", "-", stdin=f"bad\n\n{url}\n{url}\n".encode())
+    assert done.returncode == 65
+    assert b"error: line 1: 'bad' is not a tracking URL" in done.stderr
+    first, second = done.stdout.decode().split("\n\n")
+    assert first == second.rstrip("\n")
     altered = url[:-3] + ("A" if url[-3] != "A" else "B") + url[-2:]
     done = tracking("inspect", "-", stdin=f"{url}\n{altered}\n".encode())
     assert done.returncode == 65

@@ -29,7 +29,7 @@ def inspect(
     ctx: typer.Context,
     url: Annotated[str, typer.Argument(metavar="URL|-", help="- reads one a line.")],
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
+) -> int:
     """Show what is inside a tracking URL; works without network.
 
     Example: sestrack inspect - < urls.txt
@@ -43,21 +43,31 @@ def inspect(
             links = f"grep -oE 'https?://({hosts})[A-Za-z0-9_~/:]*' {typed(url)}"
             raise BadInput(msg, f"{links} | sestrack inspect -")
     many = url == "-"
-    found = False
-    for line in sys.stdin if many else [url]:
+    shown, code = 0, 0
+    for number, line in enumerate(sys.stdin if many else [url], 1):
         if many and not line.strip():
             continue
-        found = True
-        values = _open(keys, line)
+        try:
+            values = _open(keys, line)
+        except ForgedToken as error:
+            if not many:
+                raise
+            output.error(f"line {number}: {error.message}", error.hint)
+            code = error.code
+            continue
+        if shown and not json:
+            output.product("\n")
+        shown += 1
         if many and json:
             output.json_line(values)
         elif json:
             output.json_object(values)
         else:
             output.facts((name.replace("_", " "), str(value)) for name, value in values.items())
-    if not found:
+    if not (shown or code):
         msg = "there is no URL in standard input"
         raise BadInput(msg, "sestrack inspect - < urls.txt")
+    return code
 
 
 def _short(url: str) -> str:

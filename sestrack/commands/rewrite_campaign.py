@@ -175,6 +175,8 @@ def _say(letter: Letter, made: int, where: str, *, strict: bool) -> int:
     if letter.tracking.entry is None:
         output.warn(f"{copies}{to}, all of them untracked: {letter.tracking.untracked}")
         return EXIT_NO if strict else 0
+    if not made:
+        output.warn("the list names nobody below its heading")
     output.note(
         f"{copies} of {letter.message}{to}; when they are sent: "
         f"sestrack stats --message {files.typed(letter.message)}"

@@ -89,6 +89,9 @@ def _open(name: str, lines: Iterator[str], column: str, *, raw: bool) -> Recipie
     else:
         msg = f"the list {shown(name)} is empty"
         raise BadInput(msg, "a CSV file with the column `recipient`")
+    if "\0" in first:
+        msg = f"the list {shown(name)} is binary, and a CSV file is wanted"
+        raise BadInput(msg, _to_utf_8(name, b"\0"))
     is_html = first.lstrip().startswith("<")
     if is_html or re.match(_MAIL, first, re.IGNORECASE):
         what = "HTML" if is_html else "a mail"
