@@ -101,7 +101,11 @@ def check_texts(request: Request) -> None:
     check_text("recipient", request.recipient)
     if "@" not in request.recipient and is_placeholder(request.recipient):
         msg = f"the recipient {request.recipient!r} is a merge field: all readers would be one"
-        raise UsageError(msg, f"--recipient-field {files.typed(request.recipient)}")
+        words = ["sestrack", "rewrite", *request.files, "--sender", request.sender]
+        words += ["--message", request.message] * bool(request.message)
+        words += ["--output", request.output] * bool(request.output)
+        words += ["--recipient-field", request.recipient]
+        raise UsageError(msg, " ".join(map(files.typed, words)))
     if request.recipient.endswith(">") and "<" in request.recipient:
         address = request.recipient.rpartition("<")[2][:-1]
         output.warn(f"the recipient is {request.recipient!r} as a whole; was {address} meant?")
