@@ -10,6 +10,7 @@ import json
 import mailbox
 import quopri
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -449,7 +450,8 @@ def test_a_merge_field_is_no_recipient(tracking: Program, field: str) -> None:
     done = tracking("rewrite", "--sender", "news.example.com", "--recipient", field, stdin=PAGE)
     assert (done.returncode, done.stdout) == (2, PAGE)
     hint = done.stderr.decode().partition("hint: ")[2].strip()
-    assert hint == f"sestrack rewrite --sender news.example.com --recipient-field '{field}'"
+    given = hint.removeprefix("sestrack rewrite --sender news.example.com --recipient-field ")
+    assert shlex.split(given) == [field]
 
 
 @pytest.mark.parametrize("option", ["--recipient-header", "--message-header"])
