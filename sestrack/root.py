@@ -109,20 +109,18 @@ def root(
 
 
 def _check_empty(command: Command, arguments: list[str]) -> None:
-    """Raise `UsageError` for an option whose value is empty: in a script a variable is not set.
+    """Raise `UsageError` for an empty word: in a script a variable is not set.
 
-    What the option is for would be done to all there is.  `rewrite` looks for itself.
+    What an option is for would be done to all there is.  `rewrite` looks for itself.
     """
-    if "rewrite" in arguments[:1]:
+    path = path_of(command, arguments)
+    if path == "sestrack rewrite":
         return
     for before, word in pairwise(["", *arguments]):
-        if word == "--":
-            return
-        is_last = word.startswith("--") and word.endswith("=")
-        option = word[:-1] if is_last else "" if word or not before.startswith("-") else before
-        if option:
-            msg = f"{option} is empty; is a variable not set?"
-            raise UsageError(msg, f"{path_of(command, arguments)} --help")
+        if not word or (word.startswith("--") and word.endswith("=")):
+            option = word[:-1] or (before if before.startswith("-") and before.strip("-") else "")
+            msg = f"{option or 'an argument'} is empty; is a variable not set?"
+            raise UsageError(msg, f"{path} --help")
 
 
 def application(arguments: list[str]) -> int:

@@ -953,6 +953,8 @@ def test_an_address_that_cannot_be_had(tracking: Program) -> None:
     other = re.fullmatch(r"hint: sestrack serve --bind '\[::1\]:(\d+)' --keep 400d", hint)
     assert other
     assert other[1] not in place
+    done = tracking("serve", "--bind", "192.0.2.1:18051")  # RFC 5737: nobody has it
+    assert b"hint: sestrack serve --bind 127.0.0.1:18051\n" in done.stderr
 
 
 def make_certificate(folder: Path) -> None:

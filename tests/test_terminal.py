@@ -305,7 +305,7 @@ def test_a_hint_is_what_was_meant(ready: Program, typed: str, code: int, hint: s
     ["settings disable --sender", "settings enable --sender", "stats --message", "serve --keep"],
 )
 @pytest.mark.sqlite
-def test_a_variable_that_is_not_set(tracking: Program, line: str) -> None:
+def test_an_option_whose_variable_is_not_set(tracking: Program, line: str) -> None:
     """What was meant for one sender would be done to all."""
     before = tracking.ok("settings", "export")
     option = line.rpartition(" ")[2]
@@ -315,6 +315,26 @@ def test_a_variable_that_is_not_set(tracking: Program, line: str) -> None:
         assert f"{option} is empty; is a variable not set?".encode() in done.stderr
         assert f"hint: sestrack {line.rpartition(' ')[0]} --help".encode() in done.stderr
     assert tracking.ok("settings", "export") == before
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "backup",
+        "keys export",
+        "sender add",
+        "domain verify",
+        "restore --force",
+        "check --",
+        "inspect",
+    ],
+)
+@pytest.mark.sqlite
+def test_an_argument_whose_variable_is_not_set(tracking: Program, line: str) -> None:
+    """It names no file and no domain, whatever the command would make of it."""
+    done = tracking(*line.split(), "")
+    assert done.returncode == 2
+    assert b"is empty; is a variable not set?\nhint: sestrack " in done.stderr
 
 
 @pytest.mark.parametrize("before", [(), ("--store", "x")])

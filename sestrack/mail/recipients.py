@@ -244,6 +244,7 @@ def _rows(name: str, source: _Recorded, reader: Any, shape: _Shape, blank: int) 
     column, width, delimiter = shape
     number = 0
     while True:
+        begin = reader.line_num
         try:
             cells = next(reader, None)
             if cells is None:
@@ -264,10 +265,14 @@ def _rows(name: str, source: _Recorded, reader: Any, shape: _Shape, blank: int) 
                 line = raw.rstrip("\r\n")
                 raw = line + delimiter * (width - len(cells)) + raw[len(line) :]
         except (csv.Error, SestrackError) as error:
-            raise _bad(name, blank + reader.line_num, error) from None
+            raise _bad(name, blank + begin + 1, error, blank + reader.line_num) from None
         yield Row(number, recipient, raw)
 
 
-def _bad(name: str, line: int, error: Exception) -> BadInput:
-    msg = f"{shown(name)}, line {line}: {error}"
-    return BadInput(msg, "" if name == "-" else f"sed -n {line}p {typed(name)}")
+def _bad(name: str, line: int, error: Exception, last: int = 0) -> BadInput:
+    """Say what is wrong with a row; a quote that nobody closed makes one of many lines."""
+    place, which = f"line {line}", f"{line}p"
+    if last > line:
+        place, which = f"lines {line} to {last}", f"'{line},{last}p'"
+    hint = "" if name == "-" else f"sed -n {which} {typed(name)}"
+    return BadInput(f"{shown(name)}, {place}: {error}", hint)

@@ -51,7 +51,10 @@ def listen(host: str, port: int, number: int, option: str) -> list[socket.socket
             listener.close()
         place = f"[{host}]" if ":" in host else host
         msg = f"cannot listen on {place}:{port}: {error.strerror}"
-        where = f"{place}:{_free(host, port)}" if error.errno == errno.EADDRINUSE else _LOCAL
+        if error.errno == errno.EADDRINUSE:
+            where = f"{place}:{_free(host, port)}"
+        else:  # not our address; or, as 80, a port for root alone
+            where = f"127.0.0.1:{8025 if error.errno == errno.EACCES else port}"
         raise CannotListen(msg, f"{option} {where}") from None
     return listeners
 
@@ -64,9 +67,6 @@ def _free(host: str, port: int) -> int:
             probe.bind((host, other))
             return other
     return 0  # any
-
-
-_LOCAL = "127.0.0.1:8025"
 
 
 def raise_file_limit() -> None:
