@@ -495,6 +495,11 @@ def test_spools_of_one_machine(
         assert one.stop() == 0
         two.stop(signal.SIGKILL)
         assert waiting(tmp_path) == 5
+        program = Program(tmp_path, address)
+        program.environment["XDG_DATA_HOME"] = home
+        store, spool = json.loads(program("doctor", "--offline", "--json").stdout)
+        assert (store["name"], store["well"]) == ("store", False)
+        assert spool["found"].startswith("5 events wait in ")
     start(address, "three", home=home)
     assert until(lambda: not waiting(tmp_path))
     assert stored(address) == {"ada@example.org": 7}

@@ -88,7 +88,7 @@ def _checks(path: str, resolver: str | None, *, offline: bool) -> list[Check]:
     except UsageError:
         raise
     except SestrackError as error:
-        return [Check("store", False, error.message, error.hint)]  # noqa: FBT003
+        return [Check("store", False, error.message, error.hint), *_spools()]  # noqa: FBT003
 
 
 def _readiness(opened: store.Store, name: str) -> Check:
