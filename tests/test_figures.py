@@ -123,7 +123,7 @@ def recount(connection: Connection, by: str) -> dict[str, tuple[object, ...]]:
             if event["kind"] == "click":
                 clicks[name][who] += 1
                 if event["recipient"]:
-                    unique(name, f"click {who}", event["link"], *copy)
+                    unique(name, f"click {who}", name, *copy)
             continue
         (opens if event["kind"] == "open" else clicks)[name][who] += 1
         opens[name], clicks[name]

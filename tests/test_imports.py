@@ -16,7 +16,7 @@ PACKAGE = Path(sestrack.__file__).parent
 
 # from the bottom up; a module imports from lower floors only
 FLOORS = [
-    {"sestrack", "errors", "mail"},
+    {"sestrack", "errors", "mail", "engines.url_numbers"},
     {
         "model", "html.charrefs", "html.charset", "links", "html.scanner", "times", "html", "tracker", "tracker.events",
         "tracker.counts", "tracker.interning", "domains", "domains.challenge", "engines.interface", "engines.default", "engines.sqlite", "engines.versions", "terminal",
@@ -57,6 +57,7 @@ EXCEPTIONS = {
     ("engines", "engines.interface"),  # a type only
     ("engines", "engines.postgresql"),  # chosen by the address, inside the function
     ("engines.postgresql_schema", "engines.interface"),
+    ("engines.url_numbers", "engines.interface"),  # a type only
     ("engines.partitions", "engines.postgresql_connection"),  # a type only
     ("engines.postgresql_connection", "engines.partitions"),
     ("engines.sqlite", "engines.interface"),

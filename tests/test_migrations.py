@@ -24,6 +24,8 @@ from sqlite_utils import Database
 
 from sestrack.engines import postgresql_schema, sqlite
 from sestrack.engines.sqlite_schema import migrations
+from sestrack.engines.url_numbers import url_number
+from sestrack.store import Store
 
 STORES = Path(__file__).parent / "stores"
 SCHEMAS = tuple(range(1, sqlite.SCHEMA_VERSION))
@@ -161,6 +163,73 @@ def survives(old: Program, known: dict[str, Any]) -> None:
         for url in urls:
             token = json.loads(old.ok("inspect", url, "--json"))
             assert token["recipient"] == f"{name}@example.org"
+
+
+FIRSTS = [
+    # recipient 1 clicked a URL behind its button on day 4, and behind its picture on day 5; a
+    # machine of theirs only behind its picture; recipient 2 both on one day
+    (1, 902, 0, 4), (1, 901, 0, 5), (1, 901, 2, 4), (2, 901, 0, 5), (2, 902, 0, 5),
+    (2, 903, 0, 5),
+]  # fmt: skip
+"""First clicks as they were kept before schema 8: who, link, visitor and day."""
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_first_clicks_become_those_of_urls(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Of two places of one URL the earlier click stays; what was there by itself stays, too."""
+    if kind == "sqlite":
+        program: Program = Old(tmp_path, 7)
+        opened: Any = sqlite3.connect(program.store)
+        mark = "?"
+    else:
+        quick = request.getfixturevalue("quick")
+        address = quick.fresh_database()
+        request.addfinalizer(lambda: quick.drop(address))
+        program = Program(tmp_path, address)
+        opened = psycopg.connect(address)
+        opened.execute(unpacked("postgresql-3.sql"))
+        opened.execute("SET search_path = public")
+        mark = "%s"
+    with closing(opened), opened:
+        tell = opened.cursor()
+        before = tell.execute("SELECT origin, who, what, day FROM first").fetchall()
+        assert any(what >= 16 for _, _, what, _ in before)
+
+        def insert(table: str, rows: list[tuple[Any, ...]]) -> None:
+            marks = ", ".join([mark] * len(rows[0]))
+            tell.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
+
+        urls = ("https://e.com/1", "https://e.com/1", "https://e.com/3")
+        insert("link", [(901 + number, 9, number, url) for number, url in enumerate(urls)])
+        insert("first", [(9, who, 16 + 4 * link + by, day) for who, link, by, day in FIRSTS])
+        insert("first", [(9, 1, 3, 4)])
+        tallies = {(link, by, day): 0 for _, link, by, day in FIRSTS}
+        for _, link, by, day in FIRSTS:
+            tallies[link, by, day] += 1
+        insert(
+            "tally (origin, dimension, day, value, visitor, clicks, clickers, opens, openers, "
+            "readers)",
+            [(9, 5, day, str(link), by, 7, n, 0, 0, 0) for (link, by, day), n in tallies.items()],
+        )
+    program.ok("init")
+    with Store(program.environment["SESTRACK_STORE"]) as store:
+        ask = store.connection.execute
+        kept = ask("SELECT origin, who, what, day FROM first").fetchall()
+        assert len(kept) == len(before) + 5
+        assert {row for row in before if row[2] < 16} | {(9, 1, 3, 4)} == {
+            row for row in kept if row[2] < 16
+        }
+        one, three = (16 + 4 * url_number(url) for url in urls[1:])
+        assert {row[1:] for row in kept if row[0] == 9 and row[2] >= 16} == {
+            (1, one, 4), (1, one + 2, 4), (2, one, 5), (2, three, 5),
+        }  # fmt: skip
+        by_link = "SELECT value, visitor, day, clickers FROM tally WHERE origin = 9"
+        assert sorted(ask(by_link).fetchall()) == [
+            ("901", 0, 5, 1), ("901", 2, 4, 1), ("902", 0, 4, 1), ("902", 0, 5, 0),
+            ("903", 0, 5, 1),
+        ]  # fmt: skip
 
 
 def test_it_is_the_schema_of_a_new_store(old: Old, tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from sestrack.engines.url_numbers import number_by_url
+
 if TYPE_CHECKING:
     from sestrack.engines.interface import Connection
 
@@ -165,7 +167,7 @@ def _forgotten(db: Connection) -> None:
     db.execute("CREATE TABLE forgotten (who text PRIMARY KEY, at bigint NOT NULL)")
 
 
-MIGRATIONS = (_first, _certificates, _forgotten)
+MIGRATIONS = (_first, _certificates, _forgotten, number_by_url)
 SCHEMA_VERSION = len(MIGRATIONS)
 _MAKING = int.from_bytes(b"sestrack")
 """The number of the lock of whoever makes the tables; of a database, like them."""

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 KIND = "sqlite"
 APPLICATION_ID = 0x73657374  # "sest": tells our files from other SQLite files
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 """`PRAGMA user_version`: the number of migrations that made the file."""
 _WIPES, _WIPE_MS = 50, 20
 """How often the log is tried to be emptied, and how long each time, milliseconds."""

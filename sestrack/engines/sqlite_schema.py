@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from typing import TYPE_CHECKING, cast
 
 from sqlite_utils import Database, Migrations
 
 from sestrack.engines.sqlite import APPLICATION_ID, SCHEMA_VERSION
+from sestrack.engines.url_numbers import number_by_url
+
+if TYPE_CHECKING:
+    from sestrack.engines.interface import Connection
 
 migrations = Migrations("sestrack")
 
@@ -226,6 +231,12 @@ def m007_forgotten(db: Database) -> None:
     db.execute(
         "CREATE TABLE forgotten (who TEXT PRIMARY KEY, at INTEGER NOT NULL) STRICT, WITHOUT ROWID"
     )
+
+
+@migrations()
+def m008_urls(db: Database) -> None:
+    """Keep first clicks by the URL: one that stands in a mail twice is clicked by one reader."""
+    number_by_url(cast("Connection", db.conn))
 
 
 def apply(connection: sqlite3.Connection) -> bool:

@@ -10,7 +10,8 @@ What the numbers mean:
     openers         recipients with an open of the message, at the time of their first one;
                     a person's click counts as their having opened: their pixel did not load
     readers         recipients who opened, themselves or through an image proxy, or clicked
-    clickers        recipients with a click of the message; by link, of that link
+    clickers        recipients with a click of the message; by link, of that URL: where it stands
+                    twice in a mail, whoever clicked both is one
 
 A unique stands where its first event does: by day it is the day of the first, by country the
 country of the first.  So days add up to messages, and messages to the whole.  An open or click
@@ -23,6 +24,7 @@ import hashlib
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
+from sestrack.engines.url_numbers import FIRST_URL, url_number
 from sestrack.tracker.events import Kind
 from sestrack.tracker.interning import intern
 from sestrack.tracker.names import key_of
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from sestrack.tracker.judge import Visit
 
 _CACHED = 65_536
+_LOOK_UP = 500
+"""Links asked for at once."""
 DAY_MS = 86_400_000
 HOUR_MS = 3_600_000
 Key = tuple[int, int, int, str, int]
@@ -73,16 +77,37 @@ _BY_ALL, _BY_HOUR, _BY_COUNTRY, _BY_DEVICE, _BY_CLIENT, _BY_LINK = map(int, Dime
 _OPEN, _PERSON, _MACHINE = int(Kind.OPEN), int(Visitor.PERSON), int(Visitor.MACHINE)
 
 # What may be a recipient's first: 0 to 2 an open by each visitor, 3 to 5 a click, 6 having
-# read at all, from 16 on a click of a link (16 + 4 * link + visitor).
+# read at all, from `FIRST_URL` on a click of a URL.
 _CLICKED = 3
 _READ = 6
-_LINKS = 16
 
 
 def who(key: bytes, recipient: str) -> int:
     """Return what stands for a recipient: a keyed hash, so that no figure holds a name."""
     digest = hashlib.blake2b(recipient.encode(), key=key, digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)
+
+
+class Urls(dict[int, int]):
+    """The number of the URL that a link leads to, for those links that were looked up."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Take the connection of a store."""
+        super().__init__({0: 0})  # an open has none
+        self._connection = connection
+
+    def look_up(self, visits: Sequence[Visit]) -> None:
+        """Have the numbers for all of these."""
+        if len(self) > _CACHED:
+            self.clear()
+            self[0] = 0
+        new = list({visit.link for visit in visits} - self.keys())
+        for start in range(0, len(new), _LOOK_UP):
+            some = new[start : start + _LOOK_UP]
+            rows = self._connection.execute(
+                f"SELECT id, url FROM link WHERE id IN ({', '.join('?' * len(some))})", some
+            )
+            self.update((link, url_number(url)) for link, url in rows)
 
 
 class Figures:
@@ -93,17 +118,19 @@ class Figures:
         self._connection = connection
         self._key = key_of(connection)
         self._interned: dict[tuple[str, ...], int] = {}
+        self.urls = Urls(connection)
 
     def absorb(self, visits: Sequence[Visit]) -> None:
         """Write visits and count them."""
-        tallying = Tallying(self._key)
-        rows = []
-        for visit in visits:
-            tallying.count(visit)
-            rows.append((
+        rows = [
+            (
                 visit.event, visit.at, visit.visitor, self.place(visit), self.program(visit),
                 visit.reasons, visit.rules,
-            ))  # fmt: skip
+            )
+            for visit in visits
+        ]  # fmt: skip
+        tallying = Tallying(self._key, self.urls)
+        tallying.count(visits)
         self._connection.insert(
             "visit", ("event", "at", "visitor", "place", "program", "reasons", "rules"), rows
         )
@@ -148,23 +175,26 @@ class Figures:
 
 
 class Tallying:
-    """Counts visits one after another; who was first is asked for all of them at once.
+    """Counts visits; who was first is asked for all of them at once.
 
-    First every visit is counted (`count`).  Of what recipients did in them, `wanted` are the
+    First all visits are counted (`count`).  Of what recipients did in them, `wanted` are the
     firsts as far as these visits tell; those that no earlier visit had are then counted too
     (`settle`).
     """
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, key: bytes, urls: Urls) -> None:
         """Take the key of recipients' hashes."""
         self._key = key
+        self._urls = urls
         self._wanted: dict[FirstKey, tuple[int, Cells]] = {}
         self.counts: Counts = {}
 
-    def count(self, visit: Visit) -> None:
-        """Count a visit."""
-        someone = who(self._key, visit.recipient) if visit.recipient else None
-        count(self.counts, visit, someone, self._note)
+    def count(self, visits: Sequence[Visit]) -> None:
+        """Count visits."""
+        self._urls.look_up(visits)
+        for visit in visits:
+            someone = who(self._key, visit.recipient) if visit.recipient else None
+            count(self.counts, visit, self._urls[visit.link], someone, self._note)
 
     def _note(self, first: FirstKey, day: int, cells: Cells) -> None:
         if first not in self._wanted:
@@ -183,12 +213,16 @@ class Tallying:
 
 
 def count(
-    counts: Counts, visit: Visit, someone: int | None, note: Callable[[FirstKey, int, Cells], None]
+    counts: Counts,
+    visit: Visit,
+    url: int,
+    someone: int | None,
+    note: Callable[[FirstKey, int, Cells], None],
 ) -> None:
     """Count a visit.
 
-    `someone` stands for the recipient.  What may be a first is noted: its key, its day, and
-    where one is to be added if it is.
+    `url` is the number of the URL that was clicked, `someone` stands for the recipient.  What
+    may be a first is noted: its key, its day, and where one is to be added if it is.
     """
     day, visitor, origin = visit.at // DAY_MS, visit.visitor, visit.origin
     values = [
@@ -209,7 +243,7 @@ def count(
         return
     if not is_open:
         note((origin, someone, _CLICKED + visitor), day, (values, _CLICKERS))
-        note((origin, someone, _LINKS + 4 * visit.link + visitor), day, ([of_link], _CLICKERS))
+        note((origin, someone, FIRST_URL + 4 * url + visitor), day, ([of_link], _CLICKERS))
     if is_open or visitor == _PERSON:
         note((origin, someone, visitor), day, (values, _OPENERS))
     if visitor == _PERSON or (is_open and visitor != _MACHINE):

@@ -15,7 +15,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from sestrack.tracker.events import Trait, first_id, writer_of
-from sestrack.tracker.figures import FIRST, Cells, Counts, Figures, FirstKey, count, who
+from sestrack.tracker.figures import FIRST, Cells, Counts, Figures, FirstKey, Urls, count, who
 from sestrack.tracker.judge import Judge, Visit
 from sestrack.tracker.streams import in_order
 
@@ -164,8 +164,10 @@ def _recount_some(connection: Connection, figures: Figures, pairs: set[_Pair]) -
             )
         }
         after = [news.get(visit.event, visit) for visit in before]
-        _replay(counts, before + own, someone, standing, sign=-1)
-        firsts = _replay(counts, after + own, someone, standing, sign=1)
+        counted, _ = _replay(before + own, figures.urls, someone, standing)
+        _add(counts, counted, -1)
+        counted, firsts = _replay(after + own, figures.urls, someone, standing)
+        _add(counts, counted, 1)
         if someone is not None:
             connection.execute(
                 "DELETE FROM first WHERE origin = ? AND who = ? AND day >= ?",
@@ -181,9 +183,9 @@ def _recount_some(connection: Connection, figures: Figures, pairs: set[_Pair]) -
 
 
 def _replay(
-    counts: Counts, visits: list[Visit], someone: int | None, standing: set[int], *, sign: int
-) -> list[tuple[int, int]]:
-    """Count visits as they came, or take them out again; return the firsts and their days."""
+    visits: list[Visit], urls: Urls, someone: int | None, standing: set[int]
+) -> tuple[Counts, list[tuple[int, int]]]:
+    """Count visits as they came; return what they count for, and the firsts and their days."""
     known = set(standing)
     firsts: list[tuple[int, int]] = []
 
@@ -197,13 +199,17 @@ def _replay(
                 value[index] += 1
 
     counted: Counts = {}
+    urls.look_up(visits)
     for visit in visits:
-        count(counted, visit, someone, note)
+        count(counted, visit, urls[visit.link], someone, note)
+    return counted, firsts
+
+
+def _add(counts: Counts, counted: Counts, sign: int) -> None:
     for key, values in counted.items():
         total = counts.setdefault(key, [0] * len(values))
         for index, value in enumerate(values):
             total[index] += sign * value
-    return firsts
 
 
 def _keep(connection: Connection, figures: Figures, visits: list[Visit]) -> None:

@@ -8,10 +8,11 @@ to the store.
 from __future__ import annotations
 
 import heapq
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from sestrack.tracker.events import Kind
-from sestrack.tracker.figures import DAY_MS, FIRST, HOUR_MS, MEASURES, Dimension, Tallying
+from sestrack.tracker.figures import DAY_MS, FIRST, HOUR_MS, MEASURES, Dimension, Tallying, Urls
 from sestrack.tracker.judge import Judge, Visit
 from sestrack.tracker.names import key_of
 from sestrack.tracker.visitors import Visitor
@@ -36,6 +37,8 @@ BY = {
 }
 """What a report may be by: the column, and the dimension of `tally` it stands in."""
 
+_PIECE = 2_000
+"""Visits counted at once."""
 _IN_TIME = {"day", "hour"}
 _WHOLE = {"message", "sender", "domain", "recipient"}
 """A first open and a first click may come on two days, from two devices or countries."""
@@ -99,13 +102,13 @@ class Look:
         """Look at the store as it is now, from now on."""
         self.connection = connection
         connection.snapshot()
-        tallying = Tallying(key_of(connection))
+        tallying = Tallying(key_of(connection), Urls(connection))
         marks = {writer: judged for writer, judged, _ in connection.writers()}
         self.young: list[Visit] = []
-        for visit in Judge(connection, places, marks).judge(None):
-            tallying.count(visit)
-            if visit.recipient:
-                self.young.append(visit)
+        judged = Judge(connection, places, marks).judge(None)
+        while visits := list(islice(judged, _PIECE)):
+            tallying.count(visits)
+            self.young += [visit for visit in visits if visit.recipient]
         wanted = {row[:3] for row in tallying.wanted()}
         tallying.settle(wanted - connection.those_there("first", FIRST[:3], sorted(wanted)))
         self.counts = tallying.counts
