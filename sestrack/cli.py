@@ -64,7 +64,7 @@ def main() -> None:
         from sestrack.commands.rewrite import light
         from sestrack.engines.default import default_address
 
-        request = light(rest[1:])
+        request = light(rest[1:]) if store != "" else None
         if request is not None:
             signal.signal(signal.SIGINT, handler)
             code = boundary(lambda: request.run(store or default_address()), arguments)

@@ -118,7 +118,7 @@ def compile_text(data: bytes, wrapping: Wrapping) -> Template:
     wrapping = wrapping._replace(quote=False)
     decisions = []
     for found in re.finditer(_URL_IN_TEXT, data):
-        raw = _without_punctuation(found[0])
+        raw = _without_punctuation(found[0], data[max(0, found.start() - 1) : found.start()])
         start, end = found.start(), found.start() + len(raw)
         url = raw.decode("ascii")
         reason = reason_to_leave(url)
@@ -138,14 +138,21 @@ def compile_text(data: bytes, wrapping: Wrapping) -> Template:
     return Template(_cut(data, holes), decisions, -1, "", holes)
 
 
-def _without_punctuation(raw: bytes) -> bytes:
-    """Take off what belongs to the sentence around a URL, an unpaired bracket too."""
+def _without_punctuation(raw: bytes, before: bytes) -> bytes:
+    """Take off what belongs to the sentence around a URL, an unpaired bracket too.
+
+    `_` is such a mark only if it stands before the URL, too: _https://example.com/_.
+    """
     count = {bracket: raw.count(bracket) for bracket in (b"(", b")", b"[", b"]", b"{", b"}")}
     end = len(raw)
     while end:
         last = raw[end - 1 : end]
         opening = _OPENING.get(last)
-        if opening is None or (opening and count[opening] >= count[last]):
+        if (
+            opening is None
+            or (last == b"_" != before)
+            or (opening and count[opening] >= count[last])
+        ):
             break
         if opening:
             count[last] -= 1

@@ -115,10 +115,11 @@ def _check_empty(command: Command, arguments: list[str]) -> None:
     """
     path = path_of(command, arguments)
     if path == "sestrack rewrite":
-        return
+        arguments = arguments[: arguments.index("rewrite")]
     for before, word in pairwise(["", *arguments]):
-        if not word or (word.startswith("--") and word.endswith("=")):
-            option = word[:-1] or (before if before.startswith("-") and before.strip("-") else "")
+        name, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        if not value and (equals or not word):
+            option = name or (before if before.startswith("-") and before.strip("-") else "")
             msg = f"{option or 'an argument'} is empty; is a variable not set?"
             raise UsageError(msg, f"{path} --help")
 

@@ -1107,8 +1107,8 @@ def test_an_edit_that_fails(
 
 @pytest.mark.sqlite
 def test_urls_to_inspect(tracking: Program) -> None:
-    """None at all is bad input; one that was altered is named."""
-    assert tracking("inspect", "").returncode == 65
+    """No line is bad input, no word a wrong command line; one that was altered is named."""
+    assert tracking("inspect", "").returncode == 2
     assert tracking("inspect", "-", stdin=b"\n\n").returncode == 65
     url = tracking.ok(*FULL, stdin=LETTER).split('"')[1]
     done = tracking("inspect", "-", stdin=f"bad\n\n{url}\n{url}\n".encode())

@@ -380,6 +380,8 @@ def test_an_mbox_without_empty_lines(tracking: Program) -> None:
         ("https:// http://.", []),
         ("{https://example.com} \\url{https://example.com/b} https://example.com/c\\ ",
          ["https://example.com", "https://example.com/b", "https://example.com/c"]),
+        ("_https://example.com/a_ https://example.com/b_ *https://example.com/c_*",
+         ["https://example.com/a", "https://example.com/b_", "https://example.com/c_"]),
     ],
 )  # fmt: skip
 def test_urls_in_plain_text(text: str, urls: list[str]) -> None:
@@ -390,7 +392,7 @@ def test_urls_in_plain_text(text: str, urls: list[str]) -> None:
     out = template.render(COPY).decode()
     for url in urls:
         text = text.replace(url, "U", 1)
-    assert re.sub(r"https://trace\.example\.com/[A-Za-z0-9_~]+/[A-Za-z0-9_~]+", "U", out) == text
+    assert re.sub(r"https://trace\.example\.com/[A-Za-z0-9_~]+/[A-Za-z0-9_~]+[A-Za-z0-9]", "U", out) == text
 
 
 @pytest.mark.sqlite
@@ -443,15 +445,22 @@ def test_no_wrong_name(
     assert words in done.stderr.decode()
 
 
-@pytest.mark.parametrize("field", ["{{email}}", "%EMAIL%", "*|EMAIL|*"])
+@pytest.mark.parametrize(
+    ("field", "ours"),
+    [
+        ("{{email}}", "{{sestrack}}"), ("{{ contact.email }}", "{{ sestrack }}"),
+        ("%EMAIL%", "%SESTRACK%"), ("*|EMAIL|*", "*|SESTRACK|*"),
+        ("<%= user['email'] %>", "{{sestrack}}"),
+    ],
+)  # fmt: skip
 @pytest.mark.sqlite
-def test_a_merge_field_is_no_recipient(tracking: Program, field: str) -> None:
-    """All readers would be one; what they are is told by another option."""
+def test_a_merge_field_is_no_recipient(tracking: Program, field: str, ours: str) -> None:
+    """All readers would be one; a field of its own tells them apart, for it becomes a token."""
     done = tracking("rewrite", "--sender", "news.example.com", "--recipient", field, stdin=PAGE)
     assert (done.returncode, done.stdout) == (2, PAGE)
     hint = done.stderr.decode().partition("hint: ")[2].strip()
     given = hint.removeprefix("sestrack rewrite --sender news.example.com --recipient-field ")
-    assert shlex.split(given) == [field]
+    assert shlex.split(given) == [ours]
 
 
 @pytest.mark.parametrize("option", ["--recipient-header", "--message-header"])
@@ -461,6 +470,21 @@ def test_html_has_no_headers(tracking: Program, option: str) -> None:
     done = tracking("rewrite", "--sender", "news.example.com", option, "X-Id", stdin=PAGE)
     assert (done.returncode, done.stdout) == (2, PAGE)
     assert f"{option} X-Id: the input is HTML, without headers".encode() in done.stderr
+    hint = shlex.split(done.stderr.decode().partition("hint: sestrack ")[2])
+    assert tracking(*hint, stdin=PAGE).returncode == 0
+    done = tracking("rewrite", "--jsonl", "--sender", "news.example.com", option, "X-Id", stdin=b"")
+    assert done.returncode == 2
+
+
+@pytest.mark.sqlite
+def test_a_field_that_becomes_an_address_is_warned_of(tracking: Program) -> None:
+    """The mailing tool would put the reader's address where the token belongs."""
+    send = ("rewrite", "--sender", "news.example.com", "--recipient-field")
+    assert (
+        b"with an address in its place no link leads"
+        in tracking(*send, "{{email}}", stdin=PAGE).stderr
+    )
+    assert b"warning" not in tracking(*send, "{{sestrack}}", stdin=PAGE).stderr
 
 
 def test_the_label(tracking: Program) -> None:

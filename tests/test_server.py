@@ -119,6 +119,7 @@ def test_what_is_not_ours(tracking: Program, serve: Serve) -> None:
             lambda path: path.replace("~", "%7E").replace("_", "%5f"), id="percent-encoded"
         ),
         pytest.param(lambda path: f"{path}.", id="the end of a sentence"),
+        pytest.param(lambda path: f"{path}_`|~~", id="the end of an emphasis"),
         pytest.param(lambda path: f"{path}/", id="a slash"),
         pytest.param(
             lambda path: path.replace("~", "%E2%80%BE"), id="overlines of JIS X 0201 for tildes"

@@ -317,6 +317,26 @@ def test_an_option_whose_variable_is_not_set(tracking: Program, line: str) -> No
     assert tracking.ok("settings", "export") == before
 
 
+@pytest.mark.sqlite
+def test_a_value_that_ends_like_base64(tracking: Program) -> None:
+    """It is not empty."""
+    assert tracking("events", "forget", "--recipient=dXNlcjE=").returncode == 0
+    assert tracking("stats", "--message=june=").returncode != 2
+
+
+@pytest.mark.sqlite
+def test_an_empty_value_before_and_behind_rewrite(tracking: Program) -> None:
+    """What is read by the light reader and by Typer is refused and allowed alike."""
+    rewrite = ("rewrite", "--sender", "news.example.com", "--recipient", "")
+    for store in ((), ("--store", str(tracking.store)), (f"--store={tracking.store}",)):
+        for name in (("-o", "o.html"), ("-oo.html",)):
+            assert tracking(*store, *rewrite, *name, stdin=b"<p>").returncode == 0, (store, name)
+    for command in (rewrite, ("sender", "list")):
+        done = tracking("--store", "", *command, stdin=b"<p>")
+        assert done.returncode == 2
+        assert b"--store is empty; is a variable not set?" in done.stderr
+
+
 @pytest.mark.parametrize(
     "line",
     [

@@ -5,6 +5,7 @@ The mail comes first: whatever goes wrong, the original bytes go out and the exi
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -101,16 +102,33 @@ def check_texts(request: Request) -> None:
     check_text("recipient", request.recipient)
     if "@" not in request.recipient and is_placeholder(request.recipient):
         msg = f"the recipient {request.recipient!r} is a merge field: all readers would be one"
-        words = ["sestrack", "rewrite", *request.files, "--sender", request.sender]
-        words += ["--message", request.message] * bool(request.message)
-        words += ["--output", request.output] * bool(request.output)
-        words += ["--recipient-field", request.recipient]
-        raise UsageError(msg, " ".join(map(files.typed, words)))
+        raise UsageError(msg, _line(request, "--recipient-field", _field_like(request.recipient)))
+    if "mail" in request.recipient_field.lower():
+        output.warn(
+            f"{request.recipient_field} is to become a token in each copy, from the column that "
+            "`sestrack recipients` adds; with an address in its place no link leads anywhere"
+        )
     if request.recipient.endswith(">") and "<" in request.recipient:
         address = request.recipient.rpartition("<")[2][:-1]
         output.warn(f"the recipient is {request.recipient!r} as a whole; was {address} meant?")
     check_text("message label", request.message)
     check_field(request.recipient_field)
+
+
+def _field_like(field: str) -> str:
+    """Return a merge field for tokens, in the marks of another one."""
+    marks = re.fullmatch(r"([^\w'\"`\\]+)([\w.]+)([^\w'\"`\\]+)", field)
+    if not marks:
+        return "{{sestrack}}"
+    return marks[1] + ("SESTRACK" if marks[2].isupper() else "sestrack") + marks[3]
+
+
+def _line(request: Request, *more: str) -> str:
+    """Return a command line for the same input, to be typed."""
+    words = ["sestrack", "rewrite", *request.files, "--sender", request.sender]
+    words += ["--message", request.message] * bool(request.message)
+    words += ["--output", request.output] * bool(request.output)
+    return " ".join(map(files.typed, (*words, *more)))
 
 
 # -- one input -----------------------------------------------------------------------------
@@ -208,10 +226,10 @@ def _check_no_header(request: Request) -> None:
     """Raise `UsageError` if HTML is to be named by a header: its copy would be nobody's."""
     if request.recipient_header:
         msg = f"--recipient-header {request.recipient_header}: the input is HTML, without headers"
-        raise UsageError(msg, "--recipient ada@example.org")
+        raise UsageError(msg, _line(request, "--recipient", "ada@example.org"))
     if request.message_header and not request.message:
         msg = f"--message-header {request.message_header}: the input is HTML, without headers"
-        raise UsageError(msg, "--message june")
+        raise UsageError(msg, _line(request, "--message", "june"))
 
 
 def _one(rewriter: _Rewriter, source: Input) -> int:
@@ -345,6 +363,7 @@ _EXCLUSIVE = {
     "--recipient-field": ("--recipient-header", "--recipients", "--jsonl"),
     "--recipient-header": ("--recipients", "--jsonl"),
     "--recipients": ("--jsonl",),
+    "--message-header": ("--jsonl",),
 }
 
 

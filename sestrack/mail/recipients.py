@@ -129,7 +129,7 @@ def _open(name: str, lines: Iterator[str], column: str, *, raw: bool) -> Recipie
             raise _bad(name, blank + 1, error) from None
         source.taken()
     blank += max(0, first.count("\n") - 1)
-    shape = _Shape(index, len(heading) if raw else 0, delimiter)
+    shape = _Shape(index, len(heading), delimiter, raw)
     return Recipients("", excel + first, delimiter, _rows(name, source, reader, shape, blank))
 
 
@@ -139,8 +139,10 @@ class _Shape(NamedTuple):
     column: int
     """Of the recipient."""
     width: int
-    """Values of a line, where another one is to be put behind them; else 0."""
+    """Values of a line."""
     delimiter: str
+    raw: bool
+    """Whether another value is to be put behind them: then empty ones too many matter, too."""
 
 
 def _delimiter(first: str, second: str, column: str) -> str:
@@ -207,6 +209,7 @@ def _is_address(cell: str) -> bool:
 
 
 _MARK = "\ufeff"
+_PARTS = re.compile(r"[,;\t|]")
 _MAIL = (
     r"(?:From|To|Subject|Date|Received|Return-Path|Message-ID|MIME-Version|Content-Type): |From "
 )
@@ -241,7 +244,7 @@ class _Recorded:
 
 def _rows(name: str, source: _Recorded, reader: Any, shape: _Shape, blank: int) -> Iterator[Row]:
     """Read on, below the heading and `blank` lines above it."""
-    column, width, delimiter = shape
+    column, width, delimiter, is_raw = shape
     number = 0
     while True:
         begin = reader.line_num
@@ -258,8 +261,12 @@ def _rows(name: str, source: _Recorded, reader: Any, shape: _Shape, blank: int) 
                 msg = "the recipient is empty"
                 raise BadInput(msg)
             check_text("recipient", recipient)
-            if width and len(cells) > width:
-                msg = f"it has {len(cells)} values, and the list {width} columns"
+            more = cells[width:]
+            # `King, Ada` without quotes makes one value too many, and lines with other
+            # delimiters than the heading's too few
+            if any(more) or (more and is_raw) or (len(cells) < width and _PARTS.search(recipient)):
+                values = "1 value" if len(cells) == 1 else f"{len(cells)} values"
+                msg = f"it has {values}, and the list {width} column{'s' * (width != 1)}"
                 raise BadInput(msg)
             if len(cells) < width:
                 line = raw.rstrip("\r\n")

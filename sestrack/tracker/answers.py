@@ -47,7 +47,8 @@ _ROUNDS = 4
 _PROOF_PATH = challenge.PATH.encode()
 _OVERLINE = "\u203e".encode()
 """What programs read for `~` behind `ESC ( J` of ISO-2022-JP."""
-_NOT_IN_TOKEN = b"/.,;:!?)]}>'\"*\\"
+_BEHIND = b"/.,;:!?)]}>'\"*\\_`|~"
+"""What a sentence or its marks may have put behind a URL: no token ends in it."""
 
 
 class Answer(NamedTuple):
@@ -155,8 +156,8 @@ class Answers:
             return HEALTHY, None, "", 0
         if path.startswith(_PROOF_PATH):
             return self._prove(host, path.removeprefix(_PROOF_PATH)), None, "", 0
-        if b"%" in path or path[-1:] in _NOT_IN_TOKEN:
-            path = unquote_to_bytes(path[: 2 * MAX_TOKEN]).rstrip(_NOT_IN_TOKEN)
+        if b"%" in path or path[-1:] in _BEHIND:
+            path = unquote_to_bytes(path[: 2 * MAX_TOKEN]).rstrip(_BEHIND)
             path = path.replace(_OVERLINE, b"~")
         if path != target and rounds:  # `%25252525…` would go on for ever
             return self.find(host, path, rounds - 1)
