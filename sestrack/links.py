@@ -127,15 +127,17 @@ _SCHEME = r"([A-Za-z][A-Za-z0-9+.-]*+):"
 # What mailing tools fill in.  A URL has no use for the marks of the first lines; with those of
 # the last, which it may have, the field must be all of a value or of a segment of the path.
 _PLACEHOLDER = (
-    r"\{\{|\{%|[$#]\{|<[%?<]|«|\*\||\|\*|\[\[|\[%|\$\$\w+\$\$|"  # {{x}} ${x} <%x%> *|X|* $$x$$
+    r"\{(?![0-9A-F]{8}-)|<[%?<#$]|«|\*\||\|\*|\[\[|\[%|\$\$\w+\$\$|"  # {x} ${x} <%x%> *|X|* $$x$$
     r"%7B%7B|[$#]%7B|%3C%(?:25|3F)|\*%7C|%7C\*|%5B%5B|%25%25[A-Za-z_=]|"  # as editors escape them
-    r"\$\[\w[\w:]*+\]\$|\[\w+->\w+\]|"  # $[X:Y]$ [user->email]
-    r"\{(?![0-9A-F]{8}-)[ !#/]*[\w$][^{}<>\"]*\}|"  # {x} {!X.y} { x } {0}, and no GUID
+    r"\$\[\w[\w:]*+\]\$|\[\w+->\w+\]|~~eloqua|"  # $[X:Y]$ [user->email]
+    r"=\$!?[A-Z_]|\$[\w.]+\(|=[^&#=]*\$[A-Z_]\w*\$|"  # =$x.y =$!x $lookup(x) =x$y$
     r"%%[A-Za-z_=[]|%\(\w+\)s|"  # %%x%% %%=v(@x)=%% %(x)s
+    r"%(?:\d+\$)?[sdux](?=[^\w%-]|$)|"  # %s %1$s
     r"%(?![0-9A-F]{2})[A-Za-z_][\w.:-]*+%|"  # %x%
     r"%[A-Za-z_][\w.:-]*+%(?![0-9A-F]{2})|"  # %ADDRESS%, which begins like an escape
-    r"(?-i:\[[A-Z][A-Z0-9_ -]*+\]|__[A-Z][A-Z0-9_]*?__)|"  # [X] __X__
+    r"(?-i:\[[A-Z][A-Z0-9_ -]*+\]|__[A-Z][A-Z0-9_]*?__|@[A-Z][A-Z0-9_]*+@)|"  # [X] __X__ @X@
     r"##\w[\w.]*##|@@\w[\w.]*@@|"
+    r"=[^&#=]*\[[A-Z][\w .:-]*\]|"  # =x[y]
     r"(?:^|[=/])(?:([$|^#@]|~~?|(?<==)-)[A-Za-z_][\w.]*\1|"  # =$X$ =|X| =^X^ =~X.y~ =-x-
     r"\[(?![0-9A-F:.]+\])[A-Za-z][\w.:-]*(?:,fallback=[^][]*)?\]|"  # =[x]
     r"%5B[A-Za-z_]\w*%5D)(?=[&/?#]|$)"

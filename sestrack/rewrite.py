@@ -316,7 +316,11 @@ def _is_amp(head: bytes) -> bool:
 
 
 def has_pixel(data: bytes, wrapping: Wrapping) -> bool:
-    """Is a pixel of ours in the document?  A link to the same host has a second part."""
+    """Is a pixel of ours in the document?  A link to the same host has a second part.
+
+    One under another trace domain, or that was made before the scheme or port changed, is told by
+    its look and its seal.
+    """
     # as we write it, for a field of a mailing tool may be any text
     position = data.find(_PIXEL_OPEN + wrapping.base)
     if position >= 0:
@@ -330,7 +334,8 @@ def has_pixel(data: bytes, wrapping: Wrapping) -> bool:
         if re.match(_TOKEN_ALONE, data[position : position + 2 * MAX_URL]):
             return True
         position = data.find(host, position)
-    return False
+    urls = re.findall(_LIKE_PIXEL, data) if _PIXEL_CLOSE in data else ()
+    return any(wrapping.is_ours(url.decode("ascii", "replace")) for url in urls)
 
 
 class _Reader:
@@ -493,6 +498,7 @@ _OPENING = dict.fromkeys((bytes((c,)) for c in b".,;:!?'*_`|\\"), b"") | {
 }  # fmt: skip
 _C0_AND_SPACE = "".join(map(chr, range(0x21)))
 _NO_TAB_OR_LINE_END = dict.fromkeys(b"\t\n\r")
+_LIKE_PIXEL = rb"""https?://[^/\s"'<>]{1,300}/[A-Za-z0-9_~]{40,}+(?=["'\s>]|$)"""
 _TOKEN_ALONE = rb"""[A-Za-z0-9_~]{40,}+(?:["'\s>]|$)"""
 _SHORT = 40  # shorter than any tracking URL of ours, and far from the limit
 _ESCAPE = 0x1B

@@ -392,7 +392,10 @@ def test_urls_in_plain_text(text: str, urls: list[str]) -> None:
     out = template.render(COPY).decode()
     for url in urls:
         text = text.replace(url, "U", 1)
-    assert re.sub(r"https://trace\.example\.com/[A-Za-z0-9_~]+/[A-Za-z0-9_~]+[A-Za-z0-9]", "U", out) == text
+    assert (
+        re.sub(r"https://trace\.example\.com/[A-Za-z0-9_~]+/[A-Za-z0-9_~]+[A-Za-z0-9]", "U", out)
+        == text
+    )
 
 
 @pytest.mark.sqlite

@@ -153,7 +153,8 @@ def _values(file: str, audit: Audit, untracked: str) -> dict[str, Any]:
         "links": [
             {
                 "part": link.part, "line": link.line, "url": link.url,
-                "wrapped": link.is_wrapped, "reason": str(link.reason),
+                "wrapped": link.is_wrapped,
+                "reason": "message-left" if link.left else str(link.reason),
                 "words": link.left or _words(link.reason, untracked), "text": link.text,
             }
             for link in audit.links

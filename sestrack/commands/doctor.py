@@ -11,7 +11,7 @@ import typer
 
 from sestrack import output, store
 from sestrack.domains.https_judgement import EXPIRING_DAYS
-from sestrack.errors import EXIT_NO, NoPermission, SestrackError, UsageError
+from sestrack.errors import EXIT_NO, BadInput, NoPermission, SestrackError, UsageError
 from sestrack.model import Conclusion, DomainStatus, TraceDomain
 from sestrack.times import utc
 
@@ -147,16 +147,19 @@ def _domains(opened: store.Store, resolver: str | None) -> list[Check]:
         for domain in opened.trace_domains()
         if domain.status is not DomainStatus.RETIRED or domain.verified_at
     ]
-    checked = [
-        one
-        for dns_only in (False, True)
-        for one in check(
-            opened,
-            [d for d in domains if d.dns_only is dns_only],
-            SurveyOptions(resolver, http=not dns_only),
-            store.now(),
-        )
-    ]
+    try:
+        checked = [
+            one
+            for dns_only in (False, True)
+            for one in check(
+                opened,
+                [d for d in domains if d.dns_only is dns_only],
+                SurveyOptions(resolver, http=not dns_only),
+                store.now(),
+            )
+        ]
+    except BadInput as error:  # there are no root certificates
+        return [Check("trace domains", False, error.message, error.hint)]  # noqa: FBT003
     try:
         note(opened, checked)
     except SestrackError as error:

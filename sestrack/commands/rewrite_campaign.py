@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sestrack import files, output
 from sestrack.commands.rewrite_run import check_texts, count, how, minted
-from sestrack.errors import EXIT_NO, InputOutputError, NotSetUp, Refused, UsageError
+from sestrack.errors import EXIT_NO, BadInput, InputOutputError, NotSetUp, Refused, UsageError
 from sestrack.mail.campaign import (
     BLOCK,
     INDEX,
@@ -26,7 +26,7 @@ from sestrack.mail.campaign import (
     resume_at,
 )
 from sestrack.mail.recipients import open_list
-from sestrack.rewrite import looks_like_message
+from sestrack.rewrite import has_tag, looks_like_message
 from sestrack.store import count_copies
 from sestrack.tracking import Letter, Tracking
 
@@ -38,7 +38,8 @@ def run(request: Request, store: str) -> int:
     """Make the copies; return the exit code."""
     jobs = _check(request)
     check_texts(request)
-    data = files.read(request.files[0] if request.files else "-")
+    name = request.files[0] if request.files else "-"
+    data = files.read(name)
     if looks_like_message(data):
         msg = "a campaign's template is HTML, and this is a whole message"
         hint = (
@@ -46,6 +47,9 @@ def run(request: Request, store: str) -> int:
         )
         file = "".join(f" {files.typed(name)}" for name in request.files if name != "-")
         raise UsageError(msg, f"{hint}{file or ' < message.eml'}  # once for each recipient")
+    if request.type == "auto" and not has_tag(data):
+        msg = f"the template {files.shown(name)} has no tag, and may be plain text"
+        raise BadInput(msg, "--type html")
     tracking = Tracking.of(store, request.sender)
     total, people = _read_list(request)
     if _is_stream(request.output):
@@ -55,7 +59,7 @@ def run(request: Request, store: str) -> int:
     return _Campaign(request, store, tracking, data, people).run(jobs, total)
 
 
-_NOT_OURS = {"csv", "htm", "html", "eml", "mbox", "xlsx", "zip"}
+_NOT_OURS = {".csv", ".htm", ".html", ".eml", ".mbox", ".xlsx", ".zip"}
 """Ends of names that somebody might wait for, and that are none of ours."""
 
 
@@ -77,12 +81,16 @@ def _check(request: Request) -> int:
         if files.is_same(request.output, name):
             msg = f"the output {request.output} is what the campaign is made of"
             raise UsageError(msg, "--output copies.jsonl")
-    stem, _, end = request.output.rpartition(".")
+    stem, end = os.path.splitext(request.output)
     if end.lower() in _NOT_OURS and not os.path.isdir(request.output):
         msg = (
             f"{request.output} would not be what its name says: copies are JSON Lines, or a folder"
         )
         raise UsageError(msg, _command(request, f"--output {files.typed(f'{stem}.jsonl')}"))
+    if os.path.basename(request.output.rstrip("/")) in {".", ".."} or request.output == "/":
+        msg = f"{request.output} is there, and copies get a folder of their own"
+        folder = f"{request.output.rstrip('/')}/copies/"
+        raise UsageError(msg, _command(request, f"--output {files.typed(folder)}"))
     if request.recipients == "-" and request.files[:1] in {(), ("-",)}:
         msg = "standard input cannot be the template and the list"
         raise UsageError(msg, f"{_command(request)} < list.csv")

@@ -20,7 +20,7 @@ import httptools
 from sestrack import files
 from sestrack.domains import challenge
 from sestrack.domains.facts import CertificateFacts, HttpFacts, HttpOutcome
-from sestrack.errors import UsageError
+from sestrack.errors import BadInput
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +37,7 @@ _NO_NETWORK = {errno.ENETUNREACH, errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
 def _with_roots() -> ssl.SSLContext:
     """Read the system's root certificates, or those that were named in place of them.
 
-    Raises `UsageError` for what OpenSSL would pass over: every domain would seem to fail.
+    Raises `BadInput` for what OpenSSL would pass over: every domain would seem to fail.
     """
     context = ssl.create_default_context()
     if name := os.environ.get("SSL_CERT_FILE"):
@@ -46,7 +46,7 @@ def _with_roots() -> ssl.SSLContext:
         except OSError as error:
             why = "none in PEM is in it" if isinstance(error, ssl.SSLError) else error.strerror
             msg = f"no certificate can be read from SSL_CERT_FILE={name}: {why}"
-            raise UsageError(msg, files.look(name)) from None
+            raise BadInput(msg, files.look(name)) from None
     return context
 
 

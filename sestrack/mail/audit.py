@@ -144,9 +144,9 @@ def audit_message(message: Message, wrapping: Wrapping) -> Audit:
             add(_WARNING, "left", found_here, "it is left as it is", part.number)
             continue
         wrapping = after_part(wrapping, template)
-        inner = _audit(data, template, part.charset, part.number)
+        inner = _audit(data, template, part.charset, part.number, untouched)
         findings += inner.findings
-        links += [link._replace(left=untouched) for link in inner.links]
+        links += inner.links
     return Audit(findings, links)
 
 
@@ -159,7 +159,8 @@ def audit_html(data: bytes, wrapping: Wrapping) -> Audit:
     return audit
 
 
-def _audit(data: bytes, template: Template, charset: str, part: str) -> Audit:
+def _audit(data: bytes, template: Template, charset: str, part: str, left: str = "") -> Audit:
+    """Look at HTML; `left` is why all of its links are left, "" if they are not."""
     texts = _Texts(data, template.encoding or charset or charsets.declared(data))
     findings: list[Finding] = []
     links: list[SeenLink] = []
@@ -168,7 +169,9 @@ def _audit(data: bytes, template: Template, charset: str, part: str) -> Audit:
         line += data.count(b"\n", position, decision.href.tag_start)
         position = decision.href.tag_start
         text = texts.take(decision.url)
-        links.append(SeenLink(part, line, decision.url, decision.reason, text))
+        links.append(SeenLink(part, line, decision.url, decision.reason, text, left))
+        if left:
+            continue
         for severity, code, found, advice in _about_link(decision, text):
             findings.append(Finding(severity, code, part, line, found, advice))
     for url in texts.left_over():
