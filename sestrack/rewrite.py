@@ -123,8 +123,9 @@ def compile_text(data: bytes, wrapping: Wrapping) -> Template:
         url = raw.decode("ascii")
         reason = reason_to_leave(url)
         if reason is _WRAPPED:
-            after = data[found.end() : found.end() + 1]
-            if after >= b"\x80" or after == b"\x1b":  # ISO-2022 goes on with other letters
+            after = data[found.end() : found.end() + 2]
+            # ISO-2022 goes on with other letters; a mailing tool with what it fills in
+            if after >= b"\x80" or after[:1] == b"\x1b" or re.match(_FIELD, raw[-1:] + after):
                 reason = Reason.UNCLEAR_END
             elif wrapping.seal is None:
                 reason = Reason.CLICKS_OFF
@@ -491,6 +492,7 @@ _OPT_OUTS = {
 # The everyday case needs no decoding at all: ASCII, no reference, no white space, and hardly
 # anything that a placeholder is made of.
 _is_plain_url = re.compile(rb"[hH][tT][tT][pP][sS]?://[a-zA-Z0-9][!'()+-;=?A-Z_a-z]*+\Z").match
+_FIELD = rb"[{[(]|.<[A-Za-z%?#$]"  # { x }, <%= x %>
 _URL_IN_TEXT = rb"(?<![A-Za-z0-9+.-])[hH][tT][tT][pP][sS]?://[!#-;=?-~]+"
 # what ends a sentence, and the brackets that a URL may hold in pairs
 _OPENING = dict.fromkeys((bytes((c,)) for c in b".,;:!?'*_`|\\"), b"") | {

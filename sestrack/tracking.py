@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sestrack.engines.default import default_address
 from sestrack.errors import BadInput, ForgedToken
 from sestrack.html import charset as charsets
-from sestrack.links import Wrapping
+from sestrack.links import Wrapping, is_placeholder
 from sestrack.model import Dimension
 from sestrack.rewrite import Decision, Template, compile_html, refuse_other_input
 from sestrack.rules import sender_domain_of, tracked
@@ -258,7 +258,10 @@ def _label_of(contents: Iterable[bytes]) -> str:
 
 
 def check_field(field: str) -> None:
-    """Raise `BadInput` for a merge field that is not safe inside an attribute or a comment."""
+    """Raise `BadInput` for a merge field that is not safe inside an attribute or a comment.
+
+    And for one that is none, but part of a URL or an address: no link would lead anywhere.
+    """
     if (
         not field.isprintable()
         or not field.isascii()
@@ -266,4 +269,7 @@ def check_field(field: str) -> None:
         or set(field) & set("\"'`\\")
     ):
         msg = f"the merge field {field!r} is not safe in HTML: ASCII, no quotes, no `--`"
+        raise BadInput(msg, "--recipient-field '{{sestrack}}'")
+    if set(field) & set("/?#&@:;, ") and not is_placeholder(field):
+        msg = f"{field!r} is no merge field, which a mailing tool would fill in"
         raise BadInput(msg, "--recipient-field '{{sestrack}}'")

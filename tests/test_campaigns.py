@@ -333,7 +333,7 @@ def test_a_list_that_is_made_after_the_template(campaign: Program) -> None:
     """Its tokens open the template's links though tracking was switched off meanwhile."""
     html = b'<a href="https://example.com/">x</a>'
     done = campaign("rewrite", *SEND[2:4], "--recipient-field", "{{s}}", stdin=html)
-    label = done.stderr.decode().split("--message ")[1].strip()
+    label = done.stderr.decode().split("--message ")[1].split()[0]
     campaign.ok("settings", "disable")
     done_list = campaign(
         "recipients", "-", *SEND[2:4], "--message", label, stdin=b"email\nada@example.org\n"
@@ -394,6 +394,21 @@ def test_a_name_that_promises_another_kind_of_file(campaign: Program) -> None:
     assert (done.returncode, (campaign.folder / "out.html").exists()) == (2, False)
     assert b"letter.html --sender" in done.stderr
     assert b"--output out.jsonl" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "Name;Adresse\n\nKing;ada@x.org\n", "Name;Adresse\n;\nKing;ada@x.org\n",
+        "mail;kontakt\n\nyes;ada@x.org\n", "Name, Vorname;Adresse\n\nKing, Ada;ada@x.org\n",
+    ],
+)  # fmt: skip
+@pytest.mark.sqlite
+def test_lines_without_values_tell_nothing(campaign: Program, lines: str) -> None:
+    """Which column has the addresses, and what parts it, is seen in the lines below."""
+    (campaign.folder / "list.csv").write_text(lines)
+    (copy,) = campaign.ok(*SEND, "--recipients", "list.csv").splitlines()
+    assert json.loads(copy)["recipient"] == "ada@x.org"
 
 
 @pytest.mark.sqlite

@@ -380,6 +380,8 @@ def test_an_mbox_without_empty_lines(tracking: Program) -> None:
         ("https:// http://.", []),
         ("{https://example.com} \\url{https://example.com/b} https://example.com/c\\ ",
          ["https://example.com", "https://example.com/b", "https://example.com/c"]),
+        ("https://example.com/?e=<%= email %> https://example.com/<?php echo $id ?>/x", []),
+        ("https://example.com/?e={ lead.email } https://example.com/?e=[ email ]", []),
         ("_https://example.com/a_ https://example.com/b_ *https://example.com/c_*",
          ["https://example.com/a", "https://example.com/b_", "https://example.com/c_"]),
     ],
@@ -488,6 +490,20 @@ def test_a_field_that_becomes_an_address_is_warned_of(tracking: Program) -> None
         in tracking(*send, "{{email}}", stdin=PAGE).stderr
     )
     assert b"warning" not in tracking(*send, "{{sestrack}}", stdin=PAGE).stderr
+    assert b"does not look like a merge field" in tracking(*send, "TOKEN", stdin=PAGE).stderr
+    assert b"--name track\n" in tracking(*send, "{{ person.track }}", stdin=PAGE).stderr
+    for field in ("ada@example.org", "&copy", "a/b?c#d", " "):
+        done = tracking(*send, field, stdin=PAGE)
+        assert (done.returncode, done.stdout) == (65, PAGE)
+        assert b"is no merge field" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=", "[x](y)", "%41%"])
+@pytest.mark.sqlite
+def test_an_id_that_looks_odd_is_a_recipient(tracking: Program, name: str) -> None:
+    """What is only in part like a merge field is none."""
+    send = ("rewrite", "--sender", "news.example.com", "--recipient")
+    assert tracking(*send, name, stdin=PAGE).returncode == 0
 
 
 def test_the_label(tracking: Program) -> None:

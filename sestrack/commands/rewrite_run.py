@@ -100,9 +100,11 @@ def minted(request: Request) -> int:
 def check_texts(request: Request) -> None:
     """Raise `BadInput` for a recipient, label or merge field that cannot be."""
     check_text("recipient", request.recipient)
-    if "@" not in request.recipient and is_placeholder(request.recipient):
+    if _is_field(request.recipient):
         msg = f"the recipient {request.recipient!r} is a merge field: all readers would be one"
         raise UsageError(msg, _line(request, "--recipient-field", _field_like(request.recipient)))
+    if request.recipient_field and not is_placeholder(request.recipient_field):
+        output.warn(f"{request.recipient_field} does not look like a merge field")
     if "mail" in request.recipient_field.lower():
         output.warn(
             f"{request.recipient_field} is to become a token in each copy, from the column that "
@@ -113,6 +115,12 @@ def check_texts(request: Request) -> None:
         output.warn(f"the recipient is {request.recipient!r} as a whole; was {address} meant?")
     check_text("message label", request.message)
     check_field(request.recipient_field)
+
+
+def _is_field(text: str) -> bool:
+    """Is all of it what a mailing tool fills in?  `{SHA}…=` is a hash as LDAP writes it."""
+    ends = {text[:1], {"{": "}", "[": "]", "<": ">", "$": "}"}.get(text[:1], "")}
+    return "@" not in text and text[-1:] in ends and is_placeholder(text)
 
 
 def _field_like(field: str) -> str:
@@ -166,9 +174,12 @@ class _Rewriter:
         if self.request.verify:
             self._verify(result)
         if self.request.recipient_field and not self.request.message:
+            column = (re.findall(r"\w+", self.request.recipient_field) or ["sestrack"])[-1]
             output.note(
                 f"the message is {result.label}; next: sestrack recipients list.csv "
                 f"--sender {self.tracking.sender} --message {files.typed(result.label)}"
+                + f" --name {column}"
+                * (column.lower() != "sestrack")
             )
         if self.request.report:
             from sestrack.commands.rewrite_report import report

@@ -102,8 +102,7 @@ def _open(name: str, lines: Iterator[str], column: str, *, raw: bool) -> Recipie
         excel, first = first, next(lines, "")
         blank += 1
     first, lines = _whole(first, lines)
-    second = next(lines, "")
-    lines = chain([second], lines)
+    second, lines = _telling(lines)
     delimiter = parted[1] if parted else _delimiter(first, second, column)
     source = _Recorded(first, lines)
     try:
@@ -179,6 +178,24 @@ def _whole(first: str, lines: Iterator[str]) -> tuple[str, Iterator[str]]:
     return whole, lines
 
 
+def _telling(lines: Iterator[str]) -> tuple[str, Iterator[str]]:
+    """Return the first line that may have an address, else the first with a value, and all lines.
+
+    No more are looked at than tell something: others may come from a program, one by one.
+    """
+    taken: list[str] = []
+    found = ""
+    for line in lines:
+        taken.append(line)
+        if "@" in line:
+            found = line
+            break
+        found = found or (line.strip("\"',;|\t\r\n ") and line)
+        if len(taken) == _TELLING_LINES:
+            break
+    return found, chain(taken, lines)
+
+
 def _column(name: str, wanted: str, heading: list[str], below: list[str]) -> int:
     """Find the column of the recipients."""
     names = [cell.lower() for cell in heading]
@@ -213,6 +230,8 @@ _PARTS = re.compile(r"[,;\t|]")
 _MAIL = (
     r"(?:From|To|Subject|Date|Received|Return-Path|Message-ID|MIME-Version|Content-Type): |From "
 )
+_TELLING_LINES = 20
+"""Lines in which an address is looked for, to tell what parts the values, and their columns."""
 _NAME_LINES = 20
 """Lines that the heading of a list may have."""
 _USUAL = ("recipient", "email", "emailaddress", "mail", "mailaddress")
