@@ -174,12 +174,11 @@ class _Rewriter:
         if self.request.verify:
             self._verify(result)
         if self.request.recipient_field and not self.request.message:
-            column = (re.findall(r"\w+", self.request.recipient_field) or ["sestrack"])[-1]
+            words = re.findall(r"\w+", self.request.recipient_field)
+            name = f" --name {words[-1]}" if words and words[-1].lower() != "sestrack" else ""
             output.note(
                 f"the message is {result.label}; next: sestrack recipients list.csv "
-                f"--sender {self.tracking.sender} --message {files.typed(result.label)}"
-                + f" --name {column}"
-                * (column.lower() != "sestrack")
+                f"--sender {self.tracking.sender} --message {files.typed(result.label)}{name}"
             )
         if self.request.report:
             from sestrack.commands.rewrite_report import report
