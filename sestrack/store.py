@@ -69,6 +69,9 @@ class Initialised(NamedTuple):
     changed: bool
     former_edge: str
     """The edge that it put another in the place of; "" for none."""
+    former_schema: int
+    """The schema that it brought up to date; 0 for none."""
+    schema: int
 
 
 def default_spool(address: str) -> str:
@@ -107,6 +110,7 @@ def initialise(address: str, edge: str, now: int) -> Initialised:
     engine = engine_of(address)
     engine.create(address)
     with Store(address, fresh=True) as store, store.change() as db:
+        schema = engine.version(db)
         changed = engine.migrate(db)
         if not store.keys():
             changed = True
@@ -120,7 +124,8 @@ def initialise(address: str, edge: str, now: int) -> Initialised:
                 raise Refused(msg, f"sestrack domain delete {live[0]}  # {again}")
             db.execute("UPDATE config SET edge = ?", [edge])
             changed, former = True, known
-    return Initialised(changed, former)
+    wanted = engine.SCHEMA_VERSION
+    return Initialised(changed, former, schema if schema < wanted else 0, wanted)
 
 
 def open_for_recording(address: str) -> Connection:

@@ -100,6 +100,8 @@ def test_all_of_it_survives(old: Old) -> None:
     before = old.dump()
     said = old("init")
     assert said.returncode == 0, said.stderr
+    now = f"it had schema {old.schema}, and has {sqlite.SCHEMA_VERSION} now\n"
+    assert now.encode() in said.stderr
     assert old.dump() != before
     survives(old, old.known)
     with closing(sqlite3.connect(old.store)) as store:
@@ -216,7 +218,7 @@ def test_first_clicks_become_those_of_urls(
     program.ok("init")
     with Store(program.environment["SESTRACK_STORE"]) as store:
         ask = store.connection.execute
-        kept = ask("SELECT origin, who, what, day FROM first").fetchall()
+        kept = ask("SELECT origin, who, act, day FROM first").fetchall()
         assert len(kept) == len(before) + 5
         assert {row for row in before if row[2] < 16} | {(9, 1, 3, 4)} == {
             row for row in kept if row[2] < 16

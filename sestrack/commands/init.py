@@ -29,6 +29,8 @@ def init(
     done = store.initialise(path, named, store.now())
     state = "ready" if done.changed else "set up already; nothing changed"
     output.note(f"the store {store.shown(path)} is {state}")
+    if done.former_schema:
+        output.note(f"it had schema {done.former_schema}, and has {done.schema} now")
     if done.former_edge:
         output.note(f"the edge was {done.former_edge}, and is {named} now")
     with store.Store(path) as opened:

@@ -63,7 +63,7 @@ TABLES = (
     _table("program", "id", "device client system"),
     _table("event", "id", "at kind origin link recipient minted ip agent traits"),
     _table("visit", "event", "visitor place program reasons rules at"),
-    _table("first", "origin who what", "day"),
+    _table("first", "origin who act", "day"),
     _table(
         "tally", "dimension day origin value visitor", "opens openers readers clicks clickers"
     ),

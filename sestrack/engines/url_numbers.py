@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sestrack.engines.interface import Connection
 
 FIRST_URL = 16
-"""In the column `what` of `first`, `FIRST_URL + 4 * url_number(url) + visitor` is the first click
+"""In the column `act` of `first`, `FIRST_URL + 4 * url_number(url) + visitor` is the first click
 of a URL; what is below it, is about the message."""
 _PIECE = 20_000
 
@@ -30,6 +30,9 @@ def number_by_url(connection: Connection) -> None:
 
     Of the first clicks that a recipient made at several places of a URL, the earliest stays.
     """
+    # in PostgreSQL servers of the version before go on: their keeper, which would count by places,
+    # waits here, fails without the column it knows, and is not let in again
+    connection.execute("ALTER TABLE first RENAME COLUMN what TO act")
     connection.execute("CREATE TEMP TABLE numbered (link bigint PRIMARY KEY, url bigint NOT NULL)")
     last = 0
     while rows := connection.execute(
@@ -45,10 +48,10 @@ def number_by_url(connection: Connection) -> None:
 _NUMBER_BY_URL = (
     f"""
     CREATE TEMP TABLE clicked AS
-    SELECT origin, who, day, link, url, (what - {FIRST_URL}) % 4 AS visitor, row_number() OVER (
-        PARTITION BY origin, who, url, (what - {FIRST_URL}) % 4 ORDER BY day, what
+    SELECT origin, who, day, link, url, (act - {FIRST_URL}) % 4 AS visitor, row_number() OVER (
+        PARTITION BY origin, who, url, (act - {FIRST_URL}) % 4 ORDER BY day, act
     ) AS number
-    FROM first JOIN numbered ON link = (what - {FIRST_URL}) / 4 WHERE what >= {FIRST_URL}
+    FROM first JOIN numbered ON link = (act - {FIRST_URL}) / 4 WHERE act >= {FIRST_URL}
     """,
     """
     UPDATE tally SET clickers = tally.clickers - again.times FROM (
@@ -58,9 +61,9 @@ _NUMBER_BY_URL = (
     WHERE dimension = 5 AND tally.day = again.day AND tally.origin = again.origin
     AND tally.value = again.value AND tally.visitor = again.visitor
     """,
-    f"DELETE FROM first WHERE what >= {FIRST_URL}",
+    f"DELETE FROM first WHERE act >= {FIRST_URL}",
     f"""
-    INSERT INTO first (origin, who, what, day)
+    INSERT INTO first (origin, who, act, day)
     SELECT origin, who, {FIRST_URL} + 4 * url + visitor, day FROM clicked WHERE number = 1
     """,
     "DROP TABLE clicked",

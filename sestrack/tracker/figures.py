@@ -53,7 +53,7 @@ _OPENS, _OPENERS, _READERS, _CLICKS, _CLICKERS = range(5)
 
 FirstKey = tuple[int, int, int]
 """Origin, who, and what they did."""
-_KEY = ("origin", "who", "what")
+_KEY = ("origin", "who", "act")
 FIRST = (*_KEY, "day")
 """The columns of `first`."""
 

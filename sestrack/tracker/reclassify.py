@@ -157,9 +157,9 @@ def _recount_some(connection: Connection, figures: Figures, pairs: set[_Pair]) -
         }
         someone = who(key, recipient) if recipient else None
         standing = {
-            what
-            for (what,) in connection.execute(
-                "SELECT what FROM first WHERE origin = ? AND who = ? AND day < ?",
+            act
+            for (act,) in connection.execute(
+                "SELECT act FROM first WHERE origin = ? AND who = ? AND day < ?",
                 (origin, someone, purged_day),
             )
         }
@@ -173,9 +173,7 @@ def _recount_some(connection: Connection, figures: Figures, pairs: set[_Pair]) -
                 "DELETE FROM first WHERE origin = ? AND who = ? AND day >= ?",
                 (origin, someone, purged_day),
             )
-            connection.insert(
-                "first", FIRST, [(origin, someone, what, day) for what, day in firsts]
-            )
+            connection.insert("first", FIRST, [(origin, someone, act, day) for act, day in firsts])
         there = {visit.event for visit in before}  # some may have been purged meanwhile
         _keep(connection, figures, [visit for event, visit in news.items() if event in there])
     figures.add({key: values for key, values in counts.items() if any(values)})
@@ -190,10 +188,10 @@ def _replay(
     firsts: list[tuple[int, int]] = []
 
     def note(first: FirstKey, day: int, cells: Cells) -> None:
-        what = first[2]
-        if what not in known:
-            known.add(what)
-            firsts.append((what, day))
+        act = first[2]
+        if act not in known:
+            known.add(act)
+            firsts.append((act, day))
             values, index = cells
             for value in values:
                 value[index] += 1
