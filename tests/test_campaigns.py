@@ -396,6 +396,15 @@ def test_a_name_that_promises_another_kind_of_file(campaign: Program) -> None:
     assert b"--output out.jsonl" in done.stderr
 
 
+@pytest.mark.sqlite
+def test_half_a_list_is_no_list(campaign: Program) -> None:
+    """What is wrong far down is said before the first line is out."""
+    (campaign.folder / "long.csv").write_text("email\n" + "a@x.org\n" * 5000 + "a,b\n")
+    done = campaign("recipients", "long.csv", "--sender", "news.example.com", "--message", "june")
+    assert (done.returncode, done.stdout) == (65, b"")
+    assert b"long.csv, line 5002: it has 2 values" in done.stderr
+
+
 @pytest.mark.parametrize(
     "lines",
     [

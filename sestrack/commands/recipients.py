@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Annotated
 
 import typer
 
 from sestrack import output, store
 from sestrack.errors import Refused, UsageError
-from sestrack.files import shown, typed
+from sestrack.files import is_special, shown, typed
 from sestrack.mail.recipients import open_list
 from sestrack.terminal import mistyped, offers
 from sestrack.times import seconds_of
@@ -65,6 +66,9 @@ def recipients(  # noqa: PLR0913 - one for each choice
         ctx.obj, tracking.sender, message, minted
     )
     made = 0
+    if file != "-" and not is_special(file):  # what is wrong in it is said before a line is out
+        with open_list(file, column, raw=True) as found:
+            deque(found.rows, maxlen=0)
     with open_list(file, column, raw=True) as found:
         names = [cell.strip(' "\r\n') for cell in found.heading.split(found.delimiter)]
         if name in names:

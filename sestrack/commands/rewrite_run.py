@@ -100,6 +100,7 @@ def minted(request: Request) -> int:
 def check_texts(request: Request) -> None:
     """Raise `BadInput` for a recipient, label or merge field that cannot be."""
     check_text("recipient", request.recipient)
+    check_field(request.recipient_field)
     if _is_field(request.recipient):
         msg = f"the recipient {request.recipient!r} is a merge field: all readers would be one"
         raise UsageError(msg, _line(request, "--recipient-field", _field_like(request.recipient)))
@@ -114,7 +115,6 @@ def check_texts(request: Request) -> None:
         address = request.recipient.rpartition("<")[2][:-1]
         output.warn(f"the recipient is {request.recipient!r} as a whole; was {address} meant?")
     check_text("message label", request.message)
-    check_field(request.recipient_field)
 
 
 def _is_field(text: str) -> bool:
