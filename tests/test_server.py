@@ -118,6 +118,8 @@ def test_what_is_not_ours(tracking: Program, serve: Serve) -> None:
         pytest.param(
             lambda path: path.replace("~", "%7E").replace("_", "%5f"), id="percent-encoded"
         ),
+        pytest.param(lambda path: f"{path}#top", id="a fragment, which is not to be sent"),
+        pytest.param(lambda path: f"{path}#a?b", id="a fragment with a question mark"),
         pytest.param(lambda path: f"{path}.", id="the end of a sentence"),
         pytest.param(lambda path: f"{path}_`|~~", id="the end of an emphasis"),
         pytest.param(lambda path: f"{path}/", id="a slash"),
@@ -354,6 +356,8 @@ def test_headers_that_came_before(tracking: Program, serve: Serve) -> None:
         for request, status in steps:
             connection.sendall(request)
             assert connection.recv(65536)[9:12] == status, request
+    for behind in (b"?x", b"#x"):
+        assert talk(server, b"GET " + pixel + behind + b"\r\nA:" + block)[9:12] == b"400"
     with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
         for index in range(1, len(pixel + block)):
             # a request in two pieces, the second of which may be a whole block

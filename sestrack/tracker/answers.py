@@ -149,7 +149,7 @@ class Answers:
         return answer, hit, recipient, minted
 
     def _find_again(self, host: bytes, target: bytes, rounds: int) -> Found:
-        path = target.partition(b"?")[0]
+        path = target.partition(b"?")[0].partition(b"#")[0]
         if not path.startswith(b"/"):
             host, path = _absolute(target) or (host, b"/")
         if path == b"/healthz":

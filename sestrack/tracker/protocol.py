@@ -184,11 +184,12 @@ class Connection(asyncio.Protocol):
         if fresh:
             target = data[4 : data.find(b" ", 4)]
             said = self._site.known.get(data[4 + len(target) :])
-            # behind a `?` anything may stand, the end of a line too: the parser looks at that
+            # behind `?` and `#` anything may stand, the end of a line too: the parser looks at it
             if (
                 said is not None
                 and data[:5] == b"GET /"
                 and b"?" not in target
+                and b"#" not in target
                 and not self._proxied
             ):
                 found = self._site.answers.find(said[0], target)
