@@ -409,12 +409,13 @@ def test_half_a_list_is_no_list(campaign: Program) -> None:
     "lines",
     [
         "Name;Adresse\n\nKing;ada@x.org\n", "Name;Adresse\n;\nKing;ada@x.org\n",
+        'Name|Stadt|mail\n"Ada\nKing"|Köln|ada@x.org\n', "Name, Vorname\tKontakt\n\tada@x.org\n",
         "mail;kontakt\n\nyes;ada@x.org\n", "Name, Vorname;Adresse\n\nKing, Ada;ada@x.org\n",
     ],
 )  # fmt: skip
 @pytest.mark.sqlite
-def test_lines_without_values_tell_nothing(campaign: Program, lines: str) -> None:
-    """Which column has the addresses, and what parts it, is seen in the lines below."""
+def test_which_column_has_the_addresses(campaign: Program, lines: str) -> None:
+    """It is seen in the rows below the heading, and so is what parts them; not in empty lines."""
     (campaign.folder / "list.csv").write_text(lines)
     (copy,) = campaign.ok(*SEND, "--recipients", "list.csv").splitlines()
     assert json.loads(copy)["recipient"] == "ada@x.org"

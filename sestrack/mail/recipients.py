@@ -179,20 +179,24 @@ def _whole(first: str, lines: Iterator[str]) -> tuple[str, Iterator[str]]:
 
 
 def _telling(lines: Iterator[str]) -> tuple[str, Iterator[str]]:
-    """Return the first line that may have an address, else the first with a value, and all lines.
+    """Return the first row that may have an address, else the first with a value, and all lines.
 
     No more are looked at than tell something: others may come from a program, one by one.
     """
     taken: list[str] = []
-    found = ""
-    for line in lines:
-        taken.append(line)
-        if "@" in line:
-            found = line
+
+    def take() -> Iterator[str]:
+        for line in lines:
+            taken.append(line)
+            yield line
+
+    rest, found = take(), ""
+    while len(taken) < _TELLING_LINES and (line := next(rest, "")):
+        row, rest = _whole(line, rest)
+        if "@" in row:
+            found = row
             break
-        found = found or (line.strip("\"',;|\t\r\n ") and line)
-        if len(taken) == _TELLING_LINES:
-            break
+        found = found or (row.strip("\"',;|\t\r\n ") and row)
     return found, chain(taken, lines)
 
 
@@ -222,7 +226,7 @@ def _column(name: str, wanted: str, heading: list[str], below: list[str]) -> int
 
 
 def _is_address(cell: str) -> bool:
-    return re.fullmatch(r"\s*[^\s@]+@[^\s@]+\s*", cell) is not None
+    return re.fullmatch(r" *[^\s@]+@[^\s@]+\s*", cell) is not None
 
 
 _MARK = "\ufeff"
