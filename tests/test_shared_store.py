@@ -476,6 +476,28 @@ def test_a_connection_that_hangs_at_once(address: str, tmp_path: Path) -> None:
     assert stored(address) == {"ada@example.org": 1}
 
 
+def test_names_leave_the_spool_when_nobody_reads(tmp_path: Path) -> None:
+    """Somebody who reads it keeps what was deleted in its log, and keeps nobody waiting."""
+    spool = Spool(str(tmp_path / "spool-1.db"))
+    row = (MINTED * 1000, 0, "ada@example.org", MINTED, "", b"agent", 0)
+    parcel = Parcel(spool.number(1), [row], [OPEN], 0)
+
+    def there() -> bool:
+        return any(b"ada@example.org" in file.read_bytes() for file in tmp_path.iterdir())
+
+    spool.put([parcel])
+    with closing(sqlite3.connect(spool.path)) as reader:
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT events FROM parcel").fetchall() == [(1,)]
+        begun = awake.seconds()
+        spool.drop(parcel.last)
+        assert awake.seconds() - begun < BOUND
+        assert there()
+    spool.tidy()
+    assert not there()
+    spool.close()
+
+
 def test_spools_of_one_machine(
     quick: QuickServer, address: str, start: Start, tmp_path: Path
 ) -> None:

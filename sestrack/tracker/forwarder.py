@@ -102,6 +102,7 @@ class Forwarder(Collector):
             elif self._held is not None:
                 held, self._held = self._held, None
                 self._send(held, now)
+        self._spool.tidy()
         # the next lot is on its way: time to answer
         landed, self._landed = self._landed, []
         self._answer(landed)

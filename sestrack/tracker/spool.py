@@ -101,6 +101,7 @@ class Spool:
         self._losses: Parcel | None = None
         """The losses noted last, while more can be added to them: nobody has taken them yet."""
         self._dropped = 0
+        self._is_dirty = False
 
     def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, isolation_level=None, timeout=5)
@@ -193,11 +194,6 @@ class Spool:
         self._losses = None
         return parcels
 
-    def _empty_log(self) -> None:
-        """Have the names of readers stay nowhere: what is deleted is in the log yet."""
-        with sqlite.patience(self._connection, 0):  # the next time, if somebody reads
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-
     def drop(self, last: int) -> None:
         """Forget what is kept elsewhere now, up to a sequence number."""
         count, octets = self._connection.execute(
@@ -208,15 +204,28 @@ class Spool:
         self.waiting -= count
         self.octets -= octets
         self._dropped, self._losses = last, None
-        # on a full disk not even that can be done: then it goes with what comes after it
-        with suppress(sqlite3.Error):
-            self._connection.execute("DELETE FROM parcel WHERE last <= ?", (last,))
-            if not self.waiting:
-                self._empty_log()
+        self._is_dirty = True
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Have the names of readers stay nowhere: delete what was dropped, in the log too.
+
+        What cannot be done on a full disk, or while somebody reads, is done the next time.
+        """
+        if not self._is_dirty:
             return
-        with suppress(sqlite3.Error):
-            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-            self._connection.execute("DELETE FROM parcel WHERE last <= ?", (last,))
+        delete = "DELETE FROM parcel WHERE last <= ?", (self._dropped,)
+        with suppress(sqlite3.Error), sqlite.patience(self._connection, 0):
+            try:
+                self._connection.execute(*delete)
+            except sqlite3.Error:  # the log may have room when it is in the file
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                self._connection.execute(*delete)
+            busy = 0
+            if not self.waiting:
+                ask = "PRAGMA wal_checkpoint(TRUNCATE)"
+                ((busy, _, _),) = self._connection.execute(ask).fetchall()
+            self._is_dirty = bool(busy)
 
 
 def open_spool(folder: str, limit: int = LIMIT) -> Spool:
