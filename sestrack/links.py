@@ -149,5 +149,11 @@ def is_placeholder(text: str) -> bool:
     return re.search(_PLACEHOLDER, text, re.IGNORECASE) is not None
 
 
+def is_field(text: str) -> bool:
+    """Is all of it what a mailing tool fills in?  `{SHA}…=` is a hash as LDAP writes it."""
+    ends = {text[:1], {"{": "}", "[": "]", "<": ">", "$": "}"}.get(text[:1], "")}
+    return "@" not in text and text[-1:] in ends and is_placeholder(text)
+
+
 _LIKE_OURS = r"[hH][tT][tT][pP][sS]?://[^/]++/[A-Za-z0-9_~]{40}"
 _SEAL_OCTETS = 22  # one in clear, 16 of SIV, at most 5 of index

@@ -453,6 +453,7 @@ def test_the_new_column_stands_under_its_name(campaign: Program) -> None:
         (b"name,email\nKing, Ada,ada@x.org\n", "line 2: it has 3 values, and the list 2", 65),
         (b"recipient\nKing, Ada\n", "line 2: it has 2 values, and the list 1 column", 65),
         (b"email,name\nada@x.org;Ada\n", "line 2: it has 1 value, and the list 2", 65),
+        (b"recipient\n{{email}}\n", "line 2: the recipient '{{email}}' is a merge field", 65),
         (b"name,x\n1,2\n", "no column 'email'; it has name, x", 66),
         (b"name,e-mail\n1,2\n", "--column e-mail", 66),
         (b"<html>\n<p>\n", "begins like HTML", 65),
@@ -604,3 +605,12 @@ def test_jsonl_is_a_filter_kept_open(campaign: Program) -> None:
     assert "untracked" in words
     assert child.returncode == 65
     assert sum(copies(campaign).values()) == 2
+
+
+@pytest.mark.sqlite
+def test_a_line_for_a_merge_field(campaign: Program) -> None:
+    """A template that was not filled in would make all readers one; the line goes out as it came."""
+    field = b'{"html": "<p>x", "recipient": "*|EMAIL|*"}\n'
+    done = campaign("rewrite", "--jsonl", "--sender", "news.example.com", stdin=field)
+    assert (done.returncode, done.stdout) == (65, field)
+    assert b"line 1: the recipient '*|EMAIL|*' is a merge field" in done.stderr

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from sestrack import files, output
 from sestrack.commands.rewrite_run import bug, check_texts, count, how, minted
 from sestrack.errors import EXIT_NO, BadInput, SestrackError, UsageError
+from sestrack.links import is_field
 from sestrack.tracking import Letter, Tracking
 
 if TYPE_CHECKING:
@@ -88,7 +89,11 @@ class _Filter:
                 output.note(f"sestrack: untracked: {self.said}")
             return line, EXIT_NO if self.request.strict else 0
         self.said = ""
-        rewritten = letter.render(values.get("recipient") or "", minted(self.request))
+        recipient = values.get("recipient") or ""
+        if is_field(recipient):
+            msg = f"the recipient {recipient!r} is a merge field, that nothing has filled in"
+            raise BadInput(msg, _LIKE)
+        rewritten = letter.render(recipient, minted(self.request))
         self.made[letter.message] += 1
         html = json.dumps(rewritten.decode(), ensure_ascii=False)
         return f"{text[:start]}{html}{text[end:]}".encode(), 0

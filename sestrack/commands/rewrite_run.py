@@ -19,7 +19,7 @@ from sestrack.commands.rewrite_delivery import (
     quiet,
 )
 from sestrack.errors import EXIT_BUG, EXIT_NO, BadInput, SestrackError, UsageError
-from sestrack.links import is_placeholder
+from sestrack.links import is_field, is_placeholder
 from sestrack.rewrite import has_tag, looks_like_message, refuse_other_input
 from sestrack.store import now
 from sestrack.tokens import check_text
@@ -101,7 +101,7 @@ def check_texts(request: Request) -> None:
     """Raise `BadInput` for a recipient, label or merge field that cannot be."""
     check_text("recipient", request.recipient)
     check_field(request.recipient_field)
-    if _is_field(request.recipient):
+    if is_field(request.recipient):
         msg = f"the recipient {request.recipient!r} is a merge field: all readers would be one"
         raise UsageError(msg, _line(request, "--recipient-field", _field_like(request.recipient)))
     if request.recipient_field and not is_placeholder(request.recipient_field):
@@ -115,12 +115,6 @@ def check_texts(request: Request) -> None:
         address = request.recipient.rpartition("<")[2][:-1]
         output.warn(f"the recipient is {request.recipient!r} as a whole; was {address} meant?")
     check_text("message label", request.message)
-
-
-def _is_field(text: str) -> bool:
-    """Is all of it what a mailing tool fills in?  `{SHA}…=` is a hash as LDAP writes it."""
-    ends = {text[:1], {"{": "}", "[": "]", "<": ">", "$": "}"}.get(text[:1], "")}
-    return "@" not in text and text[-1:] in ends and is_placeholder(text)
 
 
 def _field_like(field: str) -> str:

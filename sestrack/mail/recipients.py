@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sestrack.errors import BadInput, NotFound, SestrackError
 from sestrack.files import reading, shown, typed
+from sestrack.links import is_field
 from sestrack.tokens import check_text
 
 if TYPE_CHECKING:
@@ -284,6 +285,9 @@ def _rows(name: str, source: _Recorded, reader: Any, shape: _Shape, blank: int) 
                 msg = "the recipient is empty"
                 raise BadInput(msg)
             check_text("recipient", recipient)
+            if is_field(recipient):
+                msg = f"the recipient {recipient!r} is a merge field, that nothing has filled in"
+                raise BadInput(msg)
             more = cells[width:]
             # `King, Ada` without quotes makes one value too many, and lines with other
             # delimiters than the heading's too few
