@@ -151,8 +151,10 @@ def is_placeholder(text: str) -> bool:
 
 def is_field(text: str) -> bool:
     """Is all of it what a mailing tool fills in?  `{SHA}…=` is a hash as LDAP writes it."""
+    if "@" in text:
+        return False
     ends = {text[:1], {"{": "}", "[": "]", "<": ">", "$": "}"}.get(text[:1], "")}
-    return "@" not in text and text[-1:] in ends and is_placeholder(text)
+    return text[-1:] in ends and is_placeholder(text)
 
 
 _LIKE_OURS = r"[hH][tT][tT][pP][sS]?://[^/]++/[A-Za-z0-9_~]{40}"

@@ -268,7 +268,7 @@ class _Recorded:
 
 def _rows(name: str, source: _Recorded, reader: Any, shape: _Shape, blank: int) -> Iterator[Row]:
     """Read on, below the heading and `blank` lines above it."""
-    column, width, delimiter, is_raw = shape
+    column, width, delimiter, _ = shape
     number = 0
     while True:
         begin = reader.line_num
@@ -288,19 +288,28 @@ def _rows(name: str, source: _Recorded, reader: Any, shape: _Shape, blank: int) 
             if is_field(recipient):
                 msg = f"the recipient {recipient!r} is a merge field, that nothing has filled in"
                 raise BadInput(msg)
-            more = cells[width:]
-            # `King, Ada` without quotes makes one value too many, and lines with other
-            # delimiters than the heading's too few
-            if any(more) or (more and is_raw) or (len(cells) < width and _PARTS.search(recipient)):
-                values = "1 value" if len(cells) == 1 else f"{len(cells)} values"
-                msg = f"it has {values}, and the list {width} column{'s' * (width != 1)}"
-                raise BadInput(msg)
-            if len(cells) < width:
+            if len(cells) != width:
+                _check_width(cells, recipient, shape)
                 line = raw.rstrip("\r\n")
                 raw = line + delimiter * (width - len(cells)) + raw[len(line) :]
         except (csv.Error, SestrackError) as error:
             raise _bad(name, blank + begin + 1, error, blank + reader.line_num) from None
         yield Row(number, recipient, raw)
+
+
+def _check_width(cells: list[str], recipient: str, shape: _Shape) -> None:
+    """Raise `BadInput` unless a row with more or fewer values than the heading can be meant so.
+
+    `King, Ada` without quotes makes one too many, lines with other delimiters than the heading's
+    make too few.  Empty ones are as good as none, where no other is to be put behind them.
+    """
+    more = cells[shape.width :]
+    few = len(cells) < shape.width
+    if any(more) or (more and shape.raw) or (few and _PARTS.search(recipient)):
+        values = "1 value" if len(cells) == 1 else f"{len(cells)} values"
+        columns = f"{shape.width} column{'s' * (shape.width != 1)}"
+        msg = f"it has {values}, and the list {columns}"
+        raise BadInput(msg)
 
 
 def _bad(name: str, line: int, error: Exception, last: int = 0) -> BadInput:
