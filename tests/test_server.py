@@ -752,6 +752,50 @@ def test_a_daemon_goes_on_at_sighup(tracking: Program, serve: Serve) -> None:
     assert [server.process.pid, *server.children()] == family
 
 
+@pytest.mark.sqlite
+def test_a_worker_that_dies_while_the_store_is_locked(tracking: Program, serve: Serve) -> None:
+    """Another one starts: whoever comes is answered, and all is stored when the store is free."""
+    server = serve()
+    link = tracking.paths(LETTER)[0]
+    with closing(sqlite3.connect(tracking.store, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert server.ask(link).status == 302
+        (worker,) = server.children()
+        os.kill(worker, signal.SIGKILL)
+        begun = awake.seconds()
+        assert until(lambda: server.children() not in ([], [worker]), 20)
+        for _ in range(3):
+            assert server.ask(link).status == 302
+        assert awake.seconds() - begun < 5
+        other.execute("ROLLBACK")
+    assert server.stop() == 0
+    assert len(tracking.events()) == 4
+    assert "cannot record" not in server.log.read_text()  # it was for a moment
+
+
+@pytest.mark.sqlite
+def test_who_comes_while_the_server_ends_is_refused(serve: Serve) -> None:
+    """At once, to go elsewhere; and a request that never comes whole does not hold up the end."""
+    server = serve()
+    address = ("127.0.0.1", server.port)
+    with socket.create_connection(address, timeout=30) as slow:
+        slow.sendall(b"GET /x HTTP/1.1\r\nHost:")
+        time.sleep(0.2)
+        begun = awake.seconds()
+        server.process.send_signal(signal.SIGTERM)
+
+        def refused() -> bool:
+            try:
+                socket.create_connection(address, timeout=30).close()
+            except ConnectionRefusedError:
+                return True
+            return False
+
+        assert until(refused, 5)
+        assert server.process.wait(30) == 0
+        assert awake.seconds() - begun < 5  # it is given two
+
+
 def test_a_worker_that_dies_is_replaced(tracking: Program, serve: Serve) -> None:
     """The server goes on with a new worker."""
     server = serve()

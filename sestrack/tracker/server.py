@@ -111,9 +111,10 @@ def serve(options: ServeOptions) -> int:
 
 def _into_sqlite(options: ServeOptions, stack: contextlib.ExitStack) -> Collector:
     connection = stack.enter_context(contextlib.closing(open_for_recording(options.store)))
+    owed = count_lost(connection, options.store)
     upkeep = Upkeep(connection, Places(options.mmdb), options.keep_days)
     writer = Writer(connection, upkeep.work, output.note)
-    writer.owed = count_lost(connection, options.store)
+    writer.owed = owed
     return writer
 
 
@@ -159,6 +160,7 @@ class Server:
         self._note = note
         self._options = options
         self._listeners = listeners
+        self._url = _url_of(listeners[0], tls=bool(options.tls_cert))
         self._ask = ask
         self._writer = collector
         self._keeper: subprocess.Popen[bytes] | None = None
@@ -206,7 +208,7 @@ class Server:
             self._start(index)
         self._note_down(self._writer.owed if self._writer else None)
         output.note(
-            f"serving on {self._url()}; SIGTERM drains and ends", event="serving", url=self._url()
+            f"serving on {self._url}; SIGTERM drains and ends", event="serving", url=self._url
         )
         if self._writer is None:
             while self._going_on():
@@ -262,9 +264,7 @@ class Server:
 
     def _start_keeper(self) -> None:
         options = self._options
-        charge = Charge(
-            options.store, self._url(), options.mmdb, options.keep_days, options.log_json
-        )
+        charge = Charge(options.store, self._url, options.mmdb, options.keep_days, options.log_json)
         self._keeper = _start_program("sestrack.tracker.keeper", charge)
         self._keeper_since = time.monotonic()
 
@@ -304,6 +304,9 @@ class Server:
             self._stop()  # the next server has the file that is there then
         if self._stopping:
             self._due.clear()
+            # whoever comes now is refused at once, and may go elsewhere
+            for listener in (*self._listeners, *([self._ask] if self._ask else [])):
+                listener.close()
         elif self._due:
             now = time.monotonic()
             for who in [who for who, at in self._due.items() if at <= now]:
@@ -344,14 +347,14 @@ class Server:
         if self._note is not None:
             trouble = self._writer.trouble if self._writer else ""
             try:
-                self._note(self._url(), lost, trouble)
+                self._note(self._url, lost, trouble)
             except OSError as error:
                 output.warn(f"doctor cannot be told of this server: {error.strerror}")
 
-    def _url(self) -> str:
-        host, port = self._listeners[0].getsockname()[:2]
-        scheme = "https" if self._options.tls_cert else "http"
-        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/"
+
+def _url_of(listener: socket.socket, *, tls: bool) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
 def _has_terminal() -> bool:

@@ -46,6 +46,9 @@ HANDSHAKE_SECONDS = 10.0
 LOOK_SECONDS = 0.5
 MAX_TARGETS = 100_000
 DRAIN_SECONDS = 35.0
+"""How long a worker that is to end waits for its events to be on disk,"""
+GRACE_SECONDS = 2.0
+"""and for connections alone: for requests that have not come whole, and clients that read on."""
 EXIT_ORPHAN = 3
 """The writer has gone."""
 
@@ -166,8 +169,10 @@ async def _work(
     if asked is not None:
         asked.close()
     site.drain()
-    for _ in range(int(DRAIN_SECONDS / 0.01)):
-        if not recorder.waiting and not site.connections:
+    begun = loop.time()
+    while recorder.waiting or site.connections:
+        waited = loop.time() - begun
+        if waited > (DRAIN_SECONDS if recorder.waiting else GRACE_SECONDS):
             break
         await asyncio.sleep(0.01)
     for task in tasks:

@@ -3,8 +3,9 @@
 It takes what batches the workers have handed over, writes them in one transaction (group
 commit: in WAL mode with synchronous=FULL, SQLite syncs once), and answers.  A transaction
 that fails leaves nothing behind and is tried again, with everything in it, until it is on
-disk; so an event is there once.  What else there is to do, judging and purging, is done in
-small pieces while no batch waits.
+disk; so an event is there once.  The loop goes on meanwhile, for it also sees to it that there are
+workers, which answer readers.  What else there is to do, judging and purging, is done in small
+pieces while no batch waits.
 
 The writer gives events their ids, so that an id is used once even when everything before
 it was purged.
@@ -16,6 +17,7 @@ import sqlite3
 import time
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from sestrack.engines import sqlite
 from sestrack.tracker.checkpoint import Checkpointer
 from sestrack.tracker.collector import Collector
 from sestrack.tracker.events import MAX_AGENT
@@ -26,12 +28,13 @@ from sestrack.tracker.rescue import Rescue
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sestrack.engines import sqlite
     from sestrack.engines.interface import Connection
     from sestrack.tracker.collector import Batch, TargetRow, Worker
 
 _CACHED = 65_536
 _RETRY_SECONDS = 0.25
+_BUSY_MS = 200
+"""How long one try may wait for others that write, in place of the store's usual patience."""
 _NAP_SECONDS = 0.1
 """How long to wait for a batch when nothing else is to be done."""
 _PAUSE_SECONDS = 0.002
@@ -72,6 +75,13 @@ class Writer(Collector):
         self._late = Late()
         self._version = -1
         """SQLite's number for what other connections have written."""
+        # whoever has the store for long must not keep this loop
+        connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+        self._held: list[tuple[Worker, Batch]] = []
+        """What is not on disk yet."""
+        self._retry_at = 0.0
+        self._failing_since = 0.0
+        """When the first of the tries failed that failed since; 0 for none."""
         self._more = True
         self._worked_at = 0.0
         self._no_work_until = 0.0
@@ -79,15 +89,16 @@ class Writer(Collector):
         self._look_at = 0.0
 
     def _patience(self) -> float:
-        return _PAUSE_SECONDS if self._more else _NAP_SECONDS
+        return _PAUSE_SECONDS if self._more and not self._held else _NAP_SECONDS
 
     def _turn(self, batches: list[tuple[Worker, Batch]]) -> None:
         """Write; do other work while there is nothing to write, and now and then under load."""
-        if batches:
-            self._write(batches)
+        self._held += batches
+        if self._held and time.monotonic() >= self._retry_at:
+            self._write()
             self._more = True
         now = time.monotonic()
-        if not batches or now - self._worked_at > _UNDER_LOAD_SECONDS:
+        if not self._held and (not batches or now - self._worked_at > _UNDER_LOAD_SECONDS):
             self._more = self._work()
             self._worked_at = now
         self._look()
@@ -106,7 +117,12 @@ class Writer(Collector):
             self.give_up_at = min(self.give_up_at, now + _RESCUE_SECONDS)
 
     def finish(self) -> None:
-        """Keep a store whose file has lost its name."""
+        """Write what can be; keep a store whose file has lost its name."""
+        while self._held:
+            self._look()
+            self._write()
+            if self._held:
+                time.sleep(_RETRY_SECONDS)
         self._look_at = 0.0
         self._look()
         what = self.displaced or self._rescue.lost
@@ -120,6 +136,9 @@ class Writer(Collector):
         try:
             more = self._other_work()
         except Exception as error:  # noqa: BLE001 - whatever it is, readers are answered
+            if _is_busy(error):
+                self._no_work_until = time.monotonic() + _RETRY_SECONDS
+                return True
             self._say(_FIGURES, f"{type(error).__name__}: {error}")
             self._no_work_until = time.monotonic() + _REST_SECONDS
             return False
@@ -129,13 +148,14 @@ class Writer(Collector):
 
     # -- the transaction ------------------------------------------------------------------
 
-    def _write(self, batches: list[tuple[Worker, Batch]]) -> None:
-        while not self._commit(batches):
-            self._look()
+    def _write(self) -> None:
+        batches = self._held
+        if not self._commit(batches):
             if time.monotonic() > self.give_up_at:
+                self._held = []
                 self.give_up(batches)
-                return
-            time.sleep(_RETRY_SECONDS)
+            return
+        self._held = []
         self._answer(batches)
         self._checkpoint(sum(len(batch.rows) for _, batch in batches))
 
@@ -158,11 +178,22 @@ class Writer(Collector):
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             self._ids.forget_unsettled()
-            self._say(_RECORD, f"{error}; events wait in memory")
+            self._note_failure(error)
             return False
         self._ids.settle(count)
+        self._failing_since = 0.0
         self._say(_RECORD, "")
         return True
+
+    def _note_failure(self, error: sqlite3.Error) -> None:
+        """Say it, unless somebody else writes for a moment; try again, but not at once."""
+        now = time.monotonic()
+        self._failing_since = self._failing_since or now
+        if not _is_busy(error):
+            self._retry_at = now + _RETRY_SECONDS
+        elif now - self._failing_since < sqlite.BUSY_SECONDS:
+            return
+        self._say(_RECORD, f"{error}; events wait in memory")
 
     def _insert(self, batches: list[tuple[Worker, Batch]]) -> int:
         ids = self._ids
@@ -190,6 +221,12 @@ class Writer(Collector):
                 "UPDATE progress SET lost = lost + ?, lost_at = ?", (lost_in_all, int(time.time()))
             )
         return int(number - first)
+
+
+def _is_busy(error: Exception) -> bool:
+    """Does somebody else write just now?"""
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF == sqlite3.SQLITE_BUSY  # the low octet: there are several kinds of each
 
 
 class _Ids:
