@@ -259,6 +259,7 @@ def restore(
     if there and not force:
         msg = f"there is a store at {address}"
         raise Refused(msg, f"sestrack restore --force {typed(file)}  # gives it another name")
+    named, address = address, os.path.realpath(address)  # a link to it stays one
     _make_folder(address)
     moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
     aside = f"{address}.before-restore-{moment}"
@@ -267,7 +268,7 @@ def restore(
     forgotten = 0
     with ExitStack() as held:
         _have_alone(address, held)
-        with beside(address, private=True) as name, _without_companions(name):
+        with beside(named, private=True) as name, _without_companions(name):
             with sqlite.errors(address), _unusable(), _damaged(file), _as_it_was(file):
                 schema = _take(file, name, progress)
             if there:

@@ -7,6 +7,7 @@ tabs, nothing cut off and no colour.  A terminal gets none either with `NO_COLOR
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -109,8 +110,17 @@ def _write_line(line: str) -> None:
     try:
         sys.stderr.write(_printable(line, sys.stderr.encoding) + "\n")
         sys.stderr.flush()
-    except OSError:  # nobody listens; the exit code still speaks
-        _abandon(sys.stderr)
+    except OSError as error:
+        if error.errno in _PASSING:
+            # what could not be written is left behind; a server may have more to say later
+            encoding, errors = sys.stderr.encoding, sys.stderr.errors
+            sys.stderr = open(2, "w", 1, encoding, errors, closefd=False)  # noqa: SIM115
+        else:  # nobody listens; the exit code still speaks
+            _abandon(sys.stderr)
+
+
+_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""Errors of a log on a disk that is full."""
 
 
 def prepare() -> None:

@@ -181,6 +181,22 @@ class Node(Reachable):
             self.process.send_signal(signal.SIGINT)
             self.process.wait(timeout=30)
 
+    @contextlib.contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Have none of its processes do anything: to others it is silent, and not away."""
+        assert self.process
+        family = [self.process.pid]
+        os.kill(family[0], signal.SIGSTOP)
+        os.waitid(os.P_PID, family[0], os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        family += map(int, Path(f"/proc/{family[0]}/task/{family[0]}/children").read_text().split())
+        try:
+            for each in family[1:]:
+                os.kill(each, signal.SIGSTOP)
+            yield
+        finally:
+            for each in reversed(family):
+                os.kill(each, signal.SIGCONT)
+
     def kill(self) -> None:
         """End all its processes at once, so that none writes or says anything more."""
         if not (self.process and self.running):

@@ -246,6 +246,23 @@ def test_restore_where_names_are_odd(tracking: Program) -> None:
 
 
 @pytest.mark.sqlite
+def test_restore_through_a_link(tracking: Program) -> None:
+    """The file itself gets another name, and the link leads to what was put back."""
+    tracking.ok("backup", "backup.db")
+    tracking.ok("sender", "add", "later.example.org")
+    link = tracking.folder / "link.db"
+    link.symlink_to(tracking.store)
+    said = tracking("--store", str(link), "restore", "--force", "backup.db").stderr.decode()
+    (aside,) = tracking.folder.glob("*.before-restore-*")
+    assert str(aside) in said
+    assert not aside.is_symlink()
+    assert link.is_symlink()
+    assert "later.example.org" in tracking.ok("--store", str(aside), "sender", "list")
+    for store in (link, tracking.store):
+        assert "later.example.org" not in tracking.ok("--store", str(store), "sender", "list")
+
+
+@pytest.mark.sqlite
 def test_restore_leaves_a_file_as_it_was(tracking: Program) -> None:
     """An empty one is said to be; beside a damaged copy of a store nothing appears."""
     file = tracking.folder / "copy.db"

@@ -774,6 +774,33 @@ def test_a_worker_that_dies_while_the_store_is_locked(tracking: Program, serve: 
 
 
 @pytest.mark.sqlite
+def test_one_server_by_whatever_name(tracking: Program) -> None:
+    """A link to a store is the same store; only one may write."""
+    link = tracking.folder / "link.db"
+    link.symlink_to(tracking.store)
+    with serving(str(tracking.store)) as note:
+        note("http://127.0.0.1:1/")
+        with pytest.raises(TryAgain), serving(str(link)):
+            pass
+        assert served_at(str(link)) == ["http://127.0.0.1:1/"]
+    assert not (tracking.folder / "link.db-serve").exists()
+
+
+@pytest.mark.sqlite
+def test_two_servers_whose_lock_was_removed(tracking: Program, serve: Serve) -> None:
+    """Neither knows of the other; each event gets an id that the other has not given."""
+    link = tracking.paths(LETTER)[0]
+    first = serve()
+    assert first.ask(link).status == 302
+    Path(f"{tracking.store}-serve").unlink()
+    second = serve()
+    for server in (first, second, second, first, second):
+        assert server.ask(link).status == 302
+    assert (second.stop(), first.stop()) == (0, 0)
+    assert len(tracking.events()) == 6
+
+
+@pytest.mark.sqlite
 def test_who_comes_while_the_server_ends_is_refused(serve: Serve) -> None:
     """At once, to go elsewhere; and a request that never comes whole does not hold up the end."""
     server = serve()
@@ -1042,6 +1069,29 @@ def test_a_certificate_is_renewed_in_two_steps(tracking: Program, serve: Serve) 
     (new / "key.pem").replace(tracking.folder / "key.pem")
     assert until(lambda: "was read again" in server.log.read_text(), 20)
     assert served_certificate(server) not in {old, b""}
+
+
+@pytest.mark.sqlite
+def test_a_certificate_that_cannot_be_read_is_tried_again(tracking: Program, serve: Serve) -> None:
+    """It is said once; and that it can be read then is seen, though its time does not change."""
+    make_certificate(tracking.folder)
+    server = serve("--tls-cert", "cert.pem", "--tls-key", "key.pem")
+    old = served_certificate(server)
+    new = tracking.folder / "new"
+    new.mkdir()
+    make_certificate(new)
+    os.utime(new / "key.pem", (2_000_000_000, 2_000_000_000))
+    damaged = tracking.folder / "damaged.pem"
+    damaged.write_text("nothing")
+    os.utime(damaged, (2_000_000_000, 2_000_000_000))
+    damaged.rename(tracking.folder / "key.pem")
+    (new / "cert.pem").rename(tracking.folder / "cert.pem")
+    assert until(lambda: "stays as it was" in server.log.read_text(), 20)
+    time.sleep(2.5)
+    assert server.log.read_text().count("stays as it was") == 1
+    assert served_certificate(server) == old
+    (new / "key.pem").rename(tracking.folder / "key.pem")
+    assert until(lambda: served_certificate(server) not in {old, b""}, 20)
 
 
 @pytest.mark.sqlite

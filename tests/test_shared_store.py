@@ -35,7 +35,7 @@ from sestrack.tracker.names import pseudonym
 from sestrack.tracker.places import Places
 from sestrack.tracker.recorder import PATIENCE
 from sestrack.tracker.shipper import Shipper
-from sestrack.tracker.spool import Parcel, Spool
+from sestrack.tracker.spool import Parcel, Spool, open_spool
 from sestrack.tracker.upkeep import Upkeep
 from sestrack.tracking import Tracking
 
@@ -496,6 +496,50 @@ def test_names_leave_the_spool_when_nobody_reads(tmp_path: Path) -> None:
     spool.tidy()
     assert not there()
     spool.close()
+
+
+def test_a_spool_that_was_another_store_s(address: str, tmp_path: Path) -> None:
+    """An empty one is taken over; one in which events wait is left to the store they are of."""
+    row = (MINTED * 1000, 0, "ada@example.org", MINTED, "", b"agent", 0)
+    spool = Spool(str(tmp_path / "spool-1.db"))
+    spool.note_writer("another", 3)
+    parcel = Parcel(spool.number(1), [row], [OPEN], 0)
+    ended = threading.Event()
+    shipper = Shipper(address, spool, ended.set)
+    shipper.send([parcel])
+    assert ended.wait(20)
+    assert shipper.end() == (True, None)
+    shipper.close()
+    assert stored(address) == {"ada@example.org": 1}
+    own = spool.store
+    spool.note_writer("another", 3)
+    spool.put([Parcel(spool.number(1), [row], [OPEN], 0)])
+    spool.close()
+    chosen = open_spool(str(tmp_path), store=own)
+    assert (chosen.path, chosen.waiting) == (str(tmp_path / "spool-2.db"), 0)
+    chosen.close()
+    chosen = open_spool(str(tmp_path), store="another")
+    assert chosen.waiting == 1
+    chosen.close()
+
+
+def test_a_server_ends_while_postgresql_stands_still(
+    quick: QuickServer, address: str, start: Start, tmp_path: Path
+) -> None:
+    """Nothing waits for an answer that may never come; the next server stores what is here."""
+    spool = str(tmp_path / "spool")
+    server = start(address, "a", "--spool", spool)
+    pixel = paths(address, "ada@example.org")[-1]
+    assert server.ask(pixel).status == 200
+    assert until(lambda: stored(address) == {"ada@example.org": 1})
+    with quick.standing_still():
+        assert server.ask(pixel).status == 200
+        begun = awake.seconds()
+        assert server.stop() == 0
+        assert awake.seconds() - begun < 30
+    assert waiting(tmp_path) == 1
+    start(address, "a", "--spool", spool)
+    assert until(lambda: stored(address) == {"ada@example.org": 2}, 20)
 
 
 def test_spools_of_one_machine(

@@ -1,5 +1,7 @@
 """The file `store.db-serve`, whose lock the one server holds that writes to a store.
 
+It stands beside the file itself, as SQLite's log does, by whatever links the store is named.
+
 In it stand, a line each, the URL of the server; how many events were lost that the store knows
 nothing of, with when, and the number of the file that the server has open (its inode); and what
 the server cannot do now.  A clean end takes the URL out: one
@@ -79,7 +81,7 @@ def check_file(path: str) -> None:
     if os.path.realpath(path) in _HELD:
         return
     try:
-        handle = os.open(f"{path}-serve", os.O_RDONLY)
+        handle = os.open(_name_of(path), os.O_RDONLY)
     except OSError:
         return  # no server, or one that is not ours to see
     try:
@@ -94,6 +96,10 @@ def check_file(path: str) -> None:
         os.close(handle)
 
 
+def _name_of(path: str) -> str:
+    return f"{os.path.realpath(path)}-serve"
+
+
 def _number_of(path: str) -> int:
     try:
         return os.stat(path).st_ino
@@ -103,7 +109,7 @@ def _number_of(path: str) -> int:
 
 def _open(path: str) -> int | None:
     """Open the file, made if it is not there; None where there is no store or none is written."""
-    name = f"{path}-serve"
+    name = _name_of(path)
     try:
         handle = os.open(name, os.O_RDWR | os.O_CREAT, 0o600)
     except PermissionError:
@@ -153,7 +159,7 @@ def left(path: str) -> Left:
 
 def _look(path: str) -> tuple[bool, Left]:
     """Tell whether a server runs, and what the file says; it is not made for that."""
-    name = f"{path}-serve"
+    name = _name_of(path)
     try:
         handle = os.open(name, os.O_RDONLY)
     except (FileNotFoundError, NotADirectoryError):

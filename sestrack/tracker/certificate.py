@@ -58,8 +58,12 @@ def _load(context: ssl.SSLContext, cert: str, key: str) -> None:
 
 
 async def renew(cert: str, key: str, tls: ssl.SSLContext) -> None:
-    """Take a certificate that was renewed, for the connections that come after."""
+    """Take a certificate that was renewed, for the connections that come after.
+
+    One that cannot be read is tried again: it may be written yet, or given to our user later.
+    """
     known = _times_of(cert, key)
+    said = ""
     while True:
         await asyncio.sleep(RENEW_SECONDS)
         times = _times_of(cert, key)
@@ -71,18 +75,20 @@ async def renew(cert: str, key: str, tls: ssl.SSLContext) -> None:
             tls_context(cert, key)
             _load(tls, cert, key)
         except SestrackError as error:
-            output.warn(f"the certificate stays as it was: {error.message}")
-        else:
-            output.note(f"the certificate {cert} was read again")
-        known = times
+            if said != error.message:
+                said = error.message
+                output.warn(f"the certificate stays as it was: {said}")
+            continue
+        output.note(f"the certificate {cert} was read again")
+        known, said = times, ""
 
 
-def _times_of(*names: str) -> list[float]:
+def _times_of(*names: str) -> list[int]:
     """Return when the certificate and its key were written; 0 for what is not there."""
     times = []
     for name in names:
         try:
-            times.append(os.stat(name).st_mtime)
+            times.append(os.stat(name).st_mtime_ns)
         except OSError:
-            times.append(0.0)
+            times.append(0)
     return times

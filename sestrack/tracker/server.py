@@ -39,9 +39,9 @@ from sestrack.tracker.forwarder import Forwarder
 from sestrack.tracker.keeper import Charge
 from sestrack.tracker.listening import listen, raise_file_limit
 from sestrack.tracker.places import Places
-from sestrack.tracker.spool import open_spool
+from sestrack.tracker.spool import mark_of, open_spool
 from sestrack.tracker.upkeep import Upkeep
-from sestrack.tracker.worker import ServeOptions, all_keys, look
+from sestrack.tracker.worker import DRAIN_SECONDS, ServeOptions, all_keys, look
 from sestrack.tracker.writer import Writer
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ KEEPER_SECONDS = 5.0
 """How long the keeper may take to end."""
 GIVE_UP_SECONDS = 30.0
 """How long the writer goes on trying after SIGTERM."""
+KILL_SECONDS = DRAIN_SECONDS + 5
+"""How long workers may take to end."""
 PAUSE_SECONDS = 0.1
 """How long after its end a program is started again; a keeper after twice the time each time,"""
 LONGEST_PAUSE_SECONDS = 60.0
@@ -136,7 +138,10 @@ def count_lost(connection: Connection, address: str) -> int:
 
 def _into_postgresql(options: ServeOptions, _: contextlib.ExitStack) -> Collector:
     Places(options.mmdb)  # the keeper reads it: here it is only seen that it can be
-    return Forwarder(options.store, open_spool(options.spool, options.spool_limit), output.note)
+    store = mark_of(options.known.who) if options.known else ""
+    return Forwarder(
+        options.store, open_spool(options.spool, options.spool_limit, store), output.note
+    )
 
 
 COLLECTORS = {"sqlite": _into_sqlite, "postgresql": _into_postgresql}
@@ -173,6 +178,7 @@ class Server:
         """What ends the server."""
         self._deaths: deque[float] = deque(maxlen=SPATE)
         self._stopping = False
+        self._kill_at = float("inf")
         self._some_ended = False
         self._restarts = 0
         self._wake_in, self._wake_out = socket.socketpair()
@@ -279,6 +285,7 @@ class Server:
     def _stop(self, *_: object) -> None:
         """Tell the workers and the keeper to end."""
         self._stopping = True
+        self._kill_at = time.monotonic() + KILL_SECONDS
         if self._writer is not None:
             self._writer.give_up_at = time.monotonic() + GIVE_UP_SECONDS
         for process in [*self._workers, *([self._keeper] if self._keeper else [])]:
@@ -304,9 +311,7 @@ class Server:
             self._stop()  # the next server has the file that is there then
         if self._stopping:
             self._due.clear()
-            # whoever comes now is refused at once, and may go elsewhere
-            for listener in (*self._listeners, *([self._ask] if self._ask else [])):
-                listener.close()
+            self._see_to_the_end()
         elif self._due:
             now = time.monotonic()
             for who in [who for who, at in self._due.items() if at <= now]:
@@ -316,6 +321,14 @@ class Server:
                 else:
                     self._start(who)
         return bool(self._workers or self._due or (self._writer and self._writer.workers))
+
+    def _see_to_the_end(self) -> None:
+        """Have whoever comes now refused at once, to go elsewhere, and workers end in time."""
+        for listener in (*self._listeners, *([self._ask] if self._ask else [])):
+            listener.close()
+        if time.monotonic() > self._kill_at:
+            for process in self._workers:
+                process.kill()
 
     def _note_end_of_keeper(self, status: int) -> None:
         now = time.monotonic()

@@ -12,7 +12,6 @@ The mark's row is also the fence: whoever holds the writer's number now stands i
 
 from __future__ import annotations
 
-import hashlib
 import os
 import queue
 import re
@@ -26,6 +25,7 @@ from sestrack.tracker.events import MAX_AGENT, first_id
 from sestrack.tracker.figures import DAY_MS
 from sestrack.tracker.interning import intern
 from sestrack.tracker.names import Late, key_of
+from sestrack.tracker.spool import mark_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,8 +126,10 @@ class Shipper:
 
     def _register(self, connection: SharedConnection) -> None:
         """Take the spool's number of a writer, or a new one."""
-        store = hashlib.blake2b(key_of(connection), digest_size=8).hexdigest()
+        store = mark_of(key_of(connection))
         spool = self._spool
+        if spool.store not in {"", store} and not spool.waiting:
+            spool.note_writer("", 0)  # it was another store's, and nothing of that is left
         if spool.store not in {"", store}:
             msg = f"the events in {spool.path} are another store's, not {shown(self._address)}'s"
             raise BadInput(msg, "sestrack serve --spool FOLDER, one for each store")

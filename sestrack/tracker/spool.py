@@ -16,6 +16,7 @@ import os
 import sqlite3
 from contextlib import ExitStack, closing, suppress
 from glob import glob
+from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
 from sestrack.engines import sqlite
@@ -228,17 +229,29 @@ class Spool:
             self._is_dirty = bool(busy)
 
 
-def open_spool(folder: str, limit: int = LIMIT) -> Spool:
-    """Open the first free spool of a folder, one in which events wait before all others."""
+def mark_of(key: bytes) -> str:
+    """Return what tells a store from others, made of its key for names."""
+    return blake2b(key, digest_size=8).hexdigest()
+
+
+def open_spool(folder: str, limit: int = LIMIT, store: str = "") -> Spool:
+    """Open the first free spool of a folder, one in which events wait before all others.
+
+    But none in which those of another store wait, if the mark of this one is known.
+    """
     free: list[Spool] = []
     for slot in range(1, _SLOTS + 1):
         path = f"{folder}/spool-{slot}.db"
         if free and not os.path.exists(path):
             break
         try:
-            free.append(Spool(path, limit))
+            spool = Spool(path, limit)
         except TryAgain:
             continue
+        if store and spool.waiting and spool.store not in {"", store}:
+            spool.close()
+        else:
+            free.append(spool)
     if not free:
         msg = f"all {_SLOTS} spools in {folder} are in use"
         raise TryAgain(msg, "sestrack serve --spool FOLDER")

@@ -105,7 +105,8 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGHUP):  # they reach all; the server tells us
         signal.signal(number, signal.SIG_IGN)
     code = boundary(lambda: work(options, listener, link, ask))
-    sys.exit(code)
+    sys.stderr.flush()
+    os._exit(code)  # a thread may still wait for a database that stands still
 
 
 def work(

@@ -171,6 +171,7 @@ class Writer(Collector):
             ((version,),) = self._connection.execute("PRAGMA data_version").fetchall()
             if version != self._version:
                 self._late.look(cast("Connection", self._connection))
+                self._ids.look()
                 self._version = version
             count = self._insert(batches)
             self._connection.execute("COMMIT")
@@ -241,8 +242,14 @@ class _Ids:
         self.targets: dict[Any, tuple[int, int, int | None]] = {}
         self.agents: dict[bytes, int] = {}
         self._unsettled: list[tuple[dict[Any, Any], Any]] = []
+        self.next_event = 0
+        self.look()
+
+    def look(self) -> None:
+        """See which ids are taken: a server that does not know of us may write here, too."""
         # the other writers' events came with a copy
-        self.next_event = next(mark.stored for mark in connection.writers() if not mark.id) + 1
+        stored = next(mark.stored for mark in self._connection.writers() if not mark.id)
+        self.next_event = max(self.next_event, stored + 1)
 
     def target(self, target: TargetRow) -> tuple[int, int, int | None]:
         """Return the kind, and the numbers of the origin and the link."""
