@@ -39,11 +39,11 @@ from sestrack.errors import (
 from sestrack.files import (
     beside,
     give_to_owner_of,
+    is_database,
     is_same,
     is_special,
     look,
     not_there,
-    reading,
     typed,
 )
 from sestrack.store import BUSY_SECONDS, kind_of, shown
@@ -60,7 +60,6 @@ _STEP_PAGES = 1024
 _SYNC_OCTETS = 16 << 20
 _COMPANIONS = ("-wal", "-shm", "-journal")
 _ALONE_SECONDS = 5.0
-_MAGIC = b"SQLite format 3\0"
 
 
 class Restored(NamedTuple):
@@ -96,18 +95,17 @@ def save(address: str, to: str, progress: Progress, *, force: bool = False) -> i
         if not force:
             msg = f"{to} is there already"
             hint = f"sestrack backup --force {typed(to)}  # puts a whole new one in its place"
-            if not _is_database(to):  # a file of keys, for example
+            if not is_database(to):  # a file of keys, for example
                 hint = f"sestrack backup {typed(_dated(os.path.dirname(to)))}"
             raise CannotCreate(msg, hint)
-    with beside(to, private=True) as name, sqlite.errors(to), _without_companions(name):
+    with (
+        beside(to, private=True, database=True) as name,
+        sqlite.errors(to),
+        _without_companions(name),
+    ):
         _SAVING[kind_of(address)](address, name, progress)
         _make_single(name)
     return os.path.getsize(to)
-
-
-def _is_database(name: str) -> bool:
-    with reading(name) as file:
-        return file.read(len(_MAGIC)) == _MAGIC
 
 
 def _dated(folder: str) -> str:
@@ -249,7 +247,7 @@ def restore(
     if os.path.isfile(file) and not os.path.getsize(file):
         msg = f"the file {file} is empty"
         raise BadInput(msg, look(file))
-    if not _is_database(file):
+    if not is_database(file):
         msg = f"{file} is no backup of a store"
         raise BadInput(msg, "sestrack restore --force FILE  # what sestrack backup wrote")
     there = os.path.exists(address) and os.path.getsize(address) > 0
@@ -268,7 +266,7 @@ def restore(
     forgotten = 0
     with ExitStack() as held:
         _have_alone(address, held)
-        with beside(named, private=True) as name, _without_companions(name):
+        with beside(named, private=True, database=True) as name, _without_companions(name):
             with sqlite.errors(address), _unusable(), _damaged(file), _as_it_was(file):
                 schema = _take(file, name, progress)
             if there:

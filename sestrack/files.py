@@ -101,12 +101,12 @@ def is_special(name: str) -> bool:
 
 
 @contextmanager
-def beside(to: str, *, private: bool = False) -> Iterator[str]:
+def beside(to: str, *, private: bool = False, database: bool = False) -> Iterator[str]:
     """Give the name of an empty file beside `to` that becomes it in the end, synced.
 
     The mode is that of the old file, or what the umask says; `private` is 0600.  A symbolic
     link is followed, unless another user put it where everybody may.  What is special is
-    given itself.
+    given itself.  A database is not written over, unless by another one: it may be the store.
     Raises `CannotCreate`, `InputOutputError`.
     """
     if is_special(to):
@@ -119,6 +119,9 @@ def beside(to: str, *, private: bool = False) -> Iterator[str]:
     if to.endswith("/") and not os.path.isdir(to):  # `realpath` would name the file without it
         raise cannot_create(to)
     target = os.path.realpath(to)
+    if not database and is_database(target):
+        msg = f"{to} is a database, and may be the store: it is not written over"
+        raise CannotCreate(msg, look(to))
     name = f"{target}.{os.getpid()}.sestrack"
     try:
         _check_link(to)
@@ -144,6 +147,16 @@ def beside(to: str, *, private: bool = False) -> Iterator[str]:
     finally:
         if os.path.exists(name):
             os.unlink(name)
+
+
+def is_database(name: str) -> bool:
+    """Is there a file, and is it one of SQLite?"""
+    with suppress(OSError), open(name, "rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
+    return False
+
+
+_MAGIC = b"SQLite format 3\0"
 
 
 def give_to_owner_of(old: str, handle: int) -> None:

@@ -476,6 +476,22 @@ def test_a_full_disk_and_a_closed_pipe(tracking: Program) -> None:
 
 
 @pytest.mark.sqlite
+def test_no_output_takes_the_place_of_the_store(tracking: Program) -> None:
+    """With it all keys would be gone, and with them each link that was ever sent."""
+    before = tracking.ok("keys", "export", "-")
+    (tracking.folder / "link.csv").symlink_to(tracking.store)
+    for words in (
+        ("events", "export", "--format", "csv", "-o", str(tracking.store)),
+        ("events", "export", "-o", "link.csv"),
+        (*FULL, "-o", str(tracking.store)),
+    ):
+        done = tracking(*words, stdin=LETTER)
+        assert done.returncode == 73, words
+        assert b"is a database, and may be the store" in done.stderr
+    assert tracking.ok("keys", "export", "-") == before
+
+
+@pytest.mark.sqlite
 def test_a_file_limit_leaves_the_old_file(tracking: Program) -> None:
     """With `ulimit -f` in the way, --in-place leaves the file as it was."""
     mail = tracking.folder / "mail.html"

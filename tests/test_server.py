@@ -617,6 +617,30 @@ def test_a_store_that_loses_its_file(
 
 
 @pytest.mark.sqlite
+def test_a_store_that_is_moved_away(tracking: Program, serve: Serve) -> None:
+    """Under its new name all is there at once: the log has the old name."""
+    link = tracking.paths(LETTER)[0]
+    server = serve()
+    for _ in range(3):
+        assert server.ask(link).status == 302
+    moved = tracking.folder / "moved.db"
+    tracking.store.rename(moved)
+    assert until(lambda: f"moved away while it is served, to {moved}" in server.log.read_text(), 20)
+    for _ in range(4):
+        assert server.ask(link).status == 302
+    count = "SELECT count(*) FROM event"
+
+    def stored() -> int:
+        with closing(sqlite3.connect(f"file:{moved}?mode=ro", uri=True)) as opened:
+            return int(opened.execute(count).fetchone()[0])
+
+    assert until(lambda: stored() == 7, 20)
+    assert server.ask(link).status == 302
+    assert server.stop() == 0
+    assert stored() == 8
+
+
+@pytest.mark.sqlite
 def test_a_store_put_in_the_place_of_one_that_is_served(tracking: Program, serve: Serve) -> None:
     """Nobody writes into it while the server's log lies beside."""
     tracking.ok("backup", "older.db")

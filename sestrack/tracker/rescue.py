@@ -17,16 +17,20 @@ import time
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
+from sestrack.engines.sqlite import patience
 from sestrack.errors import SestrackError
 from sestrack.files import beside
 
 if TYPE_CHECKING:
     from sestrack.engines import sqlite
 
+_MOVE_MS = 50
+"""How long the log is tried to be moved into a file that has another name, each time."""
 _ROOM_LEFT = 1 << 20
 """Octets that a disk must have on top of the copy."""
 
 
+_MOVED = "moved away"
 _IN_PLACE = {"", "robbed of its log", "moved about"}
 """Fates of a file that has its name."""
 
@@ -53,11 +57,17 @@ class Rescue:
         self._aside = ""
         self.lost = ""
         """What has become of the file, be there room for a copy or not."""
+        self._has_moved = False
+        """Whether it has another name alone, which the log has not."""
 
     def look(self) -> Fate:
         """See whether the files have their names."""
         # one that came back has a log without a name: nobody else would find what is in it
-        self.lost = what = self._what() or ("moved about" if self._aside else "")
+        what = self._what() or ("moved about" if self._aside else "")
+        self._has_moved = what == _MOVED
+        if self._has_moved:
+            return self._move_along()
+        self.lost = what
         if what in _IN_PLACE:
             return Fate(what)
         if not self._aside:
@@ -75,6 +85,14 @@ class Rescue:
             trouble = f"{needed // (1 << 20) + 1} MiB free are needed to keep all it has"
             return Fate(trouble=f"it was {what}, and {trouble}: {folder}")
         return Fate(what)
+
+    def _move_along(self) -> Fate:
+        """Have all in the file: whoever opens it by its other name does not see the log."""
+        with suppress(sqlite3.Error), patience(self._connection, _MOVE_MS):
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        where = os.readlink(f"/proc/self/fd/{self._file}")
+        again = "stop the server, and start it with that name"
+        return Fate(trouble=f"it was moved away while it is served, to {where}: {again}")
 
     def keep(self, what: str) -> str:
         """Keep all there is; say in words what was done.  Nobody writes any more."""
@@ -117,6 +135,9 @@ class Rescue:
 
     def close(self) -> None:
         """Forget the files."""
+        if self._has_moved:
+            with suppress(sqlite3.Error):
+                self._connection.wipe()
         for handle in (self._file, self._log):
             if handle is not None:
                 os.close(handle)
@@ -130,7 +151,7 @@ class Rescue:
             if not os.path.samestat(os.stat(self._name), ours):
                 return "replaced"
         except OSError:
-            return "" if ours.st_nlink else "removed"
+            return _MOVED if ours.st_nlink else "removed"
         if self._log is None:
             self._log = _placed(f"{self._path}-wal")  # it comes with the first event
         elif not os.fstat(self._log).st_nlink:
