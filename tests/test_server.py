@@ -797,6 +797,29 @@ def test_a_worker_that_dies_while_the_store_is_locked(tracking: Program, serve: 
     assert "cannot record" not in server.log.read_text()  # it was for a moment
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.sqlite
+def test_a_store_that_comes_later(tracking: Program, serve: Serve, workers: str) -> None:
+    """With a key file readers are answered without it; when it is there, all is recorded."""
+    link = tracking.paths(LETTER)[0]
+    tracking.ok("keys", "export", "all.keys")
+    home = tracking.folder / "mounted"
+    store = home / "store.db"
+    tracking.environment["SESTRACK_STORE"] = str(store)
+    server = serve("--keys", "all.keys", "--workers", workers)
+    assert server.ask(link).status == 302
+    assert "nothing is recorded" in server.log.read_text()
+    home.mkdir()
+    tracking.store.rename(store)
+    assert until(lambda: "recorded from now on" in server.log.read_text(), 20)
+    assert until(lambda: len(server.children()) == int(workers), 20)
+    for _ in range(4):
+        assert server.ask(link).status == 302
+    assert tracking("serve", "--bind", "127.0.0.1:0").returncode == 75
+    assert server.stop() == 0
+    assert len(tracking.events()) == 4
+
+
 @pytest.mark.sqlite
 def test_one_server_by_whatever_name(tracking: Program) -> None:
     """A link to a store is the same store; only one may write."""

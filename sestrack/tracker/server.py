@@ -34,7 +34,7 @@ from sestrack.store import errors_of, kind_of, left, open_for_recording, serving
 from sestrack.tracker import metrics
 from sestrack.tracker.certificate import tls_context
 from sestrack.tracker.collector import Collector, Worker
-from sestrack.tracker.counts import Tally
+from sestrack.tracker.counts import Report, Tally
 from sestrack.tracker.forwarder import Forwarder
 from sestrack.tracker.keeper import Charge
 from sestrack.tracker.listening import listen, raise_file_limit
@@ -55,6 +55,8 @@ GIVE_UP_SECONDS = 30.0
 """How long the writer goes on trying after SIGTERM."""
 KILL_SECONDS = DRAIN_SECONDS + 5
 """How long workers may take to end."""
+REOPEN_SECONDS = 5.0
+"""How often a store is tried that could not be opened at the start."""
 PAUSE_SECONDS = 0.1
 """How long after its end a program is started again; a keeper after twice the time each time,"""
 LONGEST_PAUSE_SECONDS = 60.0
@@ -79,9 +81,9 @@ def serve(options: ServeOptions) -> int:
     tls_context(options.tls_cert, options.tls_key)
     raise_file_limit()
     with contextlib.ExitStack() as stack:
-        note: Note | None = None
+        opening = Opening(options, stack)
         try:
-            note = stack.enter_context(serving(options.store))
+            opening.lock()
         except (NoPermission, CannotCreate) as error:
             if not options.secrets:
                 raise
@@ -96,19 +98,45 @@ def serve(options: ServeOptions) -> int:
         page = None
         if options.metrics is not None:
             page = stack.enter_context(listen(*options.metrics, 1, "--metrics")[0])
-        collector = None
         try:
-            if note is not None:
-                collector = COLLECTORS[kind_of(options.store)](options, stack)
+            if opening.note is not None:
+                opening.open()
         except SestrackError as error:
             if not options.secrets:
                 raise
             output.warn(f"nothing is recorded: {error.message}")
-        server = Server(options, listeners, ask, collector, note)
+        server = Server(options, listeners, ask, opening)
         if page is not None:
             metrics.listen(page, partial(metrics.write, server.source()))
         stack.callback(server.close)
         return server.run()
+
+
+class Opening:
+    """Opens the store to write; what could not be done at the start is tried again."""
+
+    def __init__(self, options: ServeOptions, stack: contextlib.ExitStack) -> None:
+        """Take where to put what is to be closed at the end."""
+        self._options = options
+        self._lock = stack.enter_context(contextlib.ExitStack())
+        self._stack = stack
+        self.note: Note | None = None
+        """What tells others of this server, when it has the lock."""
+        self.collector: Collector | None = None
+        """What writes, when the store is open."""
+
+    def lock(self) -> None:
+        """Be the one that writes; again, for there may be a store now.  Raises as `serving`."""
+        self.note = None
+        self._lock.close()
+        self.note = self._lock.enter_context(serving(self._options.store))
+
+    def open(self) -> Collector:
+        """Open the store.  Raises `SestrackError`."""
+        with contextlib.ExitStack() as undo:
+            self.collector = COLLECTORS[kind_of(self._options.store)](self._options, undo)
+            self._stack.push(undo.pop_all())
+        return self.collector
 
 
 def _into_sqlite(options: ServeOptions, stack: contextlib.ExitStack) -> Collector:
@@ -158,20 +186,23 @@ class Server:
         options: ServeOptions,
         listeners: list[socket.socket],
         ask: socket.socket | None,
-        collector: Collector | None,
-        note: Note | None,
+        opening: Opening,
     ) -> None:
-        """Take what was opened, and what tells others where; no worker runs yet."""
-        self._note = note
+        """Take what was opened; no worker runs yet."""
+        self._opening = opening
         self._options = options
         self._listeners = listeners
         self._url = _url_of(listeners[0], tls=bool(options.tls_cert))
         self._ask = ask
-        self._writer = collector
+        self._writer = opening.collector
+        self._tally: Tally | None = None
+        """What counts, if somebody wants to know."""
         self._keeper: subprocess.Popen[bytes] | None = None
         self._keeper_since = 0.0
         self._keeper_pause = 0.0
         self._workers: dict[subprocess.Popen[bytes], int] = {}
+        self._retired: set[subprocess.Popen[bytes]] = set()
+        """Workers that were told to end, for others that have a writer."""
         self._due: dict[int | None, float] = {}
         """When workers are started again, by their index, and the keeper, None."""
         self._trouble: SestrackError | None = None
@@ -185,15 +216,16 @@ class Server:
 
     def source(self) -> metrics.Source:
         """Begin to count; return where the counts are."""
-        source = metrics.Source(self._options.store, Tally(), lambda: self._restarts)
-        writer = self._writer
-        if writer is not None:
-            writer.tally = source.tally
-            source = source._replace(
-                reports=lambda: [worker.report for worker in writer.workers],
-                spool=writer.spool_file,
-            )
+        self._tally = Tally()
+        source = metrics.Source(self._options.store, self._tally, lambda: self._restarts)
+        source = source._replace(reports=self._reports)
+        if self._writer is not None:
+            self._writer.tally = self._tally
+            source = source._replace(spool=self._writer.spool_file)
         return source._replace(certificate=self._options.tls_cert)
+
+    def _reports(self) -> list[Report]:
+        return [worker.report for worker in self._writer.workers] if self._writer else []
 
     def run(self) -> int:
         """Start the workers, write until they have ended; return the exit code."""
@@ -217,9 +249,8 @@ class Server:
             f"serving on {self._url}; SIGTERM drains and ends", event="serving", url=self._url
         )
         if self._writer is None:
-            while self._going_on():
-                time.sleep(0.1)
-        else:
+            self._wait_for_store()
+        if self._writer is not None:
             self._writer.watch(self._wake_out)
             self._writer.troubled = lambda: self._note_down(None)
             if kind_of(self._options.store) in KEPT_APART:
@@ -238,6 +269,31 @@ class Server:
         if self._trouble is not None:
             raise self._trouble
         return 0
+
+    def _wait_for_store(self) -> None:
+        """Have readers answered without it; when it can be opened, have workers that hand over."""
+        look_at = time.monotonic() + REOPEN_SECONDS
+        while self._going_on():
+            time.sleep(0.1)
+            if self._stopping or time.monotonic() < look_at:
+                continue
+            look_at = time.monotonic() + REOPEN_SECONDS
+            try:
+                self._opening.lock()
+                self._writer = writer = self._opening.open()
+            except SestrackError:
+                self._note_down(None)
+                continue
+            writer.tally = self._tally
+            output.note("events are recorded from now on")
+            self._note_down(writer.owed)
+            self._due.clear()
+            self._retired |= self._workers.keys()
+            for index in range(len(self._listeners)):
+                self._start(index)
+            for process in self._retired:
+                process.terminate()
+            return
 
     def close(self) -> None:
         """Close what woke us."""
@@ -305,7 +361,9 @@ class Server:
                 self._note_end_of_keeper(self._keeper.returncode)
             for process in [process for process in self._workers if process.poll() is not None]:
                 index = self._workers.pop(process)
-                if not self._stopping:
+                if process in self._retired:
+                    self._retired.remove(process)
+                elif not self._stopping:
                     self._note_end_of_worker(process, index)
         if self._writer is not None and self._writer.displaced and not self._stopping:
             self._stop()  # the next server has the file that is there then
@@ -357,10 +415,10 @@ class Server:
 
     def _note_down(self, lost: int | None) -> None:
         """Note for doctor and the next server where we are, our trouble, what the store lacks."""
-        if self._note is not None:
-            trouble = self._writer.trouble if self._writer else ""
+        if self._opening.note is not None:
+            trouble = self._writer.trouble if self._writer else "it records nothing"
             try:
-                self._note(self._url, lost, trouble)
+                self._opening.note(self._url, lost, trouble)
             except OSError as error:
                 output.warn(f"doctor cannot be told of this server: {error.strerror}")
 
