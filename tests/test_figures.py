@@ -286,6 +286,26 @@ def test_figures_of_purged_days_stay(path: str) -> None:
         assert [m[2] - first_id(m[0]) for m in connection.writers()] == [1200]
 
 
+def test_since_when_the_clock_was_behind(path: str) -> None:
+    """Events with a time too early among them hide none of the others."""
+    with writing(path) as connection:
+        fill(connection, 1, 0)
+        ((last, at),) = connection.execute("SELECT id, at FROM event").fetchall()
+        times = [at, at, *[at - 400 * DAY] * 20, at]
+        columns = "origin, link, recipient, minted, ip, agent, traits"
+        for number, time in enumerate(times, last + 1):
+            connection.make_room("event", ("id", "at"), [(number, time)])
+            connection.execute(
+                f"INSERT INTO event (id, at, kind, {columns}) "
+                f"SELECT ?, ?, kind, {columns} FROM event WHERE id = ?",
+                (number, time, last),
+            )
+        if len(connection.writers()) == 1 and connection.writers()[0].id:
+            connection.execute("UPDATE writer SET stored = ?", (last + len(times),))
+        assert len(list(events(connection, Places(), {}, at - DAY))) == 4
+        assert len(list(events(connection, Places(), {}))) == 24
+
+
 def test_what_is_remembered_is_bounded(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Programs and places that readers' programs make up fill no memory."""
     monkeypatch.setattr("sestrack.tracker.figures._CACHED", 3)

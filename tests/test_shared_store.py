@@ -28,6 +28,7 @@ from test_figures import all_reports, check, fill, writing
 from test_operations import scrape
 from test_server import LETTER, server_checks
 
+from sestrack.errors import TryAgain
 from sestrack.store import Store
 from sestrack.tracker.answers import GIF
 from sestrack.tracker.figures import DAY_MS
@@ -495,6 +496,32 @@ def test_names_leave_the_spool_when_nobody_reads(tmp_path: Path) -> None:
         assert there()
     spool.tidy()
     assert not there()
+    spool.close()
+
+
+@pytest.mark.parametrize("how", ["removed", "renamed"])
+def test_a_spool_that_loses_its_name(tmp_path: Path, how: str) -> None:
+    """It is made anew, with what waits; for whoever looks for it afterwards knows one name."""
+    folder = tmp_path / "spool"
+    path = str(folder / "spool-1.db")
+    row = (MINTED * 1000, 0, "ada@example.org", MINTED, "", b"agent", 0)
+    spool = Spool(path)
+    spool.note_writer("this", 3)
+    for _ in range(2):
+        spool.put([Parcel(spool.number(1), [row], [OPEN], 0)])
+        if how == "removed":
+            shutil.rmtree(folder)
+        else:
+            folder.rename(tmp_path / f"old-{spool.waiting}")
+    spool.put([Parcel(spool.number(1), [row], [OPEN], 0)])
+    last = spool.number(1)
+    with pytest.raises(TryAgain):
+        Spool(path)
+    spool.close()
+    spool = Spool(path)
+    assert (spool.store, spool.writer, spool.waiting, spool.events) == ("this", 3, 3, 3)
+    assert spool.start >= last
+    assert [len(parcel.rows) for parcel in spool.take(10)] == [1, 1, 1]
     spool.close()
 
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from sestrack.tracker.streams import Marks
 
 STRETCH = 5_000
-_PLAY_MS = 3_600_000
-"""So late may an event be that waited for the disk."""
 
 _SELECT = """
 SELECT event.id, event.at, kind, recipient, message, sender, trace_domain, link.number, url, ip,
@@ -98,25 +96,17 @@ def _find(young: dict[int, Visit], judging: Iterator[Visit], event: int) -> Visi
 
 
 def _before(connection: Connection, since_ms: int) -> dict[int, int]:
-    """Return events before which none is as young as this: ids follow time, nearly."""
+    """Return the events before the first ones that are as young as this.
+
+    Each is looked at: a clock that was behind for a while gave ids that do not follow time.
+    """
     marks = {}
     for writer, _, stored in connection.writers():
-        low, high = first_id(writer), stored
-        ((first,),) = connection.execute(
-            "SELECT min(id) FROM event WHERE id > ? AND id <= ?", (low, high)
-        ).fetchall()
-        low = (first or high + 1) - 1
-        while high - low > 1:
-            middle = (low + high) // 2
-            row = connection.execute(
-                "SELECT at FROM event WHERE id >= ? AND id <= ? ORDER BY id LIMIT 1",
-                (middle, stored),
-            ).fetchone()
-            if row and row[0] < since_ms - _PLAY_MS:
-                low = middle
-            else:
-                high = middle
-        marks[writer] = low
+        row = connection.execute(
+            "SELECT id FROM event WHERE id > ? AND id <= ? AND at >= ? ORDER BY id LIMIT 1",
+            (first_id(writer), stored, since_ms),
+        ).fetchone()
+        marks[writer] = row[0] - 1 if row else stored
     return marks
 
 

@@ -67,20 +67,10 @@ class Spool:
         """Open it, or make it.  Raises `TryAgain` while another server has it, `CannotCreate`."""
         self.path = path
         self._limit = limit
-        try:
-            os.makedirs(os.path.dirname(os.path.abspath(path)), mode=0o700, exist_ok=True)
-            self._lock = os.open(f"{path}-lock", os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as error:
-            msg = f"cannot make the spool {path}: {error.strerror}"
-            raise CannotCreate(msg, "sestrack serve --spool FOLDER") from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock)
-            msg = f"another sestrack serve has the spool {path}"
-            raise TryAgain(msg, "sestrack serve --spool FOLDER, one for each server") from None
+        self._lock = self._take_lock()
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            self._place = os.stat(path)
             self._connection = self._open()
             with ExitStack() as undo:
                 undo.callback(self._connection.close)
@@ -103,6 +93,53 @@ class Spool:
         """The losses noted last, while more can be added to them: nobody has taken them yet."""
         self._dropped = 0
         self._is_dirty = False
+
+    def _take_lock(self) -> int:
+        path = self.path
+        try:
+            os.makedirs(os.path.dirname(os.path.abspath(path)), mode=0o700, exist_ok=True)
+            lock = os.open(f"{path}-lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            msg = f"cannot make the spool {path}: {error.strerror}"
+            raise CannotCreate(msg, "sestrack serve --spool FOLDER") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            msg = f"another sestrack serve has the spool {path}"
+            raise TryAgain(msg, "sestrack serve --spool FOLDER, one for each server") from None
+        return lock
+
+    def _have_a_name(self) -> None:
+        """Make the file anew, with all it has, if somebody has removed or renamed it.
+
+        Raises `sqlite3.Error`: what is to be put there waits in memory.
+        """
+        with suppress(OSError):
+            if os.path.samestat(os.stat(self.path), self._place):
+                return
+        old, old_lock = self._connection, self._lock
+        try:
+            self._lock = self._take_lock()
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+            place = os.stat(self.path)
+            new = self._open()
+        except (OSError, SestrackError) as error:
+            if self._lock != old_lock:
+                os.close(self._lock)
+                self._lock = old_lock
+            msg = f"{self.path} is gone, and cannot be made again: {error}"
+            raise sqlite3.OperationalError(msg) from None
+        state = (self.store, self.writer, self._reserved)
+        rows = old.execute("SELECT last, events, content FROM parcel").fetchall()
+        new.executescript(_TABLES)
+        new.execute("BEGIN IMMEDIATE")
+        new.execute("UPDATE state SET store = ?, writer = ?, reserved = ?", state)
+        new.executemany("INSERT OR IGNORE INTO parcel VALUES (?, ?, ?)", rows)
+        new.execute("COMMIT")
+        self._connection, self._place = new, place
+        old.close()
+        os.close(old_lock)
 
     def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, isolation_level=None, timeout=5)
@@ -148,6 +185,7 @@ class Spool:
 
         That their events are lost is kept too, to be counted in the store.
         """
+        self._have_a_name()
         rows = []
         octets, lost, last = self.octets, 0, 0
         refused = []
