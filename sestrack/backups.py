@@ -105,6 +105,8 @@ def save(address: str, to: str, progress: Progress, *, force: bool = False) -> i
     ):
         _SAVING[kind_of(address)](address, name, progress)
         _make_single(name)
+        # a log that somebody left beside the last backup would be taken for this one's
+        _remove_companions(os.path.realpath(to))
     return os.path.getsize(to)
 
 
@@ -200,9 +202,13 @@ def _without_companions(name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        for companion in _COMPANIONS:
-            with suppress(FileNotFoundError):
-                os.unlink(name + companion)
+        _remove_companions(name)
+
+
+def _remove_companions(name: str) -> None:
+    for companion in _COMPANIONS:
+        with suppress(FileNotFoundError):
+            os.unlink(name + companion)
 
 
 @contextmanager

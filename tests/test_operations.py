@@ -246,6 +246,23 @@ def test_restore_where_names_are_odd(tracking: Program) -> None:
 
 
 @pytest.mark.sqlite
+def test_a_backup_over_one_that_was_tried_out(tracking: Program) -> None:
+    """The log that was left beside the old one is not the new one's."""
+    tracking.ok("backup", "backup.db")
+    copy = tracking.folder / "backup.db"
+    with closing(sqlite3.connect(copy)) as tried:
+        tried.execute("PRAGMA journal_mode = WAL").fetchall()
+        tried.execute("CREATE TABLE tried (x)")
+        tried.commit()
+        log = Path(f"{copy}-wal").read_bytes()
+        assert log
+    Path(f"{copy}-wal").write_bytes(log)  # it was killed
+    tracking.ok("backup", "--force", "backup.db")
+    assert not Path(f"{copy}-wal").exists()
+    tracking.ok("restore", "--force", "backup.db")
+
+
+@pytest.mark.sqlite
 def test_restore_through_a_link(tracking: Program) -> None:
     """The file itself gets another name, and the link leads to what was put back."""
     tracking.ok("backup", "backup.db")

@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -878,6 +879,24 @@ def test_a_worker_that_dies_is_replaced(tracking: Program, serve: Serve) -> None
     time.sleep(1.5)
     assert server.ask(tracking.paths(LETTER)[-1]).status == 200
     assert "a new one starts" in server.log.read_text()
+    assert server.stop() == 0
+
+
+@pytest.mark.sqlite
+def test_a_worker_that_cannot_be_started_for_a_while(tracking: Program, serve: Serve) -> None:
+    """The others go on, and it is tried again."""
+    server = serve("--workers", "2")
+    link = tracking.paths(LETTER)[0]
+    assert server.ask(link).status == 302
+    assert until(lambda: len(server.children()) == 2)
+    limits = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (4, limits[1]))
+    os.kill(server.children()[0], signal.SIGKILL)
+    assert until(lambda: "cannot be started" in server.log.read_text(), 20)
+    assert server.process.poll() is None
+    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, limits)
+    assert until(lambda: len(server.children()) == 2, 20)
+    assert server.ask(link).status == 302
     assert server.stop() == 0
 
 

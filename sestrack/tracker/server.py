@@ -59,6 +59,8 @@ REOPEN_SECONDS = 5.0
 """How often a store is tried that could not be opened at the start."""
 PAUSE_SECONDS = 0.1
 """How long after its end a program is started again; a keeper after twice the time each time,"""
+FAILED_PAUSE_SECONDS = 2.0
+"""and when it could not be started;"""
 LONGEST_PAUSE_SECONDS = 60.0
 """up to this one, and from the beginning when it has lived so long."""
 SPATE = 5
@@ -373,12 +375,19 @@ class Server:
         elif self._due:
             now = time.monotonic()
             for who in [who for who, at in self._due.items() if at <= now]:
-                del self._due[who]
-                if who is None:
-                    self._start_keeper()
-                else:
-                    self._start(who)
+                self._start_again(who)
         return bool(self._workers or self._due or (self._writer and self._writer.workers))
+
+    def _start_again(self, who: int | None) -> None:
+        del self._due[who]
+        try:
+            if who is None:
+                self._start_keeper()
+            else:
+                self._start(who)
+        except OSError as error:  # no memory, no process: that passes
+            output.warn(f"a program of the server cannot be started: {error.strerror}")
+            self._due[who] = time.monotonic() + FAILED_PAUSE_SECONDS
 
     def _see_to_the_end(self) -> None:
         """Have whoever comes now refused at once, to go elsewhere, and workers end in time."""
