@@ -59,10 +59,10 @@ REOPEN_SECONDS = 5.0
 """How often a store is tried that could not be opened at the start."""
 PAUSE_SECONDS = 0.1
 """How long after its end a program is started again; a keeper after twice the time each time,"""
-FAILED_PAUSE_SECONDS = 2.0
-"""and when it could not be started;"""
 LONGEST_PAUSE_SECONDS = 60.0
 """up to this one, and from the beginning when it has lived so long."""
+FAILED_PAUSE_SECONDS = 2.0
+"""How long after it could not be started it is tried again."""
 SPATE = 5
 SPATE_SECONDS = 10.0
 """Workers that end so fast are not started again."""
