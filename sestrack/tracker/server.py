@@ -289,10 +289,9 @@ class Server:
             writer.tally = self._tally
             output.note("events are recorded from now on")
             self._note_down(writer.owed)
-            self._due.clear()
             self._retired |= self._workers.keys()
-            for index in range(len(self._listeners)):
-                self._start(index)
+            self._due = dict.fromkeys(range(len(self._listeners)), 0.0)
+            self._going_on()
             for process in self._retired:
                 process.terminate()
             return
