@@ -922,6 +922,35 @@ def test_workers_that_die_again_and_again(tracking: Program, serve: Serve) -> No
 
 
 @pytest.mark.sqlite
+def test_a_worker_that_is_well_goes_on_alone(tracking: Program, serve: Serve) -> None:
+    """One that dies again and again is started less often, and does not end the others."""
+    seconds = 4.0
+    server = serve(
+        "--workers", "2",
+        before=f"import sestrack.tracker.server as s; s.SPATE_SECONDS = {seconds}",
+    )  # fmt: skip
+    time.sleep(seconds + 0.5)
+    well = server.children()[0]
+    for _ in range(5):
+        assert until(lambda: len(server.children()) == 2, 20)
+        (other,) = {*server.children()} - {well}
+        os.kill(other, signal.SIGKILL)
+        assert until(lambda dead=other: dead not in server.children(), 20)
+    time.sleep(1)
+    assert server.children() == [well]
+    link = tracking.paths(LETTER)[0]
+    begun = awake.seconds()
+    for _ in range(20):
+        assert server.ask(link).status == 302
+    assert awake.seconds() - begun < 2
+    assert until(lambda: len(server.children()) == 2, 20)
+    for _ in range(20):
+        assert server.ask(link).status == 302
+    assert server.stop() == 0
+    assert len(tracking.events()) == 40
+
+
+@pytest.mark.sqlite
 def test_a_worker_replaced_while_the_store_is_away(tracking: Program, serve: Serve) -> None:
     """It has the keys and the settings that the server read when it began."""
     server = serve("--no-recipient")

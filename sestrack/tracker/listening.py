@@ -59,6 +59,21 @@ def listen(host: str, port: int, number: int, option: str) -> list[socket.socket
     return listeners
 
 
+def listen_beside(beside: socket.socket) -> socket.socket:
+    """Listen on the address of another socket, one of several that share it."""
+    listener = socket.socket(beside.family, beside.type, beside.proto)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind(beside.getsockname())
+        listener.listen(BACKLOG)
+        listener.setblocking(False)  # noqa: FBT003
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
 def _free(host: str, port: int) -> int:
     """Return the next port that can be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

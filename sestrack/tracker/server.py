@@ -37,7 +37,7 @@ from sestrack.tracker.collector import Collector, Worker
 from sestrack.tracker.counts import Report, Tally
 from sestrack.tracker.forwarder import Forwarder
 from sestrack.tracker.keeper import Charge
-from sestrack.tracker.listening import listen, raise_file_limit
+from sestrack.tracker.listening import listen, listen_beside, raise_file_limit
 from sestrack.tracker.places import Places
 from sestrack.tracker.spool import mark_of, open_spool
 from sestrack.tracker.upkeep import Upkeep
@@ -65,7 +65,7 @@ FAILED_PAUSE_SECONDS = 2.0
 """How long after it could not be started it is tried again."""
 SPATE = 5
 SPATE_SECONDS = 10.0
-"""Workers that end so fast are not started again."""
+"""Workers that end so fast are started again after so long only, or not, if none is well."""
 _LINK_OCTETS = 4 << 20
 
 
@@ -203,6 +203,8 @@ class Server:
         self._keeper_since = 0.0
         self._keeper_pause = 0.0
         self._workers: dict[subprocess.Popen[bytes], int] = {}
+        self._begun: dict[subprocess.Popen[bytes], float] = {}
+        """When each of them was started."""
         self._retired: set[subprocess.Popen[bytes]] = set()
         """Workers that were told to end, for others that have a writer."""
         self._due: dict[int | None, float] = {}
@@ -305,6 +307,9 @@ class Server:
     def _start(self, index: int) -> None:
         """Start a worker."""
         # front ends ask the first worker, and those that come after it
+        if self._listeners[index].fileno() < 0:
+            beside = next(each for each in self._listeners if each.fileno() >= 0)
+            self._listeners[index] = listen_beside(beside)
         ask = self._ask.fileno() if self._ask is not None and index == 0 else None
         handles = [self._listeners[index].fileno(), None, ask]
         link = None
@@ -319,6 +324,7 @@ class Server:
             [h for h in handles if h is not None],
         )
         self._workers[process] = index
+        self._begun[process] = time.monotonic()
         if self._stopping:  # while it was started
             process.terminate()
         if self._writer is not None and link is not None:
@@ -362,6 +368,7 @@ class Server:
                 self._note_end_of_keeper(self._keeper.returncode)
             for process in [process for process in self._workers if process.poll() is not None]:
                 index = self._workers.pop(process)
+                del self._begun[process]
                 if process in self._retired:
                     self._retired.remove(process)
                 elif not self._stopping:
@@ -415,7 +422,13 @@ class Server:
         now = time.monotonic()
         self._due[index] = now + PAUSE_SECONDS
         self._deaths.append(now)
-        if now - self._deaths[0] < SPATE_SECONDS and len(self._deaths) == SPATE:
+        if now - self._deaths[0] > SPATE_SECONDS or len(self._deaths) < SPATE:
+            return
+        if any(now - begun > SPATE_SECONDS for begun in self._begun.values()):
+            # one that is well serves meanwhile, and those whom the kernel would keep for this one
+            self._due[index] = now + SPATE_SECONDS
+            self._listeners[index].close()
+        else:
             msg = f"{SPATE} workers ended within {SPATE_SECONDS:.0f} seconds"
             # raised when what was handed over is written
             self._trouble = SestrackError(msg, "the lines before this one say why")
