@@ -59,7 +59,8 @@ class App:
         """Write what came, and answer it."""
         events, self.events = self.events, []
         waiting, self.waiting = self.waiting, []
-        self.writer._write([(self.worker, Batch(0, events, self.targets))])  # noqa: SLF001
+        self.writer._held.append((self.worker, Batch(0, events, self.targets)))  # noqa: SLF001
+        self.writer._write()  # noqa: SLF001
         for future in waiting:
             if not future.done():
                 future.set_result(None)
