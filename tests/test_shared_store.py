@@ -525,6 +525,34 @@ def test_a_spool_that_loses_its_name(tmp_path: Path, how: str) -> None:
     spool.close()
 
 
+def test_what_an_ended_server_lost_is_counted(
+    quick: QuickServer, address: str, start: Start, tmp_path: Path
+) -> None:
+    """Neither PostgreSQL nor a full disk takes it: the next server tells the store."""
+    pixel = paths(address, "ada@example.org")[-1]
+    path = tmp_path / "spool" / "spool-1.db"
+    Spool(str(path)).close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM state").fetchall()  # keeps the log from starting anew
+        with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+            for _ in range(20):
+                writer.execute("UPDATE state SET reserved = reserved + 1")
+        server = start(
+            address, "a", "--spool", str(path.parent), limits="ulimit -f 40",
+            before="import sestrack.tracker.server as s; s.GIVE_UP_SECONDS = 1.0",
+        )  # fmt: skip
+        with away(quick):
+            for _ in range(3):
+                assert server.ask(pixel).status == 200
+            assert server.stop() == 74
+        assert "3 events could not be written and are lost" in server.log.read_text()
+        reader.execute("ROLLBACK")
+    start(address, "a", "--spool", str(path.parent))
+    assert until(lambda: rows(address, "SELECT lost FROM progress") == [(3,)], 20)
+    assert int(Path(f"{path}-lock").read_text()) == 0
+
+
 def test_a_spool_that_was_another_store_s(address: str, tmp_path: Path) -> None:
     """An empty one is taken over; one in which events wait is left to the store they are of."""
     row = (MINTED * 1000, 0, "ada@example.org", MINTED, "", b"agent", 0)

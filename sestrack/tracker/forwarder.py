@@ -59,6 +59,10 @@ class Forwarder(Collector):
         super().__init__(log)
         self._spool = spool
         self.spool_file = spool.path
+        if spool.owed:  # they are counted with what is stored next
+            with suppress(sqlite3.Error):
+                spool.put([Parcel(spool.number(1), [], [], spool.owed)])
+                spool.note_owed(0)
         self._gathered: list[tuple[Worker, Batch]] = []
         self._flying: _Lot | None = None
         """What the shipper has."""
@@ -192,6 +196,7 @@ class Forwarder(Collector):
                 lots = [lot for lot in (self._held, self._flying) if lot and lot.batches]
                 batches = [*self._gathered, *(batch for lot in lots for batch in lot.batches)]
                 self.give_up(batches)
+                self._spool.note_owed(self._spool.owed + self.given_up)
                 break
             time.sleep(_LOOK_SECONDS)
             self._turn([])

@@ -306,10 +306,10 @@ class Server:
 
     def _start(self, index: int) -> None:
         """Start a worker."""
-        # front ends ask the first worker, and those that come after it
         if self._listeners[index].fileno() < 0:
             beside = next(each for each in self._listeners if each.fileno() >= 0)
             self._listeners[index] = listen_beside(beside)
+        # front ends ask the first worker, and those that come after it
         ask = self._ask.fileno() if self._ask is not None and index == 0 else None
         handles = [self._listeners[index].fileno(), None, ask]
         link = None

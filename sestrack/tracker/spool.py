@@ -30,6 +30,7 @@ LIMIT = 1 << 30
 RESERVED = 1_000_000
 """Sequence numbers given out at once; a server that dies leaves a gap of at most so many."""
 _SLOTS = 64
+_OCTETS = 512
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS state (
@@ -108,7 +109,21 @@ class Spool:
             os.close(lock)
             msg = f"another sestrack serve has the spool {path}"
             raise TryAgain(msg, "sestrack serve --spool FOLDER, one for each server") from None
+        if os.fstat(lock).st_size < _OCTETS:
+            with suppress(OSError):  # a full disk, on which the spool itself cannot be opened
+                _write(lock, 0)
         return lock
+
+    @property
+    def owed(self) -> int:
+        """How many events were lost that nothing else knows of."""
+        noted = os.pread(self._lock, _OCTETS, 0).strip()
+        return int(noted) if noted.isdigit() else 0
+
+    def note_owed(self, number: int) -> None:
+        """Note them where there is room on a full disk, too: what stands there has one size."""
+        with suppress(OSError):
+            _write(self._lock, number)
 
     def _have_a_name(self) -> None:
         """Make the file anew, with all it has, if somebody has removed or renamed it.
@@ -265,6 +280,11 @@ class Spool:
                 ask = "PRAGMA wal_checkpoint(TRUNCATE)"
                 ((busy, _, _),) = self._connection.execute(ask).fetchall()
             self._is_dirty = bool(busy)
+
+
+def _write(lock: int, number: int) -> None:
+    os.pwrite(lock, str(number).encode().ljust(_OCTETS), 0)
+    os.fsync(lock)
 
 
 def mark_of(key: bytes) -> str:
