@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Program, Server, as_nobody
+from postgresql import until
 
 from sestrack.cli import COMMANDS
 from sestrack.commands.rewrite import OPTIONS, light
@@ -473,6 +474,33 @@ def test_a_full_disk_and_a_closed_pipe(tracking: Program) -> None:
             )  # fmt: skip
         assert done.returncode == 74
         assert b"Traceback" not in done.stderr
+
+
+TALK = """
+import sys
+from sestrack import output
+for number in range(40):
+    output.warn(f"{number} " + "x" * 60)
+sys.stdin.readline()
+output.warn("there is room again")
+"""
+
+
+@pytest.mark.sqlite
+def test_a_log_on_a_disk_that_was_full_goes_on(tracking: Program) -> None:
+    """What could not be written is left out; it fails nothing at the end."""
+    log = tracking.folder / "log"
+    command = f"ulimit -f 1; exec {shlex.quote(sys.executable)} -c {shlex.quote(TALK)} 2>> log"
+    with subprocess.Popen(
+        ["bash", "-c", command], cwd=tracking.folder, stdin=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdin
+        assert until(lambda: log.exists() and log.stat().st_size == 1024)
+        time.sleep(0.5)
+        os.truncate(log, 0)
+        child.stdin.write("\n")
+    assert child.returncode == 0
+    assert log.read_text() == "sestrack: warning: there is room again\n"
 
 
 @pytest.mark.sqlite
