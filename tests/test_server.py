@@ -1106,7 +1106,7 @@ def test_a_store_that_still_cannot_be_told(tracking: Program) -> None:
 @pytest.mark.sqlite
 def test_what_serve_refuses(tracking: Program, options: tuple[str, ...], code: int) -> None:
     """Each error has its exit code and its words."""
-    done = tracking("serve", *options)
+    done = tracking("serve", "--bind", "127.0.0.1:0", *options)
     assert done.returncode == code, done.stderr
     assert b"sestrack: error: " in done.stderr
     assert b"hint: " in done.stderr
