@@ -207,7 +207,9 @@ def usable(name: str, domain: TraceDomain | None) -> Verdict:
     return Verdict(False, f"domain-{domain.status}", words)  # noqa: FBT003
 
 
-MAX_FAILURES, FAILURES_SECONDS, MAX_REFUSALS = 3, 3600, 2
+MAX_FAILURES, FAILURES_SECONDS = 3, 3600
+MAX_REFUSALS, REFUSALS_SECONDS = 2, 300
+"""A person looks again at once, with the same wrong resolver."""
 
 
 def after_check(
@@ -216,9 +218,10 @@ def after_check(
     """Return a trace domain as it stands after a check, of which `dns` is the part about DNS.
 
     Passing trouble never demotes at once: only the third failure in a row does, an hour or
-    more after the first; a definite no does the second time.  Nothing makes pending worse, and
-    what is retired stays so.  With `dns_only` nobody asked over HTTPS: a yes then leaves a
-    domain that was verified over HTTPS before as it is, be it verified or failing.
+    more after the first; a definite no does the second time, five minutes or more after the
+    first.  Nothing makes pending worse, and what is retired stays so.  With `dns_only` nobody
+    asked over HTTPS: a yes then leaves a domain that was verified over HTTPS before as it is,
+    be it verified or failing.
     """
     over_https = bool(domain.verified_at) and not domain.dns_only
     retired = domain.status is DomainStatus.RETIRED
@@ -242,8 +245,9 @@ def after_check(
         refusals=domain.refusals + 1 if check is Conclusion.NO else 0,
         failing_since=domain.failing_since or now,
     )
-    refused = domain.refusals >= MAX_REFUSALS
-    failed = domain.failures >= MAX_FAILURES and now - domain.failing_since >= FAILURES_SECONDS
+    since = now - domain.failing_since
+    refused = domain.refusals >= MAX_REFUSALS and since >= REFUSALS_SECONDS
+    failed = domain.failures >= MAX_FAILURES and since >= FAILURES_SECONDS
     if domain.status is DomainStatus.VERIFIED and (refused or failed):
         domain = domain._replace(status=DomainStatus.FAILING)
     if refused and dns is Conclusion.NO:

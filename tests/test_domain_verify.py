@@ -52,6 +52,11 @@ class Site:
             "domain", "verify", NAME, "--resolver", self.dns.address, *options
         ).returncode
 
+    def later(self, seconds: int) -> None:
+        """Let time pass: what was found so far is so long ago."""
+        with self.program.connection() as store:
+            store.execute("UPDATE trace_domain SET failing_since = failing_since - ?", [seconds])
+
     def status(self) -> str:
         """Return the status of the trace domain."""
         return str(json.loads(self.program.ok("domain", "show", NAME, "--json"))["status"])
@@ -109,7 +114,9 @@ def test_dns_alone_changes_nothing_that_https_showed(site: Site) -> None:
     assert "DNS only" not in site.program.ok("domain", "list")
     site.server.stop()
     with Web(says(200, b"?"), site.certificate, port=site.server.port):
-        assert [site.verify(), site.verify()] == [1, 1]
+        assert site.verify() == 1
+        site.later(300)
+        assert site.verify() == 1
     assert site.status() == "failing"
     done = site.program(
         "domain", "verify", NAME, "--no-http", "--resolver", site.dns.address, "--json"
@@ -118,6 +125,7 @@ def test_dns_alone_changes_nothing_that_https_showed(site: Site) -> None:
     found = json.loads(done.stdout)
     assert (found["status"], found["usable"], found["conclusion"]) == ("failing", False, "usable")
     assert b"DNS alone cannot tell" in done.stderr
+    assert site.program.ok("domain", "list").split()[-1] != "ok"
     assert b"next: " not in done.stderr
 
 
@@ -130,7 +138,38 @@ def test_what_is_next_until_it_is_done(site: Site) -> None:
     site.program.ok(*enable)
     assert site.program(*verify).stderr == b""
     site.program.ok("settings", "disable")
-    assert site.program(*verify).stderr.decode() == said
+    assert site.program(*verify).stderr == b"next: sestrack settings enable\n"
+
+
+def test_what_is_next_takes_nothing_from_others(site: Site) -> None:
+    """A second domain is put to use for its own sender; all others stay as they are."""
+    program = site.program
+    at = ("--resolver", site.dns.address)
+    assert site.verify() == 0
+    program.ok("settings", "enable", "--dimension", "account", "--domain", NAME, "--click")
+    program.ok("sender", "add", "shop.example.org", "--assume-verified")
+    program.ok("domain", "create", "trace", "--primary", "example.org")
+    other = "trace.example.org"
+    site.dns.add(f"{other}. 60 IN CNAME edge.example.net.")
+    verify = ("domain", "verify", other, "--no-http", *at)
+    assert program(*verify).stderr == b"next: sestrack settings edit\n"
+    program.ok("settings", "enable", "--dimension", "account+domain")
+    step = program(*verify).stderr.decode().removeprefix("next: sestrack ").split()
+    assert step == ["settings", "enable", "--sender", "shop.example.org", "--domain", other]
+    proof = json.loads(program.ok("sender", "show", "shop.example.org", "--json"))["record"]
+    site.dns.add(
+        proof.replace("_sestrack.shop.example.org.", "_sestrack.shop.example.org.example.org.")
+    )
+    doubled = program("sender", "verify", "shop.example.org", *at)
+    assert doubled.returncode == 1
+    assert b"its zone was appended twice" in doubled.stderr
+    site.dns.add(proof)
+    said = program("sender", "verify", "shop.example.org", *at).stderr.decode()
+    assert said.endswith(f"is verified; next: sestrack {' '.join(step)}\n")
+    program.ok(*step)
+    shown = json.loads(program.ok("settings", "show", "--json"))
+    assert [each["trace_domain"] for each in shown["senders"]] == [NAME, other]
+    assert program(*verify).stderr == b""
 
 
 def test_a_failing_domain_stops_new_mail_and_no_old_link(site: Site) -> None:
@@ -145,7 +184,9 @@ def test_a_failing_domain_stops_new_mail_and_no_old_link(site: Site) -> None:
     assert tracked != HTML
     site.dns.add(WRONG)
     assert site.verify() == 1
+    assert site.verify() == 1
     assert site.status() == "verified"
+    site.later(300)
     assert site.verify() == 1
     assert site.status() == "failing"
     done = program(*arguments, stdin=HTML)
@@ -159,7 +200,7 @@ def test_a_failing_domain_stops_new_mail_and_no_old_link(site: Site) -> None:
         connection.request("GET", link, headers={"Host": NAME})
         assert connection.getresponse().getheader("Location") == "https://example.com/"
     history = json.loads(program.ok("domain", "show", NAME, "--json"))["history"]
-    assert [(line["state"], line["times"]) for line in history] == [("wrong-target", 2), ("ok", 1)]
+    assert [(line["state"], line["times"]) for line in history] == [("wrong-target", 3), ("ok", 1)]
     site.dns.add(RIGHT)
     assert site.verify() == 0
     assert site.status() == "verified"
@@ -173,8 +214,7 @@ def test_passing_trouble_does_not_demote(site: Site) -> None:
     for _ in range(4):
         assert site.verify() == 75
     assert site.status() == "verified"
-    with site.program.connection() as store:
-        store.execute("UPDATE trace_domain SET failing_since = failing_since - 3600")
+    site.later(3600)
     assert site.verify() == 75
     assert site.status() == "failing"
 
@@ -394,7 +434,11 @@ def test_doctor_looks_at_everything(site: Site) -> None:
     found = doctor(site)
     assert found[f"trace domain {NAME}"] == (True, "verified, ok, certificate 60 days")
     site.dns.add(WRONG)
-    assert doctor(site)[f"trace domain {NAME}"][0] is False
+    for _ in range(2):
+        well, found_then = doctor(site)[f"trace domain {NAME}"]
+        assert (well, found_then[:22]) == (False, "verified, wrong-target")
+        assert found_then.endswith("once more, 5 minutes later, and it is failing")
+    site.later(300)
     well, found_then = doctor(site)[f"trace domain {NAME}"]
     assert (well, found_then[:41]) == (False, "failing, verified until now, wrong-target")
     assert site.status() == "failing"

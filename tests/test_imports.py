@@ -33,7 +33,7 @@ FLOORS = [
         "tracker.places", "tracker.rescue",
         "mail.message", "mail.mailbox", "mail.recipients",
     },
-    {"domains.judgement", "tracker.judge", "terminal.mistyped", "terminal.offers", "demo.nameserver", "demo.visit", "demo.stage"},
+    {"domains.judgement", "tracker.judge", "terminal.mistyped", "terminal.offers", "terminal.next_step", "demo.nameserver", "demo.visit", "demo.stage"},
     {"domains.survey", "terminal.helping", "tracking", "mail.audit"},
     {"mail.campaign"},
     {"keyfile", "tracker.ask", "tracker.certificate", "tracker.figures", "tracker.protocol", "tracker.writer", "tracker.ledger", "tracker.spool"},

@@ -365,7 +365,8 @@ RETIRED = DomainStatus.RETIRED
         pytest.param(PENDING, [(0, YES)], VERIFIED, id="a first yes verifies"),
         pytest.param(PENDING, [(0, NO), (9, NO), (9999, NO)], PENDING, id="nothing makes pending worse"),
         pytest.param(VERIFIED, [(0, NO)], VERIFIED, id="one definite no does not demote"),
-        pytest.param(VERIFIED, [(0, NO), (60, NO)], FAILING, id="two do"),
+        pytest.param(VERIFIED, [(0, NO), (300, NO)], FAILING, id="two do"),
+        pytest.param(VERIFIED, [(0, NO), (1, NO), (299, NO)], VERIFIED, id="unless somebody only looked again"),
         pytest.param(VERIFIED, [(0, NO), (60, YES), (90, NO)], VERIFIED, id="a yes between begins anew"),
         pytest.param(VERIFIED, [(0, LATER), (60, LATER), (120, LATER)], VERIFIED, id="three failures within minutes do not"),
         pytest.param(VERIFIED, [(0, LATER), (3600, LATER)], VERIFIED, id="two failures in an hour do not"),
@@ -428,6 +429,6 @@ def test_a_yes_of_dns_alone(
 def test_dns_verified(checks: list[tuple[Conclusion, Conclusion]], wanted: bool) -> None:
     """Whether a certificate may be asked for depends on DNS alone."""
     domain = a_domain("trace.example.com", PENDING)
-    for conclusion, dns in checks:
-        domain = after_check(domain, conclusion, dns, 1000, dns_only=False)
+    for number, (conclusion, dns) in enumerate(checks):
+        domain = after_check(domain, conclusion, dns, 1000 + 300 * number, dns_only=False)
     assert domain.dns_verified is wanted

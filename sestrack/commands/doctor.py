@@ -13,6 +13,7 @@ from sestrack import output, store
 from sestrack.domains.https_judgement import EXPIRING_DAYS
 from sestrack.errors import EXIT_NO, BadInput, NoPermission, SestrackError, UsageError
 from sestrack.model import Conclusion, DomainStatus, TraceDomain
+from sestrack.rules import REFUSALS_SECONDS
 from sestrack.times import utc
 
 if TYPE_CHECKING:
@@ -186,6 +187,8 @@ def _judged(domain: TraceDomain, report: Report, before: DomainStatus) -> Check:
         words.append(_days_left(report.certificate_ends))
     if not usable or finding.state == "cert-expiring":
         words.append(finding.found)
+    if domain.status is DomainStatus.VERIFIED and domain.refusals:
+        words.append(f"once more, {REFUSALS_SECONDS // 60} minutes later, and it is failing")
     well = usable and finding.state != "cert-expiring"
     advice = finding.advice or ("" if usable else f"sestrack domain verify {domain.name}")
     if domain.status is DomainStatus.RETIRED:

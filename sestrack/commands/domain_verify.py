@@ -12,13 +12,13 @@ from sestrack.errors import EXIT_NO, NotFound, Refused, TryAgain, UsageError
 from sestrack.model import Conclusion, DomainStatus, TraceDomain
 from sestrack.rules import named_domain
 from sestrack.terminal import mistyped, offers
+from sestrack.terminal.next_step import of_trace_domain
 from sestrack.times import duration, utc
 
 if TYPE_CHECKING:
     from sestrack.domains.findings import Finding
     from sestrack.domains.judgement import Report
     from sestrack.domains.survey import SurveyOptions
-    from sestrack.model import Settings
 
 Checked = tuple[TraceDomain, "Report"]
 
@@ -66,7 +66,7 @@ def verify(  # noqa: PLR0913 - one for each choice
     with store.Store(ctx.obj) as opened:
         checked = _look(opened, _wanted(opened, names or [], every=every), how, deadline)
         note(opened, checked)
-        in_use = _in_use(opened.settings())
+        settings, senders = opened.settings(), opened.senders()
     if json:
         rows = [as_json(domain, report) for domain, report in checked]
         if every or len(rows) > 1:
@@ -77,18 +77,11 @@ def verify(  # noqa: PLR0913 - one for each choice
         _tell(checked)
     _complain([one for one in checked if not _usable(*one)])
     worst = _worst(checked)
-    if checked and not worst and in_use.isdisjoint(domain.name for domain, _ in checked):
-        output.note(
-            "next: sestrack settings enable --dimension account "
-            f"--domain {checked[0][0].name} --click --open"
-        )
+    if checked and not worst:
+        steps = [of_trace_domain(domain, settings, senders) for domain, _ in checked]
+        if all(steps):
+            output.note(f"next: {steps[0]}")
     return worst
-
-
-def _in_use(settings: Settings) -> set[str]:
-    """Name the trace domains of settings that are enabled."""
-    entries = [settings.account, *settings.senders.values()] if settings.enabled else []
-    return {entry.domain for entry in entries if entry is not None}
 
 
 def _usable(domain: TraceDomain, report: Report) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,7 +12,12 @@ from sestrack.errors import Refused, TryAgain
 from sestrack.model import Sender, SenderStatus
 from sestrack.rules import check_name, sender_domain_of
 from sestrack.terminal import mistyped, offers
+from sestrack.terminal.next_step import of_sender
 from sestrack.times import utc
+
+if TYPE_CHECKING:
+    from sestrack.domains.findings import Finding
+    from sestrack.domains.resolver import Resolver
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
@@ -61,13 +66,15 @@ def add(
                 status=SenderStatus.VERIFIED, assumed=True, verified_at=sender.created_at
             )
         opened.add_sender(sender)
+        step = of_sender(opened, sender)
     if json:
         output.json_object(_as_json(sender))
     elif not assume_verified:
         output.product(f"; sestrack: proves that {name} is ours\n{_record(sender)}\n")
     if assume_verified:
         output.note(f"{name} is taken on trust; its primary domain is {primary}")
-        output.note(f"next: sestrack domain create trace --primary {primary}")
+        if step:
+            output.note(f"next: {step}")
         return
     output.note(f"next: publish this record, then: sestrack sender verify {name}")
 
@@ -80,7 +87,6 @@ def verify(ctx: typer.Context, domain: Known, resolver: Server = None, json: Jso
     """
     import asyncio
 
-    from sestrack.domains.dns_judgement import judge_txt
     from sestrack.domains.resolver import Resolver
 
     name = check_name("sender domain", domain)
@@ -89,10 +95,10 @@ def verify(ctx: typer.Context, domain: Known, resolver: Server = None, json: Jso
             sender = opened.sender(name)
         if sender.assumed:
             output.note(f"{name} was taken on trust; the record is looked for all the same")
-        found = asyncio.run(Resolver.of(resolver).txt(f"_sestrack.{name}"))
-        finding = judge_txt(found, sender.proof)
+        finding = asyncio.run(_look(Resolver.of(resolver), sender))
         if finding.level == "ok" and sender.status is not SenderStatus.VERIFIED:
             sender = opened.verify_sender(name, store.now())
+        step = of_sender(opened, sender)
     if json:
         output.json_object(
             _as_json(sender)
@@ -105,15 +111,24 @@ def verify(ctx: typer.Context, domain: Known, resolver: Server = None, json: Jso
             ("expected", finding.expected),
         ])  # fmt: skip
     if finding.level == "ok":
-        output.note(
-            f"{name} is verified; next: sestrack domain create trace --primary {sender.primary}"
-        )
+        output.note(f"{name} is verified" + (f"; next: {step}" if step else ""))
         return
     pending = sender.status is SenderStatus.PENDING
     msg = f"{name}: {finding.found}" + ("" if pending else "; it stays verified")
     if finding.level == "later" or (finding.absent and pending):
         raise TryAgain(msg, finding.advice)
     raise Refused(msg, finding.advice)
+
+
+async def _look(resolver: Resolver, sender: Sender) -> Finding:
+    from sestrack.domains.dns_judgement import judge_txt
+
+    found = await resolver.txt(f"_sestrack.{sender.domain}")
+    finding = judge_txt(found, sender.proof)
+    if not finding.absent:
+        return finding
+    doubled = await resolver.txt(f"_sestrack.{sender.domain}.{sender.primary}")
+    return judge_txt(found, sender.proof, doubled)
 
 
 @app.command("list")

@@ -64,9 +64,7 @@ def judge_cname(
         return Finding(Check.CNAME, State.LOOP, f"a CNAME loop: {path}", expected, instead)
     if not facts.chain and not facts.addresses:
         if doubled is not None and not set(target.accepted).isdisjoint(doubled.chain):
-            found = f"the record stands at {doubled.name}: its zone was appended twice"
-            advice = f"enter the name as {name}. (with the dot), or without the zone's name"
-            return Finding(Check.CNAME, State.DOUBLED_NAME, found, expected, advice)
+            return _doubled(Check.CNAME, name, doubled.name, expected)
         if facts.outcome is Outcome.NO_SUCH_NAME:
             found = "the name does not exist"
             return Finding(Check.CNAME, State.NO_SUCH_NAME, found, expected, publish)
@@ -179,12 +177,20 @@ def judge_caa(facts: CaaFacts, name: str, *, wanting: bool) -> Finding:
     return Finding(Check.CAA, State.CAA_LIMITED, found, expected, advice)
 
 
-def judge_txt(facts: TxtFacts, wanted: str) -> Finding:
+def _doubled(check: Check, name: str, doubled: str, expected: str) -> Finding:
+    found = f"the record stands at {doubled}: its zone was appended twice"
+    advice = f"enter the name as {name}. (with the dot), or without the zone's name"
+    return Finding(check, State.DOUBLED_NAME, found, expected, advice)
+
+
+def judge_txt(facts: TxtFacts, wanted: str, doubled: TxtFacts | None = None) -> Finding:
     """Judge the TXT records that are to prove a sender domain."""
     expected = f'TXT "{wanted}"'
     publish = f'publish this record, then verify again: {facts.name}. 3600 IN TXT "{wanted}"'
     if trouble := _trouble(Check.TXT, facts.outcome, facts.detail, expected):
         return trouble
+    if doubled is not None and wanted in doubled.texts:
+        return _doubled(Check.TXT, facts.name, doubled.name, expected)
     if facts.outcome is Outcome.NO_SUCH_NAME:
         found = f"the name {facts.name} does not exist"
         return Finding(Check.TXT, State.NO_SUCH_NAME, found, expected, publish)

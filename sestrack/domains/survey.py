@@ -13,7 +13,7 @@ from sestrack.domains.findings import Level
 from sestrack.domains.judgement import Report, judge
 from sestrack.domains.probe import Prober
 from sestrack.domains.resolver import Resolver
-from sestrack.model import Conclusion
+from sestrack.model import Conclusion, DomainStatus
 from sestrack.rules import after_check
 
 if TYPE_CHECKING:
@@ -79,6 +79,8 @@ def _after(domain: TraceDomain, report: Report, now: int) -> TraceDomain:
         after = after._replace(former_target="")
     if report.certificate_ends:  # what was seen is not forgotten while nothing answers
         after = after._replace(certificate_ends=report.certificate_ends)
+    if report.dns_only and after.status is DomainStatus.FAILING:
+        return after  # what made it so is not what DNS alone has seen
     return after._replace(last_state=report.state)
 
 
