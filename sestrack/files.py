@@ -119,9 +119,8 @@ def beside(to: str, *, private: bool = False, database: bool = False) -> Iterato
     if to.endswith("/") and not os.path.isdir(to):  # `realpath` would name the file without it
         raise cannot_create(to)
     target = os.path.realpath(to)
-    if not database and is_database(target):
-        msg = f"{to} is a database, and may be the store: it is not written over"
-        raise CannotCreate(msg, look(to))
+    if not database:
+        refuse_database(to)
     name = f"{target}.{os.getpid()}.sestrack"
     try:
         _check_link(to)
@@ -147,6 +146,13 @@ def beside(to: str, *, private: bool = False, database: bool = False) -> Iterato
     finally:
         if os.path.exists(name):
             os.unlink(name)
+
+
+def refuse_database(to: str) -> None:
+    """Raise `CannotCreate` for a database as the place of an output: it may be the store."""
+    if is_database(to):
+        msg = f"{to} is a database, and may be the store: it is not written over"
+        raise CannotCreate(msg, look(to))
 
 
 def is_database(name: str) -> bool:

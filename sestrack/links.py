@@ -157,5 +157,14 @@ def is_field(text: str) -> bool:
     return text[-1:] in ends and is_placeholder(text)
 
 
+def fields_in(html: bytes) -> list[str]:
+    """Return what in a document looks like a merge field, each once, links or not."""
+    return [field.decode() for field in dict.fromkeys(re.findall(_FIELD_IN_TEXT, html))]
+
+
+_FIELD_IN_TEXT = (
+    rb"\{\{\{? *[A-Za-z_][\w.]* *\}\}\}?|\*\|[A-Z_][\w:]*\|\*|%%[A-Za-z_]\w*%%|"
+    rb"\[\[[A-Za-z_]\w*\]\]"
+)
 _LIKE_OURS = r"[hH][tT][tT][pP][sS]?://[^/]++/[A-Za-z0-9_~]{40}"
 _SEAL_OCTETS = 22  # one in clear, 16 of SIV, at most 5 of index

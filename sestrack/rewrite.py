@@ -177,6 +177,9 @@ def refuse_other_input(data: bytes) -> None:
     if data.startswith(_BINARY_STARTS) or controls > len(head) // 50:
         msg = f"the input is binary, neither HTML nor a message: it begins with {data[:8]!r}"
         raise BadInput(msg, "HTML, or a whole message with its headers, is wanted")
+    if re.match(_JSON, head):
+        msg = f"the input is JSON, where HTML is wanted: it begins with {data[:20]!r}"
+        raise BadInput(msg, "--jsonl")
 
 
 def looks_like_message(data: bytes) -> bool:
@@ -503,6 +506,7 @@ _NO_TAB_OR_LINE_END = dict.fromkeys(b"\t\n\r")
 _LIKE_PIXEL = rb"""https?://[^/\s"'<>]{1,300}/[A-Za-z0-9_~]{40,}+(?=["'\s>]|$)"""
 _TOKEN_ALONE = rb"""[A-Za-z0-9_~]{40,}+(?:["'\s>]|$)"""
 _SHORT = 40  # shorter than any tracking URL of ours, and far from the limit
+_JSON = rb'(?:\xef\xbb\xbf)?\s*\[?\s*\{\s*"[^"{}<>]*"\s*:'
 _ESCAPE = 0x1B
 _ROMAN = b"\x1b(J"  # JIS X 0201, where `~` is an overline
 # two octets a character; and half-width katakana, `(I`

@@ -141,8 +141,8 @@ def count_copies(
     made: Mapping[str, int],
     campaign: str = "",
     wait: float = BUSY_SECONDS,
-) -> None:
-    """Count copies made of messages; `made` says how many of each.
+) -> int:
+    """Count copies made of messages; `made` says how many of each.  Returns all they have now.
 
     A campaign says each time how many it has made by now, so that counting twice, or going
     on after an interruption, counts each copy once.  Raises `TryAgain` if the store is busy.
@@ -170,6 +170,9 @@ def count_copies(
                     "ON CONFLICT (sender, message) DO UPDATE "
                     "SET number = copies.number + excluded.number",
                 )  # fmt: skip
+                ask = "SELECT number FROM copies WHERE sender = ? AND message = ?"
+                rows = [connection.execute(ask, (sender, name)).fetchone() for name in made]
+                return sum(int(number) for (number,) in rows)
         finally:
             connection.close()
 

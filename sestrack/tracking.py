@@ -16,6 +16,7 @@ and everything comes back as it went in.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from sestrack.engines.default import default_address
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
     from sestrack.mail.message import Rewritten
     from sestrack.mail.mime import Message
     from sestrack.model import Entry
+
+
+_LIKE_OURS = rb"""https?://[^/\s"'<>]{1,300}/[A-Za-z0-9_~]{40,}+"""
 
 
 class How(NamedTuple):
@@ -199,18 +203,30 @@ class Tracking(NamedTuple):
         token = how.field.encode() or self.copy_token(label, recipient or "", minted)
         size = longest_copy(self.sender, label) if how.field else len(token)
         done = rewrite(message, found, self.wrapping(label, how, size), token)
-        return done._replace(label=label)
+        return done._replace(label=label, recipient=recipient or "")
+
+    def copies_in(self, html: bytes) -> list[Copy]:
+        """Return the copies that tracking URLs in a document were made for, each once.
+
+        A document that is to be many copies, or that of another recipient, should have none.
+        """
+        urls = dict.fromkeys(re.findall(_LIKE_OURS, html))
+        found = (self._copy_of(url.decode("ascii", "replace")) for url in urls)
+        return list(dict.fromkeys(copy for copy in found if copy is not None))
 
     def _is_ours(self, url: str) -> bool:
         """Did one of our keys seal the recipient token of this URL?"""
+        return self._copy_of(url) is not None
+
+    def _copy_of(self, url: str) -> Copy | None:
+        """Open the recipient token of a URL; None if it is none of ours."""
         _, _, rest = url.partition("://")
         authority, _, path = rest.partition("/")
         host = authority.partition(":")[0].lower()
         try:
-            open_copy(self.keys, host, path.partition("/")[0].encode())
+            return open_copy(self.keys, host, path.partition("/")[0].encode())
         except ForgedToken:
-            return False
-        return True
+            return None
 
 
 class Letter(NamedTuple):

@@ -404,6 +404,57 @@ def test_where_standard_input_is_not_ours(tracking: Program) -> None:
 
 
 @pytest.mark.sqlite
+def test_the_store_is_no_place_for_an_output(tracking: Program) -> None:
+    """Tab offers it; a report, which was emptied first, took all keys with it."""
+    before = tracking.store.read_bytes()
+    (tracking.folder / "list.csv").write_text("recipient\nada@example.org\n")
+    (tracking.folder / "letter.html").write_bytes(LETTER)
+    for output in (
+        (*FULL, "--report", tracking.store),
+        (*FULL, "-o", tracking.store),
+        (*SEND, "letter.html", "--recipients", "list.csv", "-o", tracking.store),
+        ("events", "export", "-o", tracking.store),
+    ):
+        done = tracking(*map(str, output), stdin=LETTER)
+        assert done.returncode in {1, 2, 73}
+        assert tracking.store.read_bytes() == before
+    (tracking.folder / "old.jsonl").write_text("old\n")
+    assert tracking(*FULL, "--report", "old.jsonl", "no.html").returncode == 66
+    assert (tracking.folder / "old.jsonl").read_text() == "old\n"
+    both = tracking(*FULL, "--report", "one", "-o", "one", stdin=LETTER)
+    assert (both.returncode, both.stdout) == (2, LETTER)
+
+
+@pytest.mark.sqlite
+def test_json_is_no_html(tracking: Program) -> None:
+    """Without --jsonl a pixel went into the last string of JSON Lines, and its quotes ended it."""
+    lines = b'{"html": "<html><body><a href=\\"https://example.com/\\">x</a></body></html>"}\n'
+    done = tracking(*FULL, stdin=lines)
+    assert (done.returncode, done.stdout) == (65, lines)
+    assert b"is JSON" in done.stderr
+    assert b"--jsonl\n" in done.stderr
+    liquid = b'{% if x %}<a href="https://example.com/">x</a>{% endif %}'
+    assert b"trace.example.com" in tracking(*FULL, stdin=liquid).stdout
+
+
+@pytest.mark.sqlite
+def test_a_variable_that_is_not_set(tracking: Program) -> None:
+    """The mail goes out, for nobody; what names a file or a header is refused."""
+    done = tracking(*SEND, "--recipient", "", "--message", "", stdin=LETTER)
+    assert done.returncode == 0
+    assert b"trace.example.com" in done.stdout
+    assert done.stderr.count(b"is empty; is a variable not set?") == 2
+    assert tracking(*FULL, "-o", "", stdin=LETTER).stdout != LETTER
+    for option in ("--report", "--recipient-header", "--at", "--recipient-field"):
+        done = tracking(*FULL[:3], option, "", stdin=LETTER)
+        assert (done.returncode, done.stdout) == (2, LETTER)
+    mail = b"Subject:\nTo: a@example.org\nContent-Type: text/html\n\n" + LETTER
+    done = tracking(*SEND, "--message-header", "Subject", stdin=mail)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout != mail
+
+
+@pytest.mark.sqlite
 def test_a_report_that_cannot_be_costs_no_mail(tracking: Program) -> None:
     """Nor is it made of what is to be rewritten."""
     (tracking.folder / "same.html").write_bytes(LETTER)

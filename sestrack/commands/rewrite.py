@@ -24,14 +24,19 @@ class Option(NamedTuple):
 
     @property
     def wanted(self) -> bool:
-        """Is an empty value a mistake, as of a variable that is not set?"""
-        return self.name in {"recipients", "recipient_field"}
+        """Is an empty value a mistake, as of a variable that is not set?
+
+        A copy for nobody is better than a mail that is not sent: of that a warning tells.
+        """
+        return bool(self.metavar) and self.name not in _TAKEN_EMPTY
 
     @property
     def name(self) -> str:
         """The field of `Request` that it fills."""
         return self.flags[-1].removeprefix("--").replace("-", "_")
 
+
+_TAKEN_EMPTY = {"sender", "recipient", "message", "output"}
 
 OPTIONS = (
     Option(("--sender",), "DOMAIN", "The sender domain, or an address in it."),
@@ -133,7 +138,7 @@ def light(arguments: list[str]) -> Request | None:
                 return None
             value = arguments[position]
             position += 1
-        if (option.choices and value not in option.choices) or (not value and option.wanted):
+        if (option.choices and value not in option.choices) or not value:
             return None
         values[option.name] = value
     if not values.get("sender"):

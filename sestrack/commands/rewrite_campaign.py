@@ -10,8 +10,9 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from sestrack import files, output
-from sestrack.commands.rewrite_run import check_texts, count, how, minted
+from sestrack.commands.rewrite_run import HEAD, check_texts, count, how, minted, refuse_copies
 from sestrack.errors import EXIT_NO, BadInput, InputOutputError, NotSetUp, Refused, UsageError
+from sestrack.links import fields_in
 from sestrack.mail.campaign import (
     BLOCK,
     INDEX,
@@ -49,14 +50,26 @@ def run(request: Request, store: str) -> int:
         raise UsageError(msg, f"{hint}{file or ' < message.eml'}  # once for each recipient")
     if request.type == "auto" and not has_tag(data):
         msg = f"the template {files.shown(name)} has no tag, and may be plain text"
-        raise BadInput(msg, "--type html")
+        raise BadInput(msg, _swapped(request) or "--type html")
     tracking = Tracking.of(store, request.sender)
+    refuse_copies(tracking, name, data)
+    if fields := fields_in(data):
+        more = f" and {len(fields) - 1} more" if fields[1:] else ""
+        output.warn(f"the copies have {fields[0]}{more} as it stands: `rewrite` fills in nothing")
     total, people = _read_list(request)
     if _is_stream(request.output):
         return _to_stream(
             request, store, tracking.compile(data, request.message, how(request)), jobs, total
         )
     return _Campaign(request, store, tracking, data, people).run(jobs, total)
+
+
+def _swapped(request: Request) -> str:
+    """Return the command with template and list the other way round, if that is what was meant."""
+    if not os.path.isfile(request.recipients) or not has_tag(files.read(request.recipients)[:HEAD]):
+        return ""
+    template, list_ = request.recipients, request.files[0] if request.files else "-"
+    return _command(request._replace(files=(template,), recipients=list_))
 
 
 _NOT_OURS = {".csv", ".htm", ".html", ".eml", ".mbox", ".xlsx", ".zip"}
@@ -130,10 +143,47 @@ def _read_list(request: Request) -> tuple[int, str]:
     if request.recipients == "-":
         return 0, ""
     number, digest = 0, blake2b(digest_size=16)
+    doubts = _Doubts()
     with open_list(request.recipients, request.column) as found:
-        for number, recipient, _ in found.rows:  # noqa: B007 - the last one counts
+        for number, recipient, _ in found.rows:
             digest.update(recipient.encode("utf-8", "surrogatepass") + b"\0")
+            doubts.look(number, recipient)
+    doubts.say()
     return number, digest.hexdigest()
+
+
+COMPARED = 1_000_000
+"""Recipients of a list that are compared with each other: some 80 MB."""
+
+
+class _Doubts:
+    """What makes a copy each, and may not be meant so; said once for the whole list."""
+
+    def __init__(self) -> None:
+        self._seen: set[int] = set()
+        self._again: list[tuple[int, str]] = []
+        self._several: list[tuple[int, str]] = []
+
+    def look(self, number: int, recipient: str) -> None:
+        """Look at a recipient."""
+        if len(self._seen) < COMPARED:
+            before = len(self._seen)
+            self._seen.add(hash(recipient))
+            if len(self._seen) == before:
+                self._again.append((number, recipient))
+        if "@" in recipient and not {*"<,; "}.isdisjoint(recipient):
+            self._several.append((number, recipient))
+
+    def say(self) -> None:
+        """Say what was seen."""
+        for doubtful, words in (
+            (self._again, "stands in the list before: a copy is made each time"),
+            (self._several, "is taken as it stands; an address alone is wanted"),
+        ):
+            if doubtful:
+                number, recipient = doubtful[0]
+                more = f", and {len(doubtful) - 1} more" if doubtful[1:] else ""
+                output.warn(f"recipient {number}, {recipient}{more}: {words}")
 
 
 def _is_stream(name: str) -> bool:
@@ -143,7 +193,7 @@ def _is_stream(name: str) -> bool:
 
 def _to_stream(request: Request, store: str, letter: Letter, jobs: int, total: int) -> int:
     plan = Plan(letter, minted(request), request.recipients, request.column)
-    made = 0
+    made = in_all = 0
     try:
         with ExitStack() as stack, output.progress("copies", total) as bar:
             file = sys.stdout
@@ -165,8 +215,8 @@ def _to_stream(request: Request, store: str, letter: Letter, jobs: int, total: i
         raise InputOutputError(msg, surely) from None
     finally:
         if letter.tracking.entry is not None and made:
-            count(store, letter.tracking.sender, {letter.message: made})
-    return _say(letter, made, "", strict=request.strict)
+            in_all = count(store, letter.tracking.sender, {letter.message: made})
+    return _say(letter, made, in_all, "", strict=request.strict)
 
 
 def _widen_pipe(file: int) -> None:
@@ -177,7 +227,8 @@ def _widen_pipe(file: int) -> None:
         fcntl.fcntl(file, fcntl.F_SETPIPE_SZ, 1 << 20)
 
 
-def _say(letter: Letter, made: int, where: str, *, strict: bool) -> int:
+def _say(letter: Letter, made: int, in_all: int, where: str, *, strict: bool) -> int:
+    """Say what was made; `in_all` is how many copies the message has with those of before."""
     to = f" in {where}" if where else ""
     copies = "1 copy" if made == 1 else f"{made:,} copies"
     if letter.tracking.entry is None:
@@ -185,6 +236,11 @@ def _say(letter: Letter, made: int, where: str, *, strict: bool) -> int:
         return EXIT_NO if strict else 0
     if not made:
         output.warn("the list names nobody below its heading")
+    if in_all > made:
+        output.warn(
+            f"{letter.message} has {in_all:,} copies now, with those of before: if they were not "
+            "sent, its rates are too low; --message gives another label"
+        )
     output.note(
         f"{copies} of {letter.message}{to}; when they are sent: "
         f"sestrack stats --message {files.typed(letter.message)}"
@@ -219,6 +275,10 @@ class _Campaign:
         if self.is_folder and os.path.isdir(self.name) and os.listdir(self.name):
             msg = f"the folder {self.name} is not empty"
             raise Refused(msg, f"--output {files.typed(f'{self.name}-2')}/")
+        if journal is None and os.path.isfile(self.name) and os.path.getsize(self.name):
+            msg = f"{self.name} is there already, and may be the copies of another campaign"
+            stem, end = os.path.splitext(self.name)
+            raise Refused(msg, f"--output {files.typed(f'{stem}-2{end}')}")
         self.letter, self.journal = self._begin(tracking, data, journal)
 
     def _has_copies(self) -> bool:
@@ -231,6 +291,11 @@ class _Campaign:
     ) -> tuple[Letter, Journal]:
         request = self.request
         if journal is not None:
+            if tracking.entry is None and journal.facts.get("trace_domain"):
+                msg = (
+                    f"the interrupted campaign was tracked, and now it is not: {tracking.untracked}"
+                )
+                raise Refused(msg, f"sestrack settings show --sender {tracking.sender}")
             # copies go on under the key they began with
             tracking = _with_key(tracking, int(journal.facts["key"]))
         letter = tracking.compile(data, request.message, how(request))
@@ -269,8 +334,9 @@ class _Campaign:
             except OSError as error:
                 msg = f"writing {self.result} failed: {error.strerror}"
                 raise InputOutputError(msg, "df -h; then the same command with --resume") from None
+            in_all = 0
             if self.letter.tracking.entry is not None:
-                count_copies(
+                in_all = count_copies(
                     self.store, facts["sender"], {facts["message"]: made},
                     facts["id"],
                 )  # fmt: skip
@@ -278,7 +344,7 @@ class _Campaign:
                 os.rmdir(self.name)
             finish(file, self.partial, self.name)
         os.unlink(self.journal.path)
-        return _say(self.letter, made, self.name, strict=self.request.strict)
+        return _say(self.letter, made, in_all, self.name, strict=self.request.strict)
 
 
 def _is_finished(name: str) -> bool:

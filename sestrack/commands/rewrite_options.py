@@ -9,6 +9,7 @@ from typing import Annotated, Any, cast
 import typer
 from typer._click.core import ParameterSource  # the click that Typer carries with it
 
+from sestrack import output
 from sestrack.commands.rewrite import OPTIONS, Option, Request
 from sestrack.errors import UsageError
 from sestrack.terminal import offers
@@ -36,9 +37,12 @@ def application() -> typer.Typer:
     def rewrite(ctx: typer.Context, files: list[str] | None = None, **values: Any) -> int:
         for option in OPTIONS:
             typed = ctx.get_parameter_source(option.name)
-            if option.wanted and typed is ParameterSource.COMMANDLINE and not values[option.name]:
+            if typed is ParameterSource.COMMANDLINE and option.metavar and not values[option.name]:
                 msg = f"{option.flags[-1]} is empty; is a variable not set?"
-                raise UsageError(msg, "sestrack rewrite --help")
+                if option.wanted:
+                    raise UsageError(msg, "sestrack rewrite --help")
+                if option.name != "sender":
+                    output.warn(msg)
         given = {name: value for name, value in values.items() if value is not None}
         if isinstance(given.get("pixel"), StrEnum):
             given["pixel"] = str(given["pixel"])

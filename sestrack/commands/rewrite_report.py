@@ -16,40 +16,54 @@ if TYPE_CHECKING:
     from sestrack.rewrite import Template
 
 
-def begin(to: str, names: Iterable[str]) -> None:
-    """Empty the report.  Raises `UsageError` if it is one of the inputs, `CannotCreate`."""
-    if not os.path.isfile(to):
-        return
-    if any(files.is_same(name, to) for name in names):
-        msg = f"the report {to} is what is to be rewritten"
-        raise UsageError(msg, f"--report {files.typed(to)}.report")
-    try:
-        os.truncate(to, 0)
-    except OSError as error:
-        raise files.cannot_create(to, error) from None
+class Report:
+    """The report of one command line, a JSON object a link."""
 
+    def __init__(self, to: str, others: Iterable[str]) -> None:
+        """Take its name, "-" for standard output, and those of the inputs and the output.
 
-def report(to: str, name: str, parts: Iterable[tuple[str, Template]]) -> None:
-    """Write one JSON object a link; the spans are octets of the part, decoded."""
-    lines = []
-    for part, template in parts:
-        for number, (href, url, reason) in enumerate(template.decisions):
-            line = {
-                "file": name, **({"part": part} if part else {}), "link": number,
-                "destination": url, "start": href.start, "end": href.end,
-                "wrapped": reason is Reason.WRAPPED, "reason": str(reason),
-                "words": REASON_WORDS[reason], "conditional": href.conditional,
-            }  # fmt: skip
-            lines.append(output.json_text(line))
-    text = "".join(lines)
-    if to == "-":
-        output.product(text)
-        return
-    try:
-        with open(to, "a", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise files.cannot_create(to, error) from None
+        Raises `UsageError` if it is one of them, `CannotCreate` if it is a database.
+        """
+        for other in others:
+            if files.is_same(other, to) or (
+                to != "-" and os.path.abspath(other) == os.path.abspath(to)
+            ):
+                msg = f"the report {to} is what is to be rewritten, or comes of it"
+                raise UsageError(msg, f"--report {files.typed(to)}.report")
+        files.refuse_database(to)
+        self._to = to
+        self._is_begun = to == "-"
+
+    def begin(self) -> None:
+        """Empty it, when there is something to report on."""
+        if not self._is_begun:
+            self._is_begun = True
+            self._write("", "w")
+
+    def add(self, name: str, parts: Iterable[tuple[str, Template]]) -> None:
+        """Write one JSON object a link; the spans are octets of the part, decoded."""
+        lines = []
+        for part, template in parts:
+            for number, (href, url, reason) in enumerate(template.decisions):
+                line = {
+                    "file": name, **({"part": part} if part else {}), "link": number,
+                    "destination": url, "start": href.start, "end": href.end,
+                    "wrapped": reason is Reason.WRAPPED, "reason": str(reason),
+                    "words": REASON_WORDS[reason], "conditional": href.conditional,
+                }  # fmt: skip
+                lines.append(output.json_text(line))
+        text = "".join(lines)
+        if self._to == "-":
+            output.product(text)
+        else:
+            self._write(text, "a")
+
+    def _write(self, text: str, mode: str) -> None:
+        try:
+            with open(self._to, mode, encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            raise files.cannot_create(self._to, error) from None
 
 
 def show_diff(name: str, data: bytes, result: bytes) -> None:

@@ -5,6 +5,7 @@ The mail comes first: whatever goes wrong, the original bytes go out and the exi
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from typing import TYPE_CHECKING, NamedTuple
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from sestrack.commands.rewrite import Request
+    from sestrack.commands.rewrite_report import Report
     from sestrack.rewrite import Template
 
 HEAD = 65_536
@@ -48,12 +50,8 @@ def run(request: Request, store: str) -> int:
 
             return run_campaign(request, store)
         sources = inputs(request)
-        if request.report:
-            from sestrack.commands.rewrite_report import begin
-
-            begin(request.report, [source.name for source in sources])
         check_texts(request)
-        rewriter = _Rewriter(request, store)
+        rewriter = _Rewriter(request, store, [source.name for source in sources])
     except Exception as error:  # a bug of ours, too: the mail goes out
         if request.jsonl and isinstance(error, SestrackError):
             output.error(error.message, error.hint)  # first: who keeps us open waits for it
@@ -81,6 +79,19 @@ def run(request: Request, store: str) -> int:
         if request.count and rewriter.made:
             count(store, rewriter.tracking.sender, rewriter.made)
     return worst
+
+
+def refuse_copies(tracking: Tracking, name: str, html: bytes) -> None:
+    """Raise `BadInput` for a template that was rewritten for somebody: all would count as them."""
+    for copy in tracking.copies_in(html):
+        msg = (
+            f"the template {files.shown(name)} was rewritten before, for "
+            f"{copy.recipient or 'nobody'} (message {copy.message}): all copies would count as that"
+        )
+        hint = "take it as it was before `rewrite`"
+        if name != "-":
+            hint = f"sestrack check {files.typed(name)} --sender {tracking.sender}  # and {hint}"
+        raise BadInput(msg, hint)
 
 
 def how(request: Request) -> How:
@@ -114,6 +125,9 @@ def check_texts(request: Request) -> None:
     if request.recipient.endswith(">") and "<" in request.recipient:
         address = request.recipient.rpartition("<")[2][:-1]
         output.warn(f"the recipient is {request.recipient!r} as a whole; was {address} meant?")
+    if request.recipient and "@" not in request.recipient and os.path.isfile(request.recipient):
+        meant = f"--recipients {files.typed(request.recipient)}"
+        output.warn(f"the recipient {request.recipient} is the name of a file; was {meant} meant?")
     check_text("message label", request.message)
 
 
@@ -141,6 +155,7 @@ class _Result(NamedTuple):
 
     data: bytes
     label: str
+    recipient: str
     untracked: str
     """Why it is as it was; "" if it was rewritten."""
     templates: list[tuple[str, str, bytes, Template]]
@@ -150,8 +165,13 @@ class _Result(NamedTuple):
 class _Rewriter:
     """Rewrites documents and messages as one command line says."""
 
-    def __init__(self, request: Request, store: str) -> None:
+    def __init__(self, request: Request, store: str, names: list[str]) -> None:
         self.request = request
+        self.report: Report | None = None
+        if request.report:
+            from sestrack.commands.rewrite_report import Report
+
+            self.report = Report(request.report, [*names, *[request.output] * bool(request.output)])
         self.tracking = Tracking.of(store, request.sender)
         self.how = how(request)
         self.minted = minted(request)
@@ -160,11 +180,18 @@ class _Rewriter:
 
     def rewrite(self, name: str, data: bytes, kind: str) -> tuple[bytes, int]:
         """Rewrite; return the result, or the original with the reason said, and an exit code."""
+        if self.report is not None:
+            self.report.begin()
         result = self._message(data) if kind == "message" else self._html(data)
         if result.untracked:
             where = "" if name == "-" else f"{name}: "
             output.note(f"sestrack: {where}untracked: {result.untracked}")
             return data, EXIT_NO if self.request.strict else 0
+        if self.how.field:
+            for _, _, content, _ in result.templates:
+                refuse_copies(self.tracking, name, content)
+        elif result.data == data:
+            self._say_whose(name, result)
         if self.request.verify:
             self._verify(result)
         if self.request.recipient_field and not self.request.message:
@@ -174,10 +201,8 @@ class _Rewriter:
                 f"the message is {result.label}; next: sestrack recipients list.csv "
                 f"--sender {self.tracking.sender} --message {files.typed(result.label)}{name}"
             )
-        if self.request.report:
-            from sestrack.commands.rewrite_report import report
-
-            report(self.request.report, name, [(part[0], part[3]) for part in result.templates])
+        if self.report is not None:
+            self.report.add(name, [(part[0], part[3]) for part in result.templates])
         self.made[result.label] = self.made.get(result.label, 0) + 1
         return result.data, 0
 
@@ -187,17 +212,19 @@ class _Rewriter:
             untracked = "it has no tag, and may be plain text; --type html"
         if untracked:
             refuse_other_input(data)
-            return _Result(data, "", untracked, [])
+            return _Result(data, "", "", untracked, [])
         _check_no_header(self.request)
-        message = self.request.message or label(data)
+        request = self.request
+        message = request.message or label(data)
         token = self.how.field.encode()
         size = 0
         if not token:
-            token = self.tracking.copy_token(message, self.request.recipient, self.minted)
+            token = self.tracking.copy_token(message, request.recipient, self.minted)
             size = len(token)
         letter = self.tracking.compile(data, message, self.how, copy_size=size)
         result = letter.template.render(token)
-        return _Result(result, message, "", [("", "text/html", data, letter.template)])
+        parts = [("", "text/html", data, letter.template)]
+        return _Result(result, message, request.recipient, "", parts)
 
     def _message(self, data: bytes) -> _Result:
         from sestrack.mail.message import label_of, recipient_of
@@ -216,7 +243,20 @@ class _Rewriter:
         templates = [
             (part.number, part.kind, content, template) for part, content, template in done.parts
         ]
-        return _Result(done.data, done.label, done.untracked, templates)
+        return _Result(done.data, done.label, done.recipient, done.untracked, templates)
+
+    def _say_whose(self, name: str, result: _Result) -> None:
+        """Say that a mail was rewritten before, for somebody else: it stays that copy."""
+        meant = self.request.message  # else a hash of what it was
+        for _, _, content, _ in result.templates:
+            for copy in self.tracking.copies_in(content):
+                if copy.recipient != result.recipient or copy.message != (meant or copy.message):
+                    where = "" if name == "-" else f"{name}: "
+                    output.warn(
+                        f"{where}unchanged: it is a copy made for {copy.recipient or 'nobody'} "
+                        f"already, of the message {copy.message}"
+                    )
+                    return
 
     def _verify(self, result: _Result) -> None:
         from sestrack.mail.audit import check_unharmed
@@ -334,14 +374,20 @@ COUNT_SECONDS = 0.25
 """How long counting waits for a busy store."""
 
 
-def count(store: str, sender: str, made: Mapping[str, int]) -> None:
-    """Count copies as well as can be, when they are out: no mail waits for it."""
+def count(store: str, sender: str, made: Mapping[str, int]) -> int:
+    """Count copies as well as can be, when they are out: no mail waits for it.
+
+    Returns how many the messages have now, 0 if that is not known.
+    """
     from sestrack.store import count_copies
 
     try:
-        count_copies(store, sender, made, wait=COUNT_SECONDS)
+        return count_copies(store, sender, made, wait=COUNT_SECONDS)
     except SestrackError as error:
-        output.warn(f"{sum(made.values())} copies are not counted: {error.message}")
+        number = sum(made.values())
+        copies = "1 copy is" if number == 1 else f"{number} copies are"
+        output.warn(f"{copies} not counted: {error.message}")
+        return 0
 
 
 # -- the command line -----------------------------------------------------------------------

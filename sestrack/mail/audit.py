@@ -16,7 +16,7 @@ from lxml import etree
 
 from sestrack.errors import BadInput, UsageError
 from sestrack.html import charset as charsets
-from sestrack.links import Reason
+from sestrack.links import Reason, fields_in
 from sestrack.mail.message import (
     BINDING,
     PARTED_WORDS,
@@ -174,6 +174,15 @@ def _audit(data: bytes, template: Template, charset: str, part: str, left: str =
             continue
         for severity, code, found, advice in _about_link(decision, text):
             findings.append(Finding(severity, code, part, line, found, advice))
+    before = sum(decision.reason is Reason.OURS for decision in template.decisions)
+    if before and not left:
+        links_are = "1 link is" if before == 1 else f"{before} links are"
+        found = f"{links_are} of a copy that was made before, and would count as that one"
+        advice = "take the mail as it was before `rewrite`"
+        findings.append(Finding(_WARNING, "rewritten-before", part, 0, found, advice))
+    for field in fields_in(data):
+        found = f"a merge field stands in it: {field}"
+        findings.append(Finding(_NOTE, "merge-field", part, 0, found, "`rewrite` fills in nothing"))
     for url in texts.left_over():
         found = f"a second reader sees a link that we do not: {url}"
         findings.append(Finding(_WARNING, "readers-differ", part, 0, found, "mend the HTML there"))

@@ -268,10 +268,21 @@ def read_journal(path: str) -> Journal | None:
 def check_same(journal: Journal, facts: dict[str, Any]) -> None:
     """Raise `Refused` if going on would make other copies than those that were made."""
     for name, value in facts.items():
-        if name not in {"id", "minted"} and journal.facts.get(name) != value:
-            was, words = journal.facts.get(name), name.replace("_", " ")
-            msg = f"the interrupted campaign had another {words}: {was}, and now it is {value}"
-            raise Refused(msg, f"rm -r {typed(journal.path.removesuffix('.json'))}*")
+        was = journal.facts.get(name)
+        if name in {"id", "minted"} or was == value:
+            continue
+        anew = f"rm -r {typed(journal.path.removesuffix('.json'))}*  # begins anew; its copies go"
+        if name in _CHANGED:
+            msg = f"{_CHANGED[name]} since the campaign was interrupted; as it was, it goes on"
+            raise Refused(msg, anew)
+        words = name.replace("_", " ").removesuffix("s")
+        msg = f"the interrupted campaign had another {words}: {was}, and now it is {value}"
+        if name == "trace_domain":
+            raise Refused(msg, "sestrack settings show")
+        raise Refused(msg, f"--{name} {typed(str(was))}" if was and name != "key" else anew)
+
+
+_CHANGED = {"template": "the template was changed", "list": "the list was changed"}
 
 
 def resume_at(file: IO[bytes], *, as_json: bool) -> int:

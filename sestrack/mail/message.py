@@ -50,6 +50,8 @@ class Rewritten(NamedTuple):
     """Why it is as it was, in words; "" if it was rewritten."""
     label: str = ""
     """What its opens and clicks are counted under."""
+    recipient: str = ""
+    """Whom the copy is for."""
 
 
 def contents(message: Message, *, plain: bool = False) -> list[Content]:
@@ -250,6 +252,9 @@ def recipient_of(message: Message, header: str = "") -> str:
 
     if header:
         text = _only(message, header, "the recipient", "--recipient-header To")
+        if not text.strip():
+            msg = f"the header {header}, which is to name the recipient, is empty"
+            raise UsageError(msg, "--recipient-header To")
         fields = [text]
     else:
         named = [value for name in ("To", "Cc", "Bcc") for value in message.values(name)]
@@ -267,8 +272,8 @@ def recipient_of(message: Message, header: str = "") -> str:
 
 
 def label_of(message: Message, header: str) -> str:
-    """Return what the header named says.  Raises `UsageError` if it does not."""
-    return _in_words(_only(message, header, "the message", "--message-header Subject"))
+    """Return what the header named says, "" if it is empty.  Raises `UsageError` without it."""
+    return _in_words(_only(message, header, "the message", "--message-header Subject")).strip()
 
 
 def _in_words(text: str) -> str:
@@ -286,7 +291,7 @@ def _in_words(text: str) -> str:
 def _only(message: Message, header: str, what: str, hint: str) -> str:
     """Return the value of a header that is to name something, and so stands once."""
     values = message.values(header)
-    if len(values) != 1 or not values[0]:
+    if len(values) != 1:
         many = f"stands {len(values)} times" if values else "is not in the message"
         msg = f"the header {header}, which is to name {what}, {many}"
         raise UsageError(msg, hint)
