@@ -265,8 +265,10 @@ def restore(
         raise Refused(msg, f"sestrack restore --force {typed(file)}  # gives it another name")
     named, address = address, os.path.realpath(address)  # a link to it stays one
     _make_folder(address)
-    moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
-    aside = f"{address}.before-restore-{moment}"
+    aside = _aside(address, now)
+    while os.path.lexists(aside):  # restored twice in a second
+        now += 1
+        aside = _aside(address, now)
     keys: tuple[int, ...] = ()
     strange = False
     forgotten = 0
@@ -286,6 +288,10 @@ def restore(
             else:
                 _move_companions(address, aside)
     return Restored(schema, aside if there else "", keys, strange, forgotten)
+
+
+def _aside(address: str, now: int) -> str:
+    return f"{address}.before-restore-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now))}"
 
 
 def _give_to_who_serves(address: str, name: str) -> None:

@@ -162,7 +162,7 @@ def _begin(old: _Side, new: _Side) -> dict[str, _Mark]:
         if version > 0:
             words = "is set up already"
             if _who(new.connection) == who:
-                words = f"is a copy of {old.name} already"
+                words = f"is what {old.name} is, or was: one is a copy of the other"
             msg = f"the store {new.name} {words}"
             raise Refused(msg, _elsewhere(old))
         if version == 0:

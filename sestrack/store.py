@@ -261,9 +261,14 @@ class Store:
         """Return the octets left where the store is; None where that cannot be told."""
         return self._engine.free_space(self.address)
 
-    def only_reads(self) -> bool:
-        """Tell whether nobody can write: the database is a standby, or set so."""
-        return self._engine.only_reads(self.connection)
+    def trouble(self) -> tuple[str, str]:
+        """Say why events cannot be stored, or read again, and what to do; "" if all is well."""
+        with self._engine.errors(self.address):
+            return self._engine.trouble(self.connection, self.address)
+
+    def set_aside(self) -> list[str]:
+        """Name the stores that `restore` kept beside this one: who is forgotten here is in them."""
+        return self._engine.set_aside(self.address)
 
     def stamp(self) -> tuple[int, int, int, int]:
         """Return what differs when settings, keys or who is forgotten were changed since."""

@@ -23,7 +23,7 @@ FLOORS = [
         "engines.postgresql_schema", "engines.addresses", "engines.postgresql_errors", "terminal.characters", "terminal.layout", "terminal.completion",
     },
     {
-        "engines", "engines.tables", "engines.sqlite_lock", "engines.sqlite_schema", "engines.partitions", "engines.postgresql_connection", "tracker.collector", "tracker.streams",
+        "engines", "engines.tables", "engines.sqlite_lock", "engines.sqlite_health", "engines.sqlite_schema", "engines.partitions", "engines.postgresql_connection", "tracker.collector", "tracker.streams",
         "rules", "tokens", "rewrite", "files", "mail.mime", "mail.transfer", "domains.facts", "domains.findings", "tracker.visitors",
         "tracker.checkpoint", "tracker.clients", "tracker.names", "tracker.recorder", "terminal.drawing", "tracker.listening", "demo",
     },
@@ -51,6 +51,7 @@ EXCEPTIONS = {
     ("engines.sqlite", "engines.versions"),  # the least of the floor, and no reason for another
     ("engines.sqlite", "engines.sqlite_schema"),  # made when the store is, in one function
     ("engines.sqlite", "engines.sqlite_lock"),  # servers alone need it, in three functions
+    ("engines.sqlite", "engines.sqlite_health"),  # when something is wrong, or is looked for
     ("engines.sqlite", "engines.default"),
     ("engines.versions", "engines.default"),
     ("engines.default", "engines.addresses"),  # in the one function that needs it

@@ -25,6 +25,7 @@ from conftest import Program, Server
 from postgresql import free_port, until
 from prometheus_client.parser import text_string_to_metric_families
 
+from sestrack.engines import sqlite_health
 from sestrack.store import Store
 
 LETTER = '<body><a href="https://www.example.com/a">a</a></body>'
@@ -128,7 +129,7 @@ def test_restore_keeps_the_old_store_and_its_keys(tracking: Program, serve: Serv
     server.stop()
     done = tracking("restore", "one.db", "--force")
     assert done.returncode == 0, done.stderr
-    assert b"its keys 2 are kept" in done.stderr
+    assert b"its key 2 is kept" in done.stderr
     assert "later" not in tracking.ok("sender", "list")
     assert stat.S_IMODE(tracking.store.stat().st_mode) == 0o600
     (aside,) = tracking.folder.glob("store.db.before-restore-*")
@@ -331,6 +332,66 @@ def test_a_damaged_store_costs_no_backup(tracking: Program) -> None:
     assert (done.returncode, b"store.db is damaged" in done.stderr) == (65, True)
     assert b"hint: sestrack restore --force FILE  # an earlier backup" in done.stderr
     assert [p.read_bytes() for p in tracking.folder.glob("one.db*")] == [good]
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("most", [1 << 30, 0], ids=["whole", "small tables"])
+def test_doctor_reads_the_store(
+    tracking: Program, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """Damage is found before mail meets it; of a large store what mail needs is read."""
+    monkeypatch.setattr(sqlite_health, "READ_WHOLE", most)
+    whole = tracking.store.read_bytes()
+    for table, found in (("entry", True), ("visit", most > 0)):
+        roots = f"SELECT rootpage FROM sqlite_master WHERE name = '{table}'"
+        root = int(str(read(tracking.store, roots)[0][0]))
+        data = bytearray(whole)
+        data[(root - 1) * 4096 : root * 4096] = b"\xa5" * 4096
+        tracking.store.write_bytes(data)
+        with Store(tracking.address) as opened:
+            trouble, hint = opened.trouble()
+        assert ("it is damaged" in trouble) is found
+        assert ("restore --force FILE" in hint) is found
+    if most:
+        done = tracking("doctor", "--offline")
+        assert (done.returncode, b"store: " in done.stderr) == (1, True)
+
+
+@pytest.mark.sqlite
+def test_doctor_tells_of_a_store_that_nobody_may_write(tracking: Program) -> None:
+    """The server would lose each event; who may only read is another matter."""
+    tracking.store.chmod(0o444)
+    done = tracking("doctor", "--offline")
+    assert done.returncode == 1
+    assert b"nobody may write it\nhint: chmod u+w " in done.stderr
+
+
+@pytest.mark.sqlite
+def test_a_store_that_is_gone(tracking: Program, serve: Serve) -> None:
+    """A new one would have another key, and all links in sent mail be dead: it is put back."""
+    tracking.ok("backup", "one.db")
+    link = tracking.paths(LETTER)[0]
+    serve().stop()
+    for part in tracking.folder.glob("store.db*"):
+        if not part.name.endswith("-serve"):
+            part.unlink()
+    for words in (("doctor",), ("serve",), ("stats",)):
+        done = tracking(*words)
+        assert b"there is no store at" in done.stdout + done.stderr
+        assert b"hint: sestrack restore FILE  # a backup" in done.stderr
+    done = tracking("init")
+    assert (done.returncode, tracking.store.exists()) == (1, False)
+    assert b"to begin anew: rm " in done.stderr
+    tracking.ok("restore", "one.db")
+    server = serve()
+    assert server.ask(link).status == 302
+    server.stop()
+    tracking.ok("restore", "one.db", "--force")
+    tracking.ok("restore", "one.db", "--force")
+    said = tracking("events", "forget", "--recipient", "ada@example.org").stderr.decode()
+    kept = [str(path) for path in tracking.folder.glob("store.db.before-restore-*Z")]
+    assert len(kept) == 2
+    assert all(path in said.partition("rm ")[2] for path in kept)
 
 
 @pytest.mark.sqlite

@@ -296,6 +296,25 @@ def test_a_forgotten_recipient(tracking: Program, serve: Serve) -> None:
     assert events[1]["agent"] == events[2]["agent"] != ""
 
 
+def test_forgetting_tells_of_those_who_may_be_meant(tracking: Program, serve: Serve) -> None:
+    """Other capitals are another recipient to a token, and one person; a typo is nobody."""
+    server = serve()
+    for recipient in ("ada@example.org", "Ada@Example.org", "ad_a@example.org", "dad@example.org"):
+        server.ask(tracking.paths(LETTER, recipient)[-1])
+    server.stop()
+    said = tracking("events", "forget", "--recipient", "ada@example.org").stderr.decode()
+    assert "1 event of ada@example.org is nobody's now" in said
+    assert "events of Ada@Example.org, also theirs?" in said
+    assert "events forget --recipient Ada@Example.org" in said
+    assert "dad@" not in said
+    said = tracking("events", "forget", "--recipient", "dda@exmaple.org").stderr.decode()
+    assert "was that meant?" not in said
+    said = tracking("events", "forget", "--recipient", "dad@exmaple.org").stderr.decode()
+    assert "events of dad@example.org, was that meant?" in said
+    said = tracking("events", "forget", "--recipient", "ad_b@example.org").stderr.decode()
+    assert "events of ad_a@example.org, was that meant?" in said
+
+
 def test_names_that_are_recorded() -> None:
     """By name or by hash; a copy minted up to the forgetting has none."""
     key = bytes(32)

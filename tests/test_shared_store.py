@@ -938,4 +938,4 @@ def test_doctor_sees_a_database_that_only_reads(address: str, tmp_path: Path) ->
         )
     checks = json.loads(Program(tmp_path, address)("doctor", "--offline", "--json").stdout)
     (check,) = (check for check in checks if check["name"] == "store")
-    assert (check["well"], check["found"].endswith(" can only be read")) == (False, True)
+    assert (check["well"], check["found"].endswith(" it can only be read")) == (False, True)

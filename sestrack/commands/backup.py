@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -35,4 +36,7 @@ def backup(
     address = ctx.obj
     octets = save(address, file, output.progress, force=force)
     output.note(f"{file} has all of {store.shown(address)}, {octets / (1 << 20):,.1f} MiB")
-    output.note("whoever has it can read and forge links; sestrack restore FILE puts it back")
+    back = "sestrack restore FILE puts it back"
+    if store.kind_of(address) != store.kind_of(file):
+        back = f"sestrack copy FILE {quote(store.shown(address))} puts it into an empty database"
+    output.note(f"whoever has it can read and forge links; {back}")

@@ -93,11 +93,9 @@ def _checks(path: str, resolver: str | None, *, offline: bool) -> list[Check]:
 
 
 def _readiness(opened: store.Store, name: str) -> Check:
-    """Say whether events can be stored: a standby, or a database set so, only reads."""
-    if not opened.only_reads():
-        return Check("store", True, name)  # noqa: FBT003
-    hint = f"psql {quote(name)} -c 'SHOW transaction_read_only'"
-    return Check("store", False, f"{name} can only be read", hint)  # noqa: FBT003
+    """Say whether events can be stored, and read again."""
+    trouble, hint = opened.trouble()
+    return Check("store", not trouble, f"{name}: {trouble}" if trouble else name, hint)
 
 
 def _space(opened: store.Store) -> list[Check]:
@@ -105,7 +103,8 @@ def _space(opened: store.Store) -> list[Check]:
     if free is None:
         return []
     well = free > LOW_SPACE
-    hint = "" if well else "sestrack events purge --before 400d"
+    folder = quote(os.path.dirname(os.path.abspath(opened.address)))
+    hint = "" if well else f"du -ah {folder} | sort -h | tail"
     return [Check("disk", well, f"{free >> 20:,} MiB free", hint)]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import time
 from contextlib import closing, contextmanager
 from enum import StrEnum
@@ -11,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sestrack import output, store
-from sestrack.errors import TryAgain, UsageError
-from sestrack.terminal import offers
+from sestrack.errors import InputOutputError, TryAgain, UsageError
+from sestrack.terminal import mistyped, offers
 from sestrack.times import milliseconds_of, seconds_of
 
 if TYPE_CHECKING:
@@ -126,6 +128,12 @@ def export(  # noqa: PLR0913 - one for each choice
     now = store.now()
     since_ms = milliseconds_of(since, "--since", now) if since else 0
     until_ms = milliseconds_of(until, "--until", now) if until else 2**62
+    if until_ms <= since_ms:
+        msg = f"--since {since} is not before --until {until}"
+        raise UsageError(msg, "sestrack events export --since 7d")
+    if os.path.isdir(to):
+        msg = f"{to} is a folder, and a file is wanted"
+        raise UsageError(msg, f"--output {quote(os.path.join(to, 'events.csv'))}")
     ends = to.rpartition(".")[2].lower()
     if format_ is None:
         format_ = Format(ends) if ends in set(Format) else Format.JSONL
@@ -203,24 +211,38 @@ def forget(
         hashed = [pseudonym(opened.who(), name) for name in names]
         for name in hashed:
             opened.note_forgotten(name, store.now())
-    if store.served_at(path):
-        time.sleep(3 * LOOK_SECONDS)  # until the last event that names them is stored
-    with _changing(path) as connection:
-        # judged first: without its user agent and address a machine would pass for a person
-        if not _settle(path, connection):
-            _wait(path, connection, {writer: last for writer, _, last in connection.writers()})
-        count = forget_recipient(
-            connection, [*names, *hashed], lambda last: _wait(path, connection, last)
-        )
-        wiped = connection.wipe()
-        meant = "" if count else _in_other_letters(connection, recipient)
+        kept = opened.set_aside()
+    again = f"sestrack events forget --recipient {quote(recipient)}"
+    try:
+        if store.served_at(path):
+            output.note("a server runs: its last event of them must be stored first, some 10 s")
+            time.sleep(3 * LOOK_SECONDS)
+        with _changing(path) as connection:
+            # judged first: without its user agent and address a machine would pass for a person
+            if not _settle(path, connection):
+                _wait(path, connection, {writer: last for writer, _, last in connection.writers()})
+            count = forget_recipient(
+                connection, [*names, *hashed], lambda last: _wait(path, connection, last)
+            )
+            wiped = connection.wipe()
+            alike = _others_like(connection, recipient, every=not count)
+    except KeyboardInterrupt:
+        output.warn(f"interrupted: the events so far may still name {recipient}: {again}")
+        raise
     if count:
         output.note(f"{_events(count)} of {recipient} {'is' if count == 1 else 'are'} nobody's now")
     else:
         output.note(f"there were no events of {recipient!r}; sestrack stats --by recipient")
-        if meant:
-            output.warn(f"did you mean {meant}?  sestrack events forget --recipient {quote(meant)}")
     output.note("from now on links in mail sent to them so far name nobody")
+    for other in alike:
+        theirs = "also theirs?" if other.lower() == recipient.lower() else "was that meant?"
+        output.warn(
+            f"there are events of {other}, {theirs}  sestrack events forget --recipient "
+            f"{quote(other)}"
+        )
+    if kept:
+        files = " ".join(map(quote, kept))
+        output.warn(f"what restore kept still has their name; when nobody needs it: rm {files}")
     if not wiped:
         _warn_of_log(f"forget --recipient {quote(recipient)}")
 
@@ -242,11 +264,25 @@ def reclassify(ctx: typer.Context, mmdb: Mmdb = "") -> None:
     output.note(f"{_events(seen)} judged again, {changed} differently")
 
 
-def _in_other_letters(connection: Connection, recipient: str) -> str:
-    """Return a recipient that differs in capitals alone, "" if there is none."""
-    sql = "SELECT recipient FROM event WHERE lower(recipient) = ? AND recipient <> ? LIMIT 1"
-    found = connection.execute(sql, (recipient.lower(), recipient)).fetchone()
-    return str(found[0]) if found else ""
+def _others_like(connection: Connection, recipient: str, *, every: bool) -> list[str]:
+    """Return recipients that differ in capitals alone; if none does and `every`, one near to it.
+
+    One that is near has the same local part, or the same domain.
+    """
+    sql = "SELECT DISTINCT recipient FROM event WHERE recipient <> ? AND lower(recipient)"
+    low = recipient.lower()
+    same = connection.execute(f"{sql} = ? ORDER BY 1 LIMIT 20", (recipient, low)).fetchall()
+    if same or not every:
+        return [str(name) for (name,) in same]
+    local, at, domain = (re.sub(r"[%_\\]", r"\\\g<0>", part) for part in low.rpartition("@"))
+    if not at:
+        return []
+    near: set[str] = set()
+    for like in (f"{local}@%", f"%@{domain}"):
+        found = connection.execute(f"{sql} LIKE ? ESCAPE '\\' LIMIT 10000", (recipient, like))
+        near.update(str(name) for (name,) in found.fetchall())
+    meant = mistyped.nearest(recipient, near, mistyped.NEAR_NAME)
+    return [meant] if meant else []
 
 
 def _warn_of_log(command: str) -> None:
@@ -262,8 +298,12 @@ def _events(count: int) -> str:
 
 @contextmanager
 def _changing(path: str) -> Iterator[Connection]:
-    with store.errors_of(path), closing(store.open_for_recording(path)) as connection:
-        yield connection
+    try:
+        with store.errors_of(path), closing(store.open_for_recording(path)) as connection:
+            yield connection
+    except InputOutputError as error:
+        error.message += "; what is done is done, and the same command goes on"
+        raise
 
 
 def _settle(path: str, connection: Connection) -> bool:

@@ -9,6 +9,7 @@ import typer
 from sestrack import output, store
 from sestrack.backups import restore as put_back
 from sestrack.engines.sqlite import SCHEMA_VERSION
+from sestrack.files import typed
 from sestrack.terminal import offers
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -40,10 +41,14 @@ def restore(
     if done.schema < SCHEMA_VERSION:
         output.note(f"it had schema {done.schema}, and has {SCHEMA_VERSION} now")
     if done.aside:
-        output.note(f"the store that was here is {done.aside} now")
+        output.note(
+            f"the store that was here is {done.aside} now, with its keys and all names; "
+            f"when nobody needs it: rm {typed(done.aside)}"
+        )
     if done.keys:
         numbers = ", ".join(map(str, done.keys))
-        output.note(f"its keys {numbers} are kept: links sealed with them lead on")
+        its = f"its key {numbers} is" if len(done.keys) == 1 else f"its keys {numbers} are"
+        output.note(f"{its} kept: links sealed since lead on")
     if done.forgotten:
         output.note(f"recipients forgotten since are forgotten in it, too: {done.forgotten}")
     if done.strange:

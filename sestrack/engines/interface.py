@@ -229,5 +229,8 @@ class Engine(Protocol):
     def free_space(self, address: str) -> int | None:
         """Return the octets left where the store is; None where that cannot be told."""
 
-    def only_reads(self, connection: Connection) -> bool:
-        """Tell whether nobody can write into the database."""
+    def trouble(self, connection: Connection, address: str) -> tuple[str, str]:
+        """Say why events cannot be stored, and what to do; "" if all is well."""
+
+    def set_aside(self, address: str) -> list[str]:
+        """Name the stores that `restore` kept beside this one."""

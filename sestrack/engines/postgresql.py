@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import closing, contextmanager
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -238,12 +239,18 @@ def free_space(address: str) -> None:
     """Tell nothing: the disk is another machine's."""
 
 
-def only_reads(connection: Connection) -> bool:
+def trouble(connection: Connection, address: str) -> tuple[str, str]:
     """Tell whether it is a standby, or the database is set to be read alone."""
     ((answer,),) = connection.execute(
         "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean"
     ).fetchall()
-    return bool(answer)
+    hint = f"psql {quote(shown(address))} -c 'SHOW transaction_read_only'"
+    return ("it can only be read", hint) if answer else ("", "")
+
+
+def set_aside(address: str) -> list[str]:  # noqa: ARG001
+    """Name none: `restore` is for files."""
+    return []
 
 
 # -- errors ---------------------------------------------------------------------------------

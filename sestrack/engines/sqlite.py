@@ -24,6 +24,7 @@ from sestrack.errors import (
     InputOutputError,
     NoPermission,
     NotSetUp,
+    Refused,
     TryAgain,
 )
 
@@ -189,7 +190,15 @@ def shown(path: str) -> str:
 
 
 def create(path: str) -> None:
-    """Make an empty file that only its owner can read, if there is none."""
+    """Make an empty file that only its owner can read, if there is none.
+
+    Raises `Refused` where one was served that is gone: links in sent mail need its keys.
+    """
+    mark = f"{os.path.realpath(path)}-serve"
+    if not os.path.exists(path) and os.path.exists(mark):
+        msg = f"there was a store at {path}, which was served: a new one cannot open its links"
+        anew = f"  # a backup; or, to begin anew: rm {_quoted(mark)}"
+        raise Refused(msg, command(path, "restore FILE") + anew)
     try:
         folder = os.path.dirname(path)
         if folder:
@@ -231,6 +240,12 @@ def connect(path: str, *, writing: bool, wait: float = BUSY_SECONDS) -> Connecti
         msg = f"there is no store at {path}"
         if path == own_store() and os.path.exists(SERVICE_STORE):
             raise NotSetUp(msg, f"export SESTRACK_STORE={SERVICE_STORE}  # that of the service")
+        from sestrack.engines import sqlite_health
+
+        if sqlite_health.was_there(path):
+            anew = "# a backup; a new store would have other keys, and links in sent mail be dead"
+            msg += " any more"
+            raise NotSetUp(msg, f"{command(path, 'restore FILE')}  {anew}")
         raise NotSetUp(msg, command(path, "init"))
     if os.path.isdir(path):
         msg = f"{path} is a folder, and a store is a file"
@@ -351,9 +366,18 @@ def free_space(path: str) -> int:
     return status.f_bavail * status.f_frsize
 
 
-def only_reads(connection: Connection) -> bool:  # noqa: ARG001
-    """Tell that it can be written: who may not is told when it is tried."""
-    return False
+def trouble(connection: Connection, path: str) -> tuple[str, str]:
+    """Look for damage, and whether it can be written."""
+    from sestrack.engines import sqlite_health
+
+    return sqlite_health.trouble(connection, path)
+
+
+def set_aside(path: str) -> list[str]:
+    """Name the stores that `restore` kept beside this one."""
+    from sestrack.engines import sqlite_health
+
+    return sqlite_health.set_aside(path)
 
 
 @contextmanager
@@ -367,7 +391,7 @@ def errors(path: str) -> Iterator[None]:
             msg = f"the store {path} is busy"
             raise TryAgain(msg, "another sestrack is writing; the same command again") from None
         if code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}:
-            msg = f"the store {path} cannot be written, and nothing was changed: {error}"
+            msg = f"the store {path} cannot be written: {error}"
             raise InputOutputError(msg, f"df -h {_quoted(os.path.dirname(path) or '.')}") from None
         if code in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}:
             folder = os.path.dirname(path) or "."

@@ -1,0 +1,64 @@
+"""What can be wrong with a file of SQLite, or with its place, that no command need have met yet."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from glob import escape, glob
+from shlex import quote
+from typing import TYPE_CHECKING
+
+from sestrack.engines.default import command
+
+if TYPE_CHECKING:
+    from sestrack.engines.sqlite import Connection
+
+READ_WHOLE = 256 << 20
+"""Octets of a store that is read in whole, in a second or three; `backup` reads any."""
+_GROWING = {"agent", "event", "first", "tally", "visit"}
+"""Tables that are not read where the store is larger: what mail needs is in the others."""
+
+
+def trouble(connection: Connection, path: str) -> tuple[str, str]:
+    """Say why events cannot be stored, or not be read again, and what to do; "" if all is well.
+
+    Whoever may only read looks, too: that is no trouble, unless nobody may write.
+    """
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        return "it lies on a file system that can only be read", f"findmnt --target {quote(path)}"
+    if not stat.S_IMODE(os.stat(path).st_mode) & 0o222:
+        return "nobody may write it", f"chmod u+w {quote(path)}"
+    if damage := _damage(connection):
+        return f"it is damaged: {damage}", command(path, "restore --force FILE")
+    return "", ""
+
+
+def _damage(connection: Connection) -> str:
+    """Return what SQLite finds, "" for nothing."""
+    ((pages,),) = connection.execute("PRAGMA page_count").fetchall()
+    ((octets,),) = connection.execute("PRAGMA page_size").fetchall()
+    checks = ["PRAGMA quick_check(1)"]
+    if pages * octets > READ_WHOLE:
+        names = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
+        checks = [f"PRAGMA quick_check('{name}')" for (name,) in names if name not in _GROWING]
+    for check in checks:
+        try:
+            ((found,), *_) = connection.execute(check).fetchall()
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CORRUPT:
+                raise
+            found = str(error)
+        if found != "ok":
+            return " ".join(str(found).removeprefix("*** in database main ***").split())
+    return ""
+
+
+def set_aside(path: str) -> list[str]:
+    """Name the stores that `restore` kept beside this one, the newest last."""
+    return sorted(glob(f"{escape(os.path.realpath(path))}.before-restore-*Z"))
+
+
+def was_there(path: str) -> bool:
+    """Tell whether a store was served or restored under this name."""
+    return os.path.exists(f"{os.path.realpath(path)}-serve") or bool(set_aside(path))
