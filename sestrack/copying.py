@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sestrack.engines import engine_of, sqlite, tables
 from sestrack.engines.tables import TABLES, digest
 from sestrack.errors import BadInput, InputOutputError, NotSetUp, Refused, TryAgain, UsageError
-from sestrack.files import not_there
+from sestrack.files import is_same, not_there
 from sestrack.tracker.names import key_of
 
 if TYPE_CHECKING:
@@ -94,9 +94,13 @@ def copy(source: str, target: str, progress: Progress, *, live: bool = False) ->
     Raises `Refused` where there is a store already, or half of another one; `TryAgain` while
     the source is served; `InputOutputError` if what was written is not what was read.
     """
-    if source == target:
+    if source == target or _is_same_file(source, target):
         msg = f"both stores are {engine_of(source).shown(source)}"
         raise UsageError(msg, "sestrack copy /var/lib/sestrack/store.db postgresql://HOST/DATABASE")
+    if os.path.isdir(source):
+        msg = f"{source} is a folder, and a store is a file"
+        file = quote(os.path.join(source, "store.db"))
+        raise BadInput(msg, f"sestrack copy {file} {quote(engine_of(target).shown(target))}")
     if engine_of(source).KIND == sqlite.KIND and not os.path.exists(source):
         raise not_there(source)
     with _opened(source) as old:
@@ -151,6 +155,10 @@ def _check_place(target: str) -> None:
         if new.engine.version(new.connection) == 0:
             with suppress(NotSetUp):  # which is what it should be
                 new.engine.check_schema(new.connection, target)
+
+
+def _is_same_file(source: str, target: str) -> bool:
+    return "://" not in source + target and is_same(source, target)
 
 
 def _begin(old: _Side, new: _Side) -> dict[str, _Mark]:

@@ -312,11 +312,13 @@ def check_settings(
     """Raise `Refused` if the settings cannot be saved.
 
     `in_use` are the trace domains that the settings named before: one that fails since
-    does not keep other changes from being saved.
+    does not keep other changes from being saved; none keeps tracking from being disabled.
     """
     entries = [("account", settings.account)] if settings.account else []
     entries += [(f'sender."{name}"', entry) for name, entry in settings.senders.items()]
     for table, entry in entries:
+        if not settings.enabled and entry.domain in in_use:
+            continue
         _check_entry(f"[{table}]", entry, domains, in_use)
     if not settings.enabled:
         return

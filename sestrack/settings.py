@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
-from tomlkit.items import InlineTable
+from tomlkit.items import InlineTable, Table
 
 from sestrack.errors import BadInput, SestrackError
 from sestrack.model import Dimension, Entry, Settings
@@ -129,10 +129,12 @@ def enable(
             choices = _begun(parse(text).settings, held, choices)
     document = tomlkit.parse(text)
     if choices or (sender and _written(document.get("sender", {}), sender) is not None):
-        table = _table(document, sender)
+        document, table = _table(text, sender)
         for key, value in choices.items():
             table[key] = value
-        if table.pop("enabled", None) is not None and not table and sender:
+        if len(table) > 1 and _comment_of("enabled", table):
+            table["enabled"] = True  # so that the comment stays
+        elif table.pop("enabled", None) is not None and not table and sender:
             # all it said was no: the account's settings hold again
             del document["sender"][_written(document["sender"], sender)]
     return parse(tomlkit.dumps(document))
@@ -165,8 +167,8 @@ def disable(text: str, *, sender: str = "") -> Text:
     text = text or START
     if not sender:
         return parse(_set_top(text, "enabled", False))  # noqa: FBT003
-    document = tomlkit.parse(text)
-    _table(document, sender)["enabled"] = False
+    document, table = _table(text, sender)
+    table["enabled"] = False
     return parse(tomlkit.dumps(document))
 
 
@@ -185,7 +187,7 @@ def _set_top(text: str, key: str, value: str | bool) -> str:  # noqa: FBT001
     lines = re.findall("[^\n]*\n|[^\n]+", text)  # splitlines splits comments at U+2028 and more
     head = list(takewhile(lambda line: not _TABLE.match(line), lines))
     for number, line in enumerate(head):
-        if example := re.match(rf"#\s*{key}\s*=[^#]*?(\s*#.*)?$", line.rstrip("\r\n")):
+        if example := re.match(rf"#\s*{key}\s*=\s*{_VALUE}(\s*#.*)?$", line.rstrip("\r\n")):
             lines[number] = f"{new}{example[1] or ''}{end}"
             return "".join(lines)
     place = next((n + 1 for n, line in enumerate(head) if _KEY.match(line)), 0)
@@ -200,6 +202,8 @@ def _set_top(text: str, key: str, value: str | bool) -> str:  # noqa: FBT001
     return f"{before}{new}{end}{apart}{''.join(lines[place:])}"
 
 
+_VALUE = r'(?:true|false|"[^"]*")'
+"""Of an example; what goes on otherwise is somebody's comment."""
 _KEY = re.compile(r"(?:enabled|dimension)\s*=")
 _TABLE = re.compile(r"[#\s]*\[")
 """The line that a table, or the example of one, begins with."""
@@ -217,21 +221,32 @@ def _unquoted(name: str, table: object) -> str:
     return ".".join(labels) if len(labels) > 1 else ""
 
 
-def _table(document: tomlkit.TOMLDocument, sender: str) -> Any:
+def _table(text: str, sender: str) -> tuple[tomlkit.TOMLDocument, Any]:
+    """Return a text as a document, and in it the table of a sender or the account, made if need be.
+
+    A new one stands at the end: what tomlkit puts between dotted keys cuts them in two.
+    """
+    document = tomlkit.parse(text)
+    tables = document.get("sender", {})
     if not sender:
         if "account" not in document:
             document["account"] = tomlkit.table()
-        return document["account"]
-    if "sender" not in document:
-        document["sender"] = tomlkit.table(is_super_table=True)
-    tables = document["sender"]
-    assert isinstance(tables, dict)
+        return document, document["account"]
     written = _written(tables, sender)
-    if written is None:
+    if written is None and isinstance(tables, InlineTable):
         written = sender
-        inline = isinstance(tables, InlineTable)
-        tables[sender] = tomlkit.inline_table() if inline else tomlkit.table()
-    return tables[written]
+        tables[sender] = tomlkit.inline_table()
+    elif written is None:
+        end = "\r\n" if "\r\n" in text else "\n"
+        apart = end if text.endswith("\n") else end + end
+        return _table(f'{text}{apart}[sender."{sender}"]{end}', sender)
+    return document, tables[written]
+
+
+def _comment_of(key: str, table: Any) -> str:
+    """Return the comment behind a key of a table, "" if there is none."""
+    is_whole = isinstance(table, Table) and key in table
+    return str(table.value.item(key).trivia.comment) if is_whole else ""
 
 
 def _written(tables: Any, sender: str) -> str | None:

@@ -13,6 +13,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from sestrack import rules
 from sestrack.engines import default, engine_of
 from sestrack.errors import NotFound, NotSetUp, Refused, TryAgain
 from sestrack.model import (
@@ -510,13 +511,24 @@ class Store:
         ((text, revision),) = self._rows("SELECT text, revision FROM config")
         return str(text), int(str(revision))
 
+    def check_settings(self, settings: Settings) -> None:
+        """Raise `Refused` if these settings cannot be saved."""
+        domains = {domain.name: domain for domain in self.trace_domains()}
+        old = self.settings()
+        entries = [*old.senders.values(), *([old.account] if old.account else [])]
+        rules.check_settings(settings, domains, {entry.domain for entry in entries})
+
     def save_settings(self, text: Text, revision: int) -> None:
-        """Save settings that were made from `revision`.  Raises `TryAgain` if one came between."""
+        """Save settings that were made from `revision`.  Raises `TryAgain` if one came between.
+
+        Raises `Refused` if they cannot be: a trace domain may have been deleted a moment ago.
+        """
         with self.change() as db:
             if self.settings_text()[1] != revision:
                 msg = "the settings were changed meanwhile by another"
                 raise TryAgain(msg, "sestrack settings export  # as they are now")
             settings = text.settings
+            self.check_settings(settings)
             db.execute(
                 "UPDATE config SET enabled = ?, dimension = ?, text = ?, revision = revision + 1",
                 [settings.enabled, settings.dimension, text.text],

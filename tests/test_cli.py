@@ -22,7 +22,7 @@ from postgresql import until
 from sestrack.cli import COMMANDS
 from sestrack.commands.rewrite import OPTIONS, light
 from sestrack.demo.nameserver import NameServer
-from sestrack.errors import NoPermission
+from sestrack.errors import NoPermission, Refused
 from sestrack.model import Dimension
 from sestrack.settings import enable, parse
 from sestrack.store import Store
@@ -678,6 +678,91 @@ def test_edit_is_cancelled(tracking: Program, code: str) -> None:
     assert tracking.ok("settings", "export") == before
 
 
+@pytest.mark.sqlite
+def test_comments_stay_as_they_are(tracking: Program) -> None:
+    """One that begins like our error, like an example, or behind a switch that is turned."""
+    mine = "#! do not touch: legal\n# enabled = false until Bob signs off\n"
+    text = (
+        f'{mine}dimension = "account"\n[account]\nenabled = false  # until 2027\n'
+        'domain = "trace.example.com"\nclick = true\n'
+    )
+    tracking.ok("settings", "apply", "-", stdin=text.encode())
+    done = tracking("settings", "edit", EDITOR=editor(tracking, ""))
+    assert b"cancelled" in done.stderr
+    tracking.ok("settings", "enable", "--click")
+    after = tracking.ok("settings", "export")
+    assert mine in after
+    assert "enabled = true  # until 2027\n" in after
+    tracking.ok("settings", "disable")
+    assert mine in tracking.ok("settings", "export")
+
+
+@pytest.mark.sqlite
+def test_an_editor_that_does_not_write_utf_8(tracking: Program) -> None:
+    """The text is kept, and nothing saved: what could not be read would be lost for good."""
+    tracking.ok("settings", "apply", "-", stdin=b"# f\xc3\xbcr\nenabled = false\n")
+    before = tracking.ok("settings", "export")
+    code = "file.write_bytes(file.read_text('utf-8').replace('f', 'F').encode('latin-1'))"
+    done = tracking("settings", "edit", EDITOR=editor(tracking, code))
+    assert done.returncode == 65
+    kept = Path(done.stderr.decode().rsplit("your text is in ", 1)[1].strip())
+    assert f"iconv -f windows-1252 -t utf-8 {kept} |" in done.stderr.decode()
+    assert kept.read_bytes().startswith(b"# F\xfcr")
+    kept.unlink()
+    assert tracking.ok("settings", "export") == before
+
+
+@pytest.mark.sqlite
+def test_senders_in_dotted_keys(tracking: Program) -> None:
+    """A new table between them would have cut one in two."""
+    text = (
+        'enabled = true\ndimension = "account+domain"\naccount.domain = "trace.example.com"\n'
+        'account.click = true\nsender."shop.example.com".domain = "trace.example.com"\n'
+        'sender."shop.example.com".click = true\n'
+    )
+    tracking.ok("settings", "apply", "-", stdin=text.encode())
+    tracking.ok("settings", "disable", "--sender", "news.example.com")
+    assert tracking.ok("settings", "export") == (
+        f'{text}\n[sender."news.example.com"]\nenabled = false\n'
+    )
+    tracking.ok("settings", "enable", "--sender", "news.example.com", "--open")
+    entries = json.loads(tracking.ok("settings", "show", "--json"))["entries"]
+    assert set(entries) == {"news.example.com", "shop.example.com"}
+
+
+@pytest.mark.sqlite
+def test_a_trace_domain_that_is_deleted_meanwhile(tracking: Program) -> None:
+    """Both commands ended with 0, and tracking was off; then it could not be disabled."""
+    tracking.ok("settings", "disable")
+    with Store(tracking.address) as opened:
+        text, revision = opened.settings_text()
+        new = parse(text.replace("enabled = false", "enabled = true"))
+        with opened.change() as db:
+            db.execute("UPDATE trace_domain SET status = 'retired'")
+            db.execute("DELETE FROM entry")
+        with pytest.raises(Refused, match="is retired"):
+            opened.save_settings(new, revision)
+    with tracking.connection() as store:
+        store.execute(
+            "INSERT INTO entry (sender, trace_domain, click, open, enabled) VALUES ('', 'trace.example.com', 1, 1, 1)"
+        )
+    tracking.ok("settings", "disable")
+
+
+@pytest.mark.sqlite
+def test_a_store_is_not_copied_onto_itself(tracking: Program) -> None:
+    """By another name it was busy for ever; a folder and a device have hints that can be typed."""
+    (tracking.folder / "here").symlink_to(tracking.store)
+    done = tracking("copy", str(tracking.store), "here")
+    assert (done.returncode, b"both stores are" in done.stderr) == (2, True)
+    (tracking.folder / "d").mkdir()
+    assert b"hint: sestrack copy d/store.db new.db\n" in tracking("copy", "d", "new.db").stderr
+    for file, hint in (("d", b"d/sestrack.keys"), ("/dev/stdout", b"-")):
+        done = tracking("keys", "export", file)
+        assert done.returncode == 73
+        assert b"hint: sestrack keys export " + hint + b"\n" in done.stderr
+
+
 def test_edit_does_not_overwrite_another(tracking: Program) -> None:
     """A change made meanwhile stays, and the edited text is kept."""
     code = (
@@ -785,7 +870,7 @@ def test_exported_settings_are_those_applied(tracking: Program) -> None:
 
 
 @pytest.mark.sqlite
-@pytest.mark.parametrize("text", [b"", b" \r\n\n"])
+@pytest.mark.parametrize("text", [b"", b" \r\n\n", b"# only a comment\r\n  # another\n"])
 def test_empty_input_is_no_settings(tracking: Program, text: bytes) -> None:
     """`ssh host sestrack settings export | sestrack settings apply -` takes nothing away."""
     before = tracking.ok("settings", "export")

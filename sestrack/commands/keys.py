@@ -67,7 +67,12 @@ def export(
         return
     if os.path.lexists(file):
         msg = f"{file} is there already, and is not written over"
-        raise CannotCreate(msg, f"sestrack keys export {files.typed(f'{file}.new')}")
+        other = f"{file}.new"
+        if os.path.isdir(file):
+            other = os.path.join(file, "sestrack.keys")
+        elif files.is_special(file):
+            other = "-"
+        raise CannotCreate(msg, f"sestrack keys export {files.typed(other)}")
     with files.beside(file, private=True) as name, open(name, "w", encoding="ascii") as stream:
         stream.write(text)
     said = "1 key is" if len(keys) == 1 else f"{len(keys)} keys are"

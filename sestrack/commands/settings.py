@@ -156,13 +156,14 @@ def disable_command(
     own = sender_domain_of(sender) if sender else ""
     with store.Store(ctx.obj) as opened:
         settings = opened.settings()
+        known = {sender.domain for sender in opened.senders()}
+        if own not in {"", *settings.senders, *known}:
+            with mistyped.sender_domain(opened, own):
+                opened.sender(own)
         if own and settings.enabled and settings.dimension is Dimension.ACCOUNT:
             msg = f"dimension is account: {own} uses the account's settings like all others"
             both = "sestrack settings enable --dimension account+domain"
             raise Refused(msg, f"{both} && sestrack settings disable --sender {own}")
-        if own and own not in settings.senders:
-            with mistyped.sender_domain(opened, own):
-                opened.sender(own)
         text, revision = opened.settings_text()
         _save(opened, disable(text, sender=own), revision)
     output.note(f"tracking is Not Enabled{f' for {own}' if own else ''}")
@@ -225,8 +226,10 @@ def _read(file: str) -> str:
     except UnicodeDecodeError:
         msg = f"{files.shown(file)} is not UTF-8, as TOML is"
         raise BadInput(msg, "" if file == "-" else f"file {files.typed(file)}") from None
-    if not text.strip():  # a pipe whose left side failed must not take all settings away
-        msg = f"there are no settings in {files.shown(file)}: it is empty"
+    if all(line.startswith("#") for line in map(str.strip, text.splitlines()) if line):
+        # a pipe whose left side failed must not take all settings away
+        why = "nothing but comments" if text.strip() else "it is empty"
+        msg = f"there are no settings in {files.shown(file)}: {why}"
         raise BadInput(msg, "sestrack settings disable  # switches tracking off")
     return text
 

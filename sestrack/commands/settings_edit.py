@@ -27,11 +27,11 @@ from sestrack.errors import (
     TryAgain,
     UsageError,
 )
-from sestrack.rules import check_settings
 from sestrack.settings import Text, parse
 from sestrack.terminal import mistyped
 
 _ERROR_MARK = "#! "
+_ABOVE = re.compile("#! (?:error|hint|save as it is)")
 _TRIES = 3
 """Texts that may be invalid where there is no terminal, and so nobody who would mend them."""
 
@@ -58,7 +58,7 @@ def edit(ctx: typer.Context) -> None:
             with store.Store(address) as opened:
                 opened.save_settings(new, revision)
     except SestrackError as error:
-        if _read(draft) in {"", before}:
+        if _is_left(draft, before):
             draft.unlink(missing_ok=True)
             raise
         between = "" if not error.hint else "; " if "  # " in error.hint else "  # "
@@ -80,7 +80,7 @@ def diff(old: str, new: str) -> str:
 
 def _editor() -> list[str]:
     """Return the words that the editor is called by.  Raises `UsageError`."""
-    named = (os.environ.get("VISUAL") or os.environ.get("EDITOR") or "").strip()
+    named = ((os.environ.get("VISUAL") or "").strip() or os.environ.get("EDITOR") or "").strip()
     if not named:
         if not sys.stdin.isatty():
             msg = "no editor is named, and there is no terminal to open one on"
@@ -97,19 +97,20 @@ def _otherwise() -> str:
     """Return a command that edits with what is installed here, or without an editor of ours."""
     there = next((name for name in ("nano", "vim", "vi", "emacs") if shutil.which(name)), "")
     if there:
-        return f"EDITOR={there} sestrack settings edit"
+        name = "VISUAL" if (os.environ.get("VISUAL") or "").strip() else "EDITOR"
+        return f"{name}={there} sestrack settings edit"
     return "sestrack settings export > settings.toml  # and sestrack settings apply settings.toml"
 
 
 def _edited(editor: list[str], draft: Path, before: str, address: str) -> Text | None:
     """Have the text edited until it is valid; None if it is left as it was, or emptied."""
-    text = shown = before
-    said = hint = ""
+    text = before
+    above = said = hint = ""
     tries = 0
     while True:
-        draft.write_bytes(shown.encode())  # each end of a line as it is
+        draft.write_bytes((above + text).encode())  # each end of a line as it is
         _run_editor(editor, draft)
-        last, text = text, _read(draft)
+        last, text = text, _read(draft, above)
         if not text.strip() or text == before:
             return None
         try:
@@ -126,7 +127,7 @@ def _edited(editor: list[str], draft: Path, before: str, address: str) -> Text |
             said, hint = error.message, error.hint
             if text == last or (tries == _TRIES and not sys.stdin.isatty()):
                 raise
-            shown = _with_error(text, error)
+            above = _lines_above(error)
             continue
         return new
 
@@ -148,27 +149,45 @@ def _run_editor(editor: list[str], draft: Path) -> None:
         raise InputOutputError(msg, _otherwise())
 
 
-def _with_error(text: str, error: SestrackError) -> str:
+def _lines_above(error: SestrackError) -> str:
+    """Return what an editor shows above a text that is invalid."""
     lines = [f"error: {error.message}", f"hint: {error.hint}", "save as it is, or empty, to cancel"]
     above = len(lines)  # the editor counts them, too
     lines[0] = re.sub(r"\bline (\d+)", lambda found: f"line {int(found[1]) + above}", lines[0])
-    return "".join(f"{_ERROR_MARK}{line}\n" for line in lines) + text
+    return "".join(f"{_ERROR_MARK}{line}\n" for line in lines)
 
 
-def _read(draft: Path) -> str:
-    """Return the text of a draft without the error on top; "" if it is gone."""
-    with suppress(FileNotFoundError):
-        text = draft.read_bytes().decode("utf-8-sig", "replace")
-        return re.sub(f"^{_ERROR_MARK}.*\n?", "", text, flags=re.MULTILINE)
-    return ""
+def _read(draft: Path, above: str) -> str:
+    """Return the text of a draft without the lines that were put above it; "" if it is gone.
+
+    Raises `BadInput` if an editor wrote it in another charset: its comments would be lost.
+    """
+    ours = set(above.splitlines())
+    try:
+        text = draft.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        return ""
+    except UnicodeDecodeError:
+        msg = "the editor did not write UTF-8, as TOML is"
+        iconv = f"iconv -f windows-1252 -t utf-8 {draft}"
+        raise BadInput(msg, f"{iconv} | sestrack settings apply -") from None
+    lines = text.splitlines(keepends=True) if ours else [text]
+    while ours and lines and _ABOVE.match(lines[0]):  # an editor may have changed words in it
+        lines.pop(0)
+    return "".join(line for line in lines if line.rstrip("\r\n") not in ours)
+
+
+def _is_left(draft: Path, before: str) -> bool:
+    """Is there nothing in a draft that could be lost?"""
+    with suppress(BadInput):
+        return _read(draft, "") in {"", before}
+    return False
 
 
 def check(opened: store.Store, text: Text) -> None:
     """Raise `Refused` if settings cannot be saved; warn of what may be meant otherwise."""
-    domains = {domain.name: domain for domain in opened.trace_domains()}
+    opened.check_settings(text.settings)
     old = opened.settings()
-    entries = [*old.senders.values(), *([old.account] if old.account else [])]
-    check_settings(text.settings, domains, {entry.domain for entry in entries})
     known = {sender.domain for sender in opened.senders()}
     for name in sorted(text.settings.senders.keys() - old.senders.keys() - known):
         meant = mistyped.nearest(name, known, mistyped.NEAR_NAME)
