@@ -84,7 +84,7 @@ def replaced(text: str, *pairs: tuple[str, str]) -> str:
 
 def nginx_here(
     text: str, front: Front, folder: Path, certificate: tuple[Path, Path] | None = None,
-    name: str = NAME,
+    name: str = NAME, port: int = 0,
 ) -> list[str]:  # fmt: skip
     """Put a printed configuration into a folder; return the command that runs all that are there."""
     text = re.sub(r"(?m)^ *#?    listen \[::\].*\n", "", text)
@@ -92,7 +92,7 @@ def nginx_here(
     if certificate:
         text = replaced(
             text,
-            ("listen 443 ", f"listen 127.0.0.1:{front.https} "),
+            (f"listen {port or front.https} ", f"listen 127.0.0.1:{front.https} "),
             (f"/etc/letsencrypt/live/{name}/fullchain.pem", str(certificate[0])),
             (f"/etc/letsencrypt/live/{name}/privkey.pem", str(certificate[1])),
         )
@@ -133,7 +133,7 @@ def haproxy(
     text = replaced(
         text,
         ("bind :80", f"bind 127.0.0.1:{front.http}"),
-        ("bind :443", f"bind 127.0.0.1:{front.https}"),
+        (f"bind :{front.https}", f"bind 127.0.0.1:{front.https}"),
         ("/etc/haproxy/sestrack/ ", f"{folder}/certificates/ "),
     )
     (folder / "haproxy.cfg").write_text(text)
@@ -182,7 +182,7 @@ def test_nginx_for_two_domains(ready: Program, tmp_path: Path) -> None:
             [*nginx_here(bare, front, folder, name=name), "-t"], check=True, capture_output=True
         )
     for name, text in zip(names, [with_default_server(texts[0]), texts[1]], strict=True):
-        command = nginx_here(text, front, folder, root.issue(name), name)
+        command = nginx_here(text, front, folder, root.issue(name), name, 443)
     done = subprocess.run([*command, "-t"], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "[warn]" not in done.stderr.replace('[warn] the "user" directive', "")
@@ -224,7 +224,7 @@ def end_to_end(program: Program, front: Front, dns: NameServer) -> None:
     assert "location: https://example.com/\r\n" in answer.lower()
     status, answer = ask(front, pixel, tls=False)
     assert status in {301, 308}
-    assert f"location: https://{NAME}" in answer.lower()
+    assert f"location: https://{NAME}:{front.https}/" in answer.lower()
     assert [(e["kind"], e["ip"]) for e in program.events()] == [
         ("open", CLIENT), ("open", CLIENT), ("click", CLIENT),
     ]  # fmt: skip
@@ -253,7 +253,6 @@ def test_caddy_gets_certificates_for_verified_names(
 {{
     admin off
     http_port {front.http}
-    https_port {front.https}
     acme_ca https://localhost:{acme}/dir
     acme_ca_root {pebble_ca.file}
     storage file_system {folder}/caddy

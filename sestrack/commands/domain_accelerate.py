@@ -58,8 +58,11 @@ def accelerate(  # noqa: PLR0913 - one for each choice
             domain = opened.trace_domain(named_domain(name, domains))
         if kind is not None:
             output.report()
+            if domain.plain_http:
+                output.warn(f"{domain.name} has plain http, and this does TLS: {domain.base}")
             setup = Setup(
-                domain.name, upstream or _UPSTREAM, ask or _ASK, through_cdn=domain.target != edge
+                domain.name, upstream or _UPSTREAM, ask or _ASK, domain.port or 443,
+                through_cdn=domain.target != edge,
             )  # fmt: skip
             output.product(configuration(kind, setup))
             return

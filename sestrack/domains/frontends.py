@@ -28,6 +28,8 @@ class Setup(NamedTuple):
     """HOST:PORT of `sestrack serve`."""
     ask: str
     """HOST:PORT of its `--ask`."""
+    port: int
+    """That its URLs name; 443 where they name none."""
     through_cdn: bool
     """A CDN stands before the front end: the addresses it tells are to be kept."""
 
@@ -35,11 +37,15 @@ class Setup(NamedTuple):
 def configuration(kind: FrontEnd, setup: Setup) -> str:
     """Write a complete configuration."""
     client = _CLIENTS[kind][setup.through_cdn]
-    values = setup._asdict() | {"client": client, "trust": _trust(setup)}
+    behind = "" if setup.port == _HTTPS else f":{setup.port}"
+    values = setup._asdict() | {"client": client, "trust": _trust(setup), "behind": behind}
     text = _CONFIGURATIONS[kind] if client else _CONFIGURATIONS[kind].replace("@client@\n", "")
     for key, value in values.items():
         text = text.replace(f"@{key}@", str(value))
     return text
+
+
+_HTTPS = 443
 
 
 def _trust(setup: Setup) -> str:
@@ -66,7 +72,7 @@ server {
         root /var/www/acme;
     }
     location / {
-        return 301 https://$host$request_uri;
+        return 301 https://$host@behind@$request_uri;
     }
 }
 
@@ -77,8 +83,8 @@ upstream sestrack-@name@ {
 }
 
 server {
-    listen 443 ssl;
-    listen [::]:443 ssl;
+    listen @port@ ssl;
+    listen [::]:@port@ ssl;
     server_name @name@;
     ssl_certificate /etc/letsencrypt/live/@name@/fullchain.pem;
     ssl_certificate_key /etc/letsencrypt/live/@name@/privkey.pem;
@@ -101,8 +107,8 @@ server {
 # A name without a certificate should get no handshake, rather than another's certificate.  nginx
 # takes one default_server: take the # away in one file only, and if there is none elsewhere.
 #server {
-#    listen 443 ssl default_server;
-#    listen [::]:443 ssl default_server;
+#    listen @port@ ssl default_server;
+#    listen [::]:@port@ ssl default_server;
 #    ssl_protocols TLSv1.2 TLSv1.3;
 #    ssl_reject_handshake on;
 #}
@@ -121,7 +127,7 @@ _CADDY = """\
 }
 
 # http:// is redirected by Caddy itself
-https:// {
+https://@behind@ {
     tls {
         on_demand
     }
@@ -156,13 +162,14 @@ frontend sestrack_http
     bind :80
     bind [::]:80 v6only
     acl acme path_beg /.well-known/acme-challenge/
-    http-request redirect scheme https code 301 unless acme
+    http-request redirect location https://%[req.hdr(host),field(1,:)]@behind@%[capture.req.uri] \
+code 301 unless acme
     use_backend acme if acme
 
 frontend sestrack_https
     # every .pem in the folder; a name without one gets no handshake
-    bind :443 ssl crt /etc/haproxy/sestrack/ strict-sni
-    bind [::]:443 v6only ssl crt /etc/haproxy/sestrack/ strict-sni
+    bind :@port@ ssl crt /etc/haproxy/sestrack/ strict-sni
+    bind [::]:@port@ v6only ssl crt /etc/haproxy/sestrack/ strict-sni
     http-request del-header Forwarded
 @client@
     default_backend sestrack
