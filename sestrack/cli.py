@@ -7,6 +7,7 @@ Typer (see `sestrack.commands.rewrite`).
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import signal
@@ -62,12 +63,13 @@ def main() -> None:
             _warn_of_password(address)
     if rest[:1] == ["rewrite"]:
         from sestrack.commands.rewrite import light
-        from sestrack.engines.default import default_address
+        from sestrack.engines.default import default_address, expanded
 
         request = light(rest[1:]) if store != "" else None
         if request is not None:
             signal.signal(signal.SIGINT, handler)
-            code = boundary(lambda: request.run(store or default_address()), arguments)
+            address = expanded(store or "") or default_address()
+            code = boundary(lambda: request.run(address), arguments)
             sys.stderr.flush()
             # all is written; taking the interpreter apart would cost another tenth of the time
             os._exit(code)
@@ -107,6 +109,9 @@ def boundary(action: Callable[[], int | None], arguments: Sequence[str] | None =
         output.note("")
         return 130
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
+            output.error(f"too few files may be open here: {error.strerror}", "ulimit -n 65536")
+            return InputOutputError.code
         if os.environ.get("SESTRACK_TRACEBACK"):
             raise
         output.error(

@@ -177,6 +177,9 @@ def cannot_create(to: str, error: OSError | None = None) -> CannotCreate:
     folder = os.path.dirname(to) or "."
     if os.path.isdir(folder):  # the file may be a link that leads elsewhere
         folder = os.path.dirname(os.path.realpath(to))
+    if isinstance(error, PermissionError):
+        while not os.path.lexists(folder):  # nor could it be made
+            folder = os.path.dirname(folder) or "."
     if not os.path.lexists(folder):
         msg = f"cannot create {to}: there is no folder {folder}"
         return CannotCreate(msg, f"mkdir -p {typed(folder)}")

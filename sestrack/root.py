@@ -22,7 +22,7 @@ from typer.core import TyperGroup
 import sestrack
 from sestrack import output
 from sestrack.cli import COMMANDS
-from sestrack.engines.default import default_address
+from sestrack.engines.default import default_address, expanded
 from sestrack.errors import UsageError
 from sestrack.terminal.helping import (
     Formatter,
@@ -105,7 +105,7 @@ def root(
 
     Example: sestrack init --edge edge.example.net
     """
-    ctx.obj = store or default_address()
+    ctx.obj = expanded(store) or default_address()
 
 
 def _check_empty(command: Command, arguments: list[str]) -> None:

@@ -679,6 +679,43 @@ def test_edit_is_cancelled(tracking: Program, code: str) -> None:
 
 
 @pytest.mark.sqlite
+def test_what_is_removed_is_typed_by_hand(tracking: Program) -> None:
+    """A name that is near is the right one of another: no hint removes it."""
+    done = tracking("sender", "remove", "news.exmaple.com")
+    assert (done.returncode, b"did you mean news.example.com?" in done.stderr) == (66, True)
+    assert done.stderr.endswith(b"hint: sestrack sender list\n")
+    done = tracking("domain", "delete", "trace.exmaple.com")
+    assert (done.returncode, b"did you mean trace.example.com?" in done.stderr) == (66, True)
+    assert done.stderr.endswith(b"hint: sestrack domain list\n")
+
+
+@pytest.mark.sqlite
+def test_odd_places_for_a_store(program: Program) -> None:
+    """`~` that no shell expands is the home; a device is none, and nothing appears beside it."""
+    home = str(program.folder / "home")
+    assert program("--store=~/x.db", "init", HOME=home).returncode == 0
+    assert (program.folder / "home/x.db").exists()
+    assert program("keys", "list", HOME=home, SESTRACK_STORE="~/x.db").returncode == 0
+    assert (
+        program(
+            "rewrite", "--sender", "a.example.com", HOME=home, SESTRACK_STORE="~/x.db", stdin=LETTER
+        ).stdout
+        == LETTER
+    )
+    done = program("--store", "/dev/null", "init")
+    assert (done.returncode, b"it is a device or a pipe" in done.stderr) == (73, True)
+    assert not Path("/dev/null-journal").exists()
+
+
+@pytest.mark.sqlite
+def test_too_few_files_may_be_open(tracking: Program) -> None:
+    """It is no bug of ours, and says what helps."""
+    done = shell(tracking, "ulimit -n 12; $S serve --bind 127.0.0.1:0")
+    assert done.returncode == 74
+    assert b"hint: ulimit -n 65536" in done.stderr
+
+
+@pytest.mark.sqlite
 def test_comments_stay_as_they_are(tracking: Program) -> None:
     """One that begins like our error, like an example, or behind a switch that is turned."""
     mine = "#! do not touch: legal\n# enabled = false until Bob signs off\n"

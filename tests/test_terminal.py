@@ -244,7 +244,7 @@ def test_real_shells_complete(shell: Shell) -> None:
         ("domain --json", 2, "sestrack domain --help"),
         ("rewrite --bogus", 2, "sestrack rewrite --help"),
         ("sender show new.example.com", 66, "sestrack sender show news.example.com"),
-        ("sender remove news.exmaple.com", 66, "sestrack sender remove news.example.com"),
+        ("sender remove news.exmaple.com", 66, "sestrack sender list"),
         ("sender remove shop.example.com", 66, "sestrack sender list"),
         ("sender verify shop.example.com", 66, "sestrack sender add shop.example.com"),
         ("domain show trcae.example.com", 66, "sestrack domain show trace.example.com"),

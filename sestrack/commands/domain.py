@@ -146,16 +146,16 @@ def delete(ctx: typer.Context, name: Name) -> None:
     Example: sestrack domain delete trace.example.com
     """
     with store.Store(ctx.obj) as opened:
-        domain = _found(opened, name)
+        domain = _found(opened, name, "sestrack domain list")
         opened.retire(domain.name)
     keep = "keep its CNAME, for the links in sent mail need it"
     unused = "it was never verified, and no mail has its links"
     output.note(f"{domain.name} is retired; {keep if domain.verified_at else unused}")
 
 
-def _found(opened: store.Store, name: str) -> TraceDomain:
+def _found(opened: store.Store, name: str, instead: str = "") -> TraceDomain:
     domains = opened.trace_domains()
-    with mistyped.trace_domain(name, domains):
+    with mistyped.trace_domain(name, domains, instead):
         return opened.trace_domain(named_domain(name, domains))
 
 

@@ -10,10 +10,12 @@ SERVICE_STORE = "/var/lib/sestrack/store.db"
 
 def default_address() -> str:
     """Return where the store is, unless told otherwise: `$SESTRACK_STORE`, or XDG's place."""
-    named = os.environ.get("SESTRACK_STORE")
-    if named:
-        return named
-    return own_store()
+    return expanded(os.environ.get("SESTRACK_STORE") or "") or own_store()
+
+
+def expanded(address: str) -> str:
+    """Return an address without `~`, which no shell expands in a crontab, a unit or --store=~."""
+    return os.path.expanduser(address) if address.startswith("~") else address
 
 
 def own_store() -> str:

@@ -199,6 +199,9 @@ def create(path: str) -> None:
         msg = f"there was a store at {path}, which was served: a new one cannot open its links"
         anew = f"  # a backup; or, to begin anew: rm {_quoted(mark)}"
         raise Refused(msg, command(path, "restore FILE") + anew)
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        msg = f"cannot make the store {path}: it is a device or a pipe"
+        raise CannotCreate(msg, f"ls -ld {_quoted(path)}")
     try:
         folder = os.path.dirname(path)
         if folder:

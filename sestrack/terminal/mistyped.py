@@ -121,23 +121,32 @@ def _value(words: Sequence[str], place: int) -> str:
     return value if equals else "".join(words[place + 1 : place + 2])
 
 
-def guess(name: str, words: Collection[str], failure: _Failure) -> _Failure:
-    """Return the failure with what was meant, or as it is."""
+def guess(
+    name: str, words: Collection[str], failure: _Failure, *, corrects: bool = True
+) -> _Failure:
+    """Return the failure with what was meant, or as it is.
+
+    Unless `corrects`, no command is made of it: a name that is to be removed is typed by hand.
+    """
     found = nearest(name, words, NEAR_NAME)
     if found:
         failure.message += f"; did you mean {found}?"
-        failure.meant = (name, found)
+        failure.meant = (name, found) if corrects else None
     return failure
 
 
 @contextmanager
-def sender_domain(opened: Store, name: str, hint: str = "") -> Iterator[None]:
-    """Guess which sender domain was meant, if it is not found; else say `hint`, if there is one."""
+def sender_domain(opened: Store, name: str, instead: str = "") -> Iterator[None]:
+    """Guess which sender domain was meant, if it is not found.
+
+    With `instead` that is the hint, and not the command with the name that was meant.
+    """
     try:
         yield
     except NotFound as failure:
-        failure.hint = hint or failure.hint
-        raise guess(name, [s.domain for s in opened.senders()], failure) from None
+        failure.hint = instead or failure.hint
+        known = [sender.domain for sender in opened.senders()]
+        raise guess(name, known, failure, corrects=not instead) from None
 
 
 @contextmanager
@@ -153,10 +162,11 @@ def primary_domain(name: str | None, senders: Collection[Sender]) -> Iterator[No
 
 
 @contextmanager
-def trace_domain(name: str, domains: Collection[TraceDomain]) -> Iterator[None]:
-    """Guess which trace domain was meant by a name, or a prefix, if it is not found."""
+def trace_domain(name: str, domains: Collection[TraceDomain], instead: str = "") -> Iterator[None]:
+    """Guess which trace domain was meant by a name, or a prefix; `instead` as above."""
     try:
         yield
     except NotFound as failure:
+        failure.hint = instead or failure.hint
         words = [domain.name if "." in name else domain.prefix for domain in domains]
-        raise guess(name, words, failure) from None
+        raise guess(name, words, failure, corrects=not instead) from None

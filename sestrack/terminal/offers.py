@@ -78,10 +78,10 @@ def messages(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
 
 def _look(ctx: Context, question: Callable[[Store], Offers]) -> Offers:
     from sestrack import store
-    from sestrack.engines.default import default_address
+    from sestrack.engines.default import default_address, expanded
 
     try:
-        path = ctx.find_root().params.get("store") or default_address()
+        path = expanded(ctx.find_root().params.get("store") or "") or default_address()
         with store.Store(path) as opened, store.errors_of(path):
             return question(opened)
     except Exception:  # noqa: BLE001 - see above

@@ -109,7 +109,8 @@ class Recorder(asyncio.Protocol):
         else:
             self.lost += 1
             if self.lost & (self.lost - 1) == 0:
-                self._warn(f"{self.lost} events are lost: the disk stands still, memory is full")
+                lost = "1 event is" if self.lost == 1 else f"{self.lost} events are"
+                self._warn(f"{lost} lost: the disk stands still, memory is full")
         if not self._answers:
             self._begin()
         self._answers.append((channel, response))
@@ -222,7 +223,8 @@ class Nowhere:
         """Lose the event, and say so at 1, 2, 4, 8 … of them."""
         self._lost += 1
         if self._lost & (self._lost - 1) == 0:
-            self._warn(f"{self._lost} events were lost: there is no store to write to")
+            lost = "1 event was" if self._lost == 1 else f"{self._lost} events were"
+            self._warn(f"{lost} lost: there is no store to write to")
         channel.send(response)
 
     def answer(self, channel: Channel, response: bytes) -> None:
