@@ -148,7 +148,8 @@ def _read_list(request: Request) -> tuple[int, str]:
         for number, recipient, _ in found.rows:
             digest.update(recipient.encode("utf-8", "surrogatepass") + b"\0")
             doubts.look(number, recipient)
-    doubts.say()
+    is_named = request.column or "recipient" in found.heading.lower()
+    doubts.say(of_any_column=not is_named)
     return number, digest.hexdigest()
 
 
@@ -163,6 +164,8 @@ class _Doubts:
         self._seen: set[int] = set()
         self._again: list[tuple[int, str]] = []
         self._several: list[tuple[int, str]] = []
+        self._first = ""
+        self._has_address = False
 
     def look(self, number: int, recipient: str) -> None:
         """Look at a recipient."""
@@ -171,11 +174,15 @@ class _Doubts:
             self._seen.add(hash(recipient))
             if len(self._seen) == before:
                 self._again.append((number, recipient))
+        self._first = self._first or recipient
+        self._has_address = self._has_address or "@" in recipient
         if "@" in recipient and not {*"<,; "}.isdisjoint(recipient):
             self._several.append((number, recipient))
 
-    def say(self) -> None:
-        """Say what was seen."""
+    def say(self, *, of_any_column: bool) -> None:
+        """Say what was seen; `of_any_column` if nothing says that it is of the right one."""
+        if of_any_column and self._first and not self._has_address:
+            output.warn(f"no recipient is an address, like {self._first}; --column names another")
         for doubtful, words in (
             (self._again, "stands in the list before: a copy is made each time"),
             (self._several, "is taken as it stands; an address alone is wanted"),
