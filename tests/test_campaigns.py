@@ -285,10 +285,11 @@ def test_doubts_about_a_list_are_said(campaign: Program) -> None:
     assert b"--recipients list.csv\n" in swapped.stderr
     (campaign.folder / "ids.csv").write_text("name,town\nAda,London\n")
     assert (
-        b"no recipient is an address, like Ada" in campaign(*SEND, "--recipients", "ids.csv").stderr
+        b"recipient 1, Ada: is no address, nor is any other"
+        in campaign(*SEND, "--recipients", "ids.csv").stderr
     )
     (campaign.folder / "ids.csv").write_text("recipient,town\n4711,London\n")
-    assert b"no recipient" not in campaign(*SEND, "--recipients", "ids.csv").stderr
+    assert b"no address" not in campaign(*SEND, "--recipients", "ids.csv").stderr
     one = campaign(*SEND, "--recipient", "list.csv")
     assert one.returncode == 0
     assert b"was --recipients list.csv meant?" in one.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from contextlib import ExitStack, suppress
 from hashlib import blake2b
@@ -139,58 +140,56 @@ def _read_list(request: Request) -> tuple[int, str]:
     """Read the whole list once, so that what is wrong in it is known before a copy is made.
 
     Returns how many it names, and a digest: going on with another list would leave some out.
+    Warns of what makes a copy each, and may not be meant so.
     """
     if request.recipients == "-":
         return 0, ""
     number, digest = 0, blake2b(digest_size=16)
-    doubts = _Doubts()
+    seen: set[int] = set()
+    again, several, plain = _Doubt(), _Doubt(), _Doubt()
+    is_odd = _SEVERAL.search
     with open_list(request.recipients, request.column) as found:
         for number, recipient, _ in found.rows:
             digest.update(recipient.encode("utf-8", "surrogatepass") + b"\0")
-            doubts.look(number, recipient)
-    is_named = request.column or "recipient" in found.heading.lower()
-    doubts.say(of_any_column=not is_named)
+            known = hash(recipient)
+            if known in seen:
+                again.add(number, recipient)
+            elif number <= COMPARED:
+                seen.add(known)
+            if "@" not in recipient:
+                plain.add(number, recipient)
+            elif is_odd(recipient):
+                several.add(number, recipient)
+        is_named = request.column or "recipient" in found.heading.lower()
+    again.say("stands in the list before: a copy is made each time")
+    several.say("is taken as it stands; an address alone is wanted")
+    if plain.count == number and not is_named:
+        plain.say("is no address, nor is any other; --column names another column")
     return number, digest.hexdigest()
 
 
-COMPARED = 1_000_000
-"""Recipients of a list that are compared with each other: some 80 MB."""
+COMPARED = 100_000
+"""Recipients of a list that all others are compared with; more would take memory."""
+_SEVERAL = re.compile("[<,; ]")
 
 
-class _Doubts:
-    """What makes a copy each, and may not be meant so; said once for the whole list."""
+class _Doubt:
+    """Recipients of a list that may not be meant: the first, and how many."""
 
     def __init__(self) -> None:
-        self._seen: set[int] = set()
-        self._again: list[tuple[int, str]] = []
-        self._several: list[tuple[int, str]] = []
+        self.count = 0
         self._first = ""
-        self._has_address = False
 
-    def look(self, number: int, recipient: str) -> None:
-        """Look at a recipient."""
-        if len(self._seen) < COMPARED:
-            before = len(self._seen)
-            self._seen.add(hash(recipient))
-            if len(self._seen) == before:
-                self._again.append((number, recipient))
-        self._first = self._first or recipient
-        self._has_address = self._has_address or "@" in recipient
-        if "@" in recipient and not {*"<,; "}.isdisjoint(recipient):
-            self._several.append((number, recipient))
+    def add(self, number: int, recipient: str) -> None:
+        """Note one."""
+        self.count += 1
+        self._first = self._first or f"recipient {number}, {recipient}"
 
-    def say(self, *, of_any_column: bool) -> None:
-        """Say what was seen; `of_any_column` if nothing says that it is of the right one."""
-        if of_any_column and self._first and not self._has_address:
-            output.warn(f"no recipient is an address, like {self._first}; --column names another")
-        for doubtful, words in (
-            (self._again, "stands in the list before: a copy is made each time"),
-            (self._several, "is taken as it stands; an address alone is wanted"),
-        ):
-            if doubtful:
-                number, recipient = doubtful[0]
-                more = f", and {len(doubtful) - 1} more" if doubtful[1:] else ""
-                output.warn(f"recipient {number}, {recipient}{more}: {words}")
+    def say(self, words: str) -> None:
+        """Warn, if there is any."""
+        if self.count:
+            more = f", and {self.count - 1:,} more" if self.count > 1 else ""
+            output.warn(f"{self._first}{more}: {words}")
 
 
 def _is_stream(name: str) -> bool:
