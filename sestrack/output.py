@@ -106,7 +106,38 @@ def _talk(line: str, level: str, message: str, **more: object) -> None:
         _write_line(line)
 
 
+_waits = True
+"""Whether the talk waits for who reads it."""
+_untold = 0
+
+
+def never_wait() -> None:
+    """Leave lines out from now on while nobody takes them: a server answers, log or no log.
+
+    A pipe whose reader stands still, or a terminal that was stopped (Ctrl-S), would hold us up.
+    """
+    global _waits  # noqa: PLW0603 - stderr is one, too
+    _waits = False
+
+
+def _is_taken() -> bool:
+    """Would a line be taken at once?  A pipe that is ready takes PIPE_BUF octets (pipe(7))."""
+    import select
+
+    looker = select.poll()
+    looker.register(sys.stderr.fileno(), select.POLLOUT)
+    return bool(looker.poll(0))
+
+
 def _write_line(line: str) -> None:
+    global _untold  # noqa: PLW0603 - stderr is one, too
+    if not _waits:
+        if not _is_taken():
+            _untold += 1
+            return
+        if _untold:
+            untold, _untold = _untold, 0
+            warn(f"lines of the log that nobody took, and that are left out: {untold}")
     try:
         sys.stderr.write(_printable(line, sys.stderr.encoding) + "\n")
         sys.stderr.flush()

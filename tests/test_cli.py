@@ -679,6 +679,18 @@ def test_edit_is_cancelled(tracking: Program, code: str) -> None:
 
 
 @pytest.mark.sqlite
+def test_a_sender_that_is_switched_off_while_all_is_off(tracking: Program) -> None:
+    """Under the dimension account its entry is not used: it is not said to be off."""
+    tracking.ok("settings", "disable")
+    done = tracking("settings", "disable", "--sender", "news.example.com")
+    assert done.returncode == 0
+    assert b"the entry of news.example.com is kept but not used" in done.stderr
+    assert b"Not Enabled" not in done.stderr
+    done = tracking("settings", "enable", "--sender", "nws.example.com")
+    assert (done.returncode, b"did you mean news.example.com?" in done.stderr) == (66, True)
+
+
+@pytest.mark.sqlite
 def test_what_is_removed_is_typed_by_hand(tracking: Program) -> None:
     """A name that is near is the right one of another: no hint removes it."""
     done = tracking("sender", "remove", "news.exmaple.com")
@@ -1229,6 +1241,7 @@ def test_the_hints_to_an_entry_of_its_own_lead_there(tracking: Program) -> None:
 @pytest.mark.sqlite
 def test_a_new_entry_begins_with_what_held(tracking: Program) -> None:
     """The account's choices held so far; where they hold as they are, no entry is written."""
+    tracking.ok("sender", "add", "shop.example.com", "--assume-verified")
     tracking.ok("settings", "enable", "--dimension", "account+domain")
     before = tracking.ok("settings", "export")
     done = tracking("settings", "enable", "--sender", "shop.example.com")

@@ -16,6 +16,7 @@ import sqlite3
 import ssl
 import stat
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -27,7 +28,7 @@ from typing import Any, cast
 import awake
 import pytest
 from conftest import Program, Server, as_nobody
-from postgresql import until
+from postgresql import free_port, until
 
 from sestrack import output
 from sestrack.domains import challenge
@@ -294,6 +295,59 @@ def test_a_forgotten_recipient(tracking: Program, serve: Serve) -> None:
     assert [event["recipient"] for event in events[1:]] == ["", bob, "", "", ada]
     assert [event["ip"] for event in events] == ["", "", "127.0.0.1", "", "", "127.0.0.1"]
     assert events[1]["agent"] == events[2]["agent"] != ""
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("log", ["text", "json"])
+def test_a_log_that_nobody_reads(tracking: Program, log: str) -> None:
+    """Its pipe is full: all is answered, recorded and ended; how many lines lack is said later."""
+    reads, writes = os.pipe()
+    fcntl.fcntl(writes, fcntl.F_SETPIPE_SZ, 4096)
+    os.write(writes, b"." * 4095 + b"\n")
+    port = free_port()
+    command = [
+        sys.executable,
+        "-m",
+        "sestrack",
+        "serve",
+        "--bind",
+        f"127.0.0.1:{port}",
+        "--log",
+        log,
+    ]
+    process = subprocess.Popen(
+        command, stderr=writes, cwd=tracking.folder, env=tracking.environment
+    )
+    os.close(writes)
+
+    def ask(path: str) -> int:
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
+            connection.request("GET", path, headers={"Host": "trace.example.com"})
+            return connection.getresponse().status
+
+    def is_open() -> bool:
+        with suppress(OSError):
+            return ask("/healthz") == 200
+        return False
+
+    assert until(is_open)
+    link = tracking.paths(LETTER)[0]
+    with tracking.blocked():
+        assert ask(link) == 302
+        time.sleep(7)  # SQLite has given up waiting, and that is a line of the log
+        assert ask(link) == 302
+    assert until(lambda: len(tracking.events()) == 2, 20)
+    assert os.read(reads, 4096) == b"." * 4095 + b"\n"
+    with tracking.blocked():
+        assert ask(link) == 302
+        time.sleep(7)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0
+    said = b""
+    while piece := os.read(reads, 4096):
+        said += piece
+    os.close(reads)
+    assert re.search(rb"lines of the log that nobody took, and that are left out: [1-9]", said)
 
 
 def test_forgetting_tells_of_those_who_may_be_meant(tracking: Program, serve: Serve) -> None:

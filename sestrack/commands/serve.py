@@ -92,6 +92,7 @@ def serve(  # noqa: PLR0913 - one for each choice
     from sestrack.tracker.server import serve
     from sestrack.tracker.worker import ServeOptions
 
+    output.never_wait()
     if log is Log.JSON:
         output.log_as_json("server")
     if bool(tls_cert) != bool(tls_key):

@@ -121,6 +121,9 @@ def enable_command(  # noqa: PLR0913 - one for each choice
         new = enable(text, sender=own, dimension=dimension, choices=choices)
         settings = new.settings
         entry = settings.senders.get(own) if own else settings.account
+        if own and entry is None and dimension is None:
+            with mistyped.sender_domain(opened, own):
+                opened.sender(own)
         if own and (entry is not None or settings.dimension in {None, Dimension.DOMAIN}):
             by_name = {each.name: each for each in opened.trace_domains()}
             check_choices(settings, own, by_name)
@@ -135,10 +138,7 @@ def enable_command(  # noqa: PLR0913 - one for each choice
     if own and entry is None:
         output.note(f"{own} has no entry of its own; the account's settings hold for it")
     elif own and settings.dimension is Dimension.ACCOUNT:
-        output.warn(
-            f"dimension is account: the entry of {own} is kept but not used; "
-            "to use it: sestrack settings enable --dimension account+domain"
-        )
+        _warn_not_used(own)
     elif own and not settings.enabled:
         wanted = settings.dimension or Dimension.DOMAIN
         output.warn(f"the entry is kept; to use it: sestrack settings enable --dimension {wanted}")
@@ -166,7 +166,17 @@ def disable_command(
             raise Refused(msg, f"{both} && sestrack settings disable --sender {own}")
         text, revision = opened.settings_text()
         _save(opened, disable(text, sender=own), revision)
+    if own and settings.dimension is Dimension.ACCOUNT:
+        _warn_not_used(own)
+        return
     output.note(f"tracking is Not Enabled{f' for {own}' if own else ''}")
+
+
+def _warn_not_used(own: str) -> None:
+    output.warn(
+        f"dimension is account: the entry of {own} is kept but not used; "
+        "to use it: sestrack settings enable --dimension account+domain"
+    )
 
 
 @app.command()
