@@ -242,7 +242,9 @@ def forget(
         )
     if kept:
         files = " ".join(map(quote, kept))
-        output.warn(f"what restore kept still has their name; when nobody needs it: rm {files}")
+        output.warn(
+            f"what restore kept may still have their name; when nobody needs it: rm {files}"
+        )
     if not wiped:
         _warn_of_log(f"forget --recipient {quote(recipient)}")
 

@@ -194,7 +194,9 @@ def create(path: str) -> None:
 
     Raises `Refused` where one was served that is gone: links in sent mail need its keys.
     """
-    mark = f"{os.path.realpath(path)}-serve"
+    from sestrack.engines import sqlite_lock
+
+    mark = sqlite_lock.name_of(path)
     if not os.path.exists(path) and os.path.exists(mark):
         msg = f"there was a store at {path}, which was served: a new one cannot open its links"
         anew = f"  # a backup; or, to begin anew: rm {_quoted(mark)}"

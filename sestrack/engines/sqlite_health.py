@@ -9,6 +9,7 @@ from glob import escape, glob
 from shlex import quote
 from typing import TYPE_CHECKING
 
+from sestrack.engines import sqlite_lock
 from sestrack.engines.default import command
 
 if TYPE_CHECKING:
@@ -61,4 +62,4 @@ def set_aside(path: str) -> list[str]:
 
 def was_there(path: str) -> bool:
     """Tell whether a store was served or restored under this name."""
-    return os.path.exists(f"{os.path.realpath(path)}-serve") or bool(set_aside(path))
+    return os.path.exists(sqlite_lock.name_of(path)) or bool(set_aside(path))

@@ -81,7 +81,7 @@ def check_file(path: str) -> None:
     if os.path.realpath(path) in _HELD:
         return
     try:
-        handle = os.open(_name_of(path), os.O_RDONLY)
+        handle = os.open(name_of(path), os.O_RDONLY)
     except OSError:
         return  # no server, or one that is not ours to see
     try:
@@ -96,7 +96,8 @@ def check_file(path: str) -> None:
         os.close(handle)
 
 
-def _name_of(path: str) -> str:
+def name_of(path: str) -> str:
+    """Name the file of a store's lock; it is there from the first `serve` on."""
     return f"{os.path.realpath(path)}-serve"
 
 
@@ -109,7 +110,7 @@ def _number_of(path: str) -> int:
 
 def _open(path: str) -> int | None:
     """Open the file, made if it is not there; None where there is no store or none is written."""
-    name = _name_of(path)
+    name = name_of(path)
     try:
         handle = os.open(name, os.O_RDWR | os.O_CREAT, 0o600)
     except PermissionError:
@@ -159,7 +160,7 @@ def left(path: str) -> Left:
 
 def _look(path: str) -> tuple[bool, Left]:
     """Tell whether a server runs, and what the file says; it is not made for that."""
-    name = _name_of(path)
+    name = name_of(path)
     try:
         handle = os.open(name, os.O_RDONLY)
     except (FileNotFoundError, NotADirectoryError):
