@@ -80,6 +80,8 @@ def main() -> None:
     if code == EXIT_USAGE:
         from sestrack.commands.rewrite_untouched import pass_on
 
+        if store in COMMANDS and rest[:1] != [store]:
+            rest = [store, *rest]  # it was no store, but the command
         boundary(lambda: pass_on(rest, COMMANDS))
     sys.exit(code)
 

@@ -29,6 +29,7 @@ from sestrack.terminal.helping import (
     example_of,
     first_sentence,
     path_of,
+    swallowed,
     width,
     wrong_line,
 )
@@ -108,11 +109,13 @@ def root(
     ctx.obj = expanded(store) or default_address()
 
 
-def _check_empty(command: Command, arguments: list[str]) -> None:
-    """Raise `UsageError` for an empty word: in a script a variable is not set.
+def _check_values(command: Command, arguments: list[str]) -> None:
+    """Raise `UsageError` for a value that is empty or not there: a variable is not set.
 
-    What an option is for would be done to all there is.  `rewrite` looks for itself.
+    What an option is for would be done to all there is.  For empty ones `rewrite` looks itself.
     """
+    if failure := swallowed(command, arguments):
+        raise failure
     path = path_of(command, arguments)
     if path == "sestrack rewrite":
         arguments = arguments[: arguments.index("rewrite")]
@@ -135,7 +138,7 @@ def application(arguments: list[str]) -> int:
 
         register()
     command = typer.main.get_command(app)
-    _check_empty(command, arguments)
+    _check_values(command, arguments)
     try:
         result: Any = command.main(
             arguments, prog_name="sestrack", standalone_mode=False, terminal_width=width()

@@ -449,6 +449,13 @@ def test_a_variable_that_is_not_set(tracking: Program) -> None:
     for option in ("--report", "--recipient-header", "--at", "--recipient-field"):
         done = tracking(*FULL[:3], option, "", stdin=LETTER)
         assert (done.returncode, done.stdout) == (2, LETTER)
+    for words in (
+        ("--store", *FULL), (*FULL[:3], "--recipient", "--message", "june"),
+        (*FULL[:3], "--message", "--recipient", "ada@example.org"),
+    ):  # fmt: skip
+        done = tracking(*words, stdin=LETTER)
+        assert (done.returncode, done.stdout) == (2, LETTER)
+        assert re.search(rb"took '[a-z-]+' as its value; is a variable not set\?", done.stderr)
     mail = b"Subject:\nTo: a@example.org\nContent-Type: text/html\n\n" + LETTER
     done = tracking(*SEND, "--message-header", "Subject", stdin=mail)
     assert (done.returncode, done.stderr) == (0, b"")

@@ -138,7 +138,7 @@ def light(arguments: list[str]) -> Request | None:
                 return None
             value = arguments[position]
             position += 1
-        if (option.choices and value not in option.choices) or not value:
+        if (option.choices and value not in option.choices) or not value or value in options:
             return None
         values[option.name] = value
     if not values.get("sender"):

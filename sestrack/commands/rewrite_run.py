@@ -49,6 +49,8 @@ def run(request: Request, store: str) -> int:
             from sestrack.commands.rewrite_campaign import run as run_campaign
 
             return run_campaign(request, store)
+        if request.diff:
+            output.report()
         sources = inputs(request)
         check_texts(request)
         rewriter = _Rewriter(request, store, [source.name for source in sources])

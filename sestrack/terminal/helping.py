@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from typer import style
@@ -184,6 +185,25 @@ def _called(command: Command, arguments: Sequence[str]) -> Iterator[tuple[str, C
         ):
             yield word, inner
             command = inner
+
+
+def swallowed(root: Command, arguments: Sequence[str]) -> UsageError | None:
+    """Return what is to be said of an option that took the next word of a line as its value.
+
+    That is another option, or the command: its own is not there, as of a variable that is not set.
+    """
+    words = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    commands = root.list_commands(Context(root)) if isinstance(root, TyperGroup) else []
+    for place, (option, value) in enumerate(pairwise(words)):
+        if option == "--store":
+            lost = value in commands and {*words[place + 2 : place + 3]}.isdisjoint(commands)
+        else:
+            lost = value.startswith("-") and _option_below(root, option, words) == "value"
+            lost = lost and bool(_option_below(root, value, words))
+        if lost:
+            msg = f"{option} took {value!r} as its value; is a variable not set?"
+            return UsageError(msg, f"{path_of(root, arguments)} --help")
+    return None
 
 
 def _option_below(root: Command, name: str, arguments: Sequence[str]) -> str:
