@@ -259,7 +259,7 @@ def check_text(name: str, text: str) -> bytes:
     return octets
 
 
-_OPTIONS = {"recipient": "--recipient ada@example.org", "message label": "--message june"}
+_OPTIONS = {"recipient": "--recipient ID", "message label": "--message june"}
 """How what is sealed is told."""
 
 

@@ -195,7 +195,7 @@ def forget(
     """
     if not recipient.strip():  # as in all events of copies made for nobody
         msg = "--recipient is empty, and names nobody"
-        raise UsageError(msg, "--recipient ada@example.org")
+        raise UsageError(msg, "sestrack stats --by recipient  # shows who there is")
     from unicodedata import normalize
 
     from sestrack.tokens import check_text

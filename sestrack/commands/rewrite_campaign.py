@@ -44,9 +44,7 @@ def run(request: Request, store: str) -> int:
     data = files.read(name)
     if looks_like_message(data):
         msg = "a campaign's template is HTML, and this is a whole message"
-        hint = (
-            f"sestrack rewrite --sender {files.typed(request.sender)} --recipient ada@example.org"
-        )
+        hint = f"sestrack rewrite --sender {files.typed(request.sender)} --recipient ID"
         file = "".join(f" {files.typed(name)}" for name in request.files if name != "-")
         raise UsageError(msg, f"{hint}{file or ' < message.eml'}  # once for each recipient")
     if request.type == "auto" and not has_tag(data):

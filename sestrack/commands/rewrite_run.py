@@ -272,7 +272,7 @@ def _check_no_header(request: Request) -> None:
     """Raise `UsageError` if HTML is to be named by a header: its copy would be nobody's."""
     if request.recipient_header:
         msg = f"--recipient-header {request.recipient_header}: the input is HTML, without headers"
-        raise UsageError(msg, _line(request, "--recipient", "ada@example.org"))
+        raise UsageError(msg, _line(request, "--recipient", "ID"))
     if request.message_header and not request.message:
         msg = f"--message-header {request.message_header}: the input is HTML, without headers"
         raise UsageError(msg, _line(request, "--message", "june"))

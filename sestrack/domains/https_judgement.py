@@ -68,7 +68,7 @@ def _judge_outcome(facts: HttpFacts, name: str) -> _Words:
             return _judge_certificate(facts, name)
         case HttpOutcome.REFUSED:
             found = "the connection is refused: nobody listens there"
-            advice = f"sestrack serve  # or start what stands before it: {front}"
+            advice = f"sestrack serve  # on the port of its URLs; or what stands before: {front}"
             return _Words(State.CONNECT_REFUSED, found, advice)
         case HttpOutcome.UNREACHABLE:
             advice = "take this address out of DNS, or mend the way to it"

@@ -262,12 +262,12 @@ def recipient_of(message: Message, header: str = "") -> str:
         text = ""
     if sum(map(len, fields)) > _LONGEST_FIELDS:
         msg = "the message goes to more addresses than one"
-        raise UsageError(msg, "--recipient ada@example.org, or --recipient-header X-Recipient")
+        raise UsageError(msg, "--recipient-header X-Recipient, or --recipient ID")
     addresses = {address for _, address in getaddresses(fields) if "@" in address}
     if len(addresses) > 1:
         where = f"the header {header} names" if header else "the message goes to"
         msg = f"{where} {len(addresses)} addresses; one copy has one recipient"
-        raise UsageError(msg, "--recipient ada@example.org, or --recipient-header X-Recipient")
+        raise UsageError(msg, "--recipient-header X-Recipient, or --recipient ID")
     return addresses.pop() if addresses else text
 
 
