@@ -92,12 +92,14 @@ def save(address: str, to: str, progress: Progress, *, force: bool = False) -> i
         if is_same(to, address):
             msg = f"{to} is the store itself"
             raise UsageError(msg, f"sestrack backup {typed(_dated(os.path.dirname(to)))}")
+        other = f"sestrack backup {typed(_dated(os.path.dirname(to)))}"
+        if what := _other_than_a_backup(to, address):
+            msg = f"{to} {what}, and is not written over"
+            raise CannotCreate(msg, other)
         if not force:
             msg = f"{to} is there already"
             hint = f"sestrack backup --force {typed(to)}  # puts a whole new one in its place"
-            if not is_database(to):  # a file of keys, for example
-                hint = f"sestrack backup {typed(_dated(os.path.dirname(to)))}"
-            raise CannotCreate(msg, hint)
+            raise CannotCreate(msg, hint if os.path.getsize(to) else other)
     with (
         beside(to, private=True, database=True) as name,
         sqlite.errors(to),
@@ -108,6 +110,34 @@ def save(address: str, to: str, progress: Progress, *, force: bool = False) -> i
         # a log that somebody left beside the last backup would be taken for this one's
         _remove_companions(os.path.realpath(to))
     return os.path.getsize(to)
+
+
+def _other_than_a_backup(file: str, address: str) -> str:
+    """Say what a file is if it is no backup of this store, which is all that a new one replaces.
+
+    One that is damaged is a backup if it says so: a cron job is to go on.
+    """
+    if not os.path.getsize(file):
+        return ""
+    if not is_database(file):
+        return "is no backup"
+    if sqlite.served_at(file):
+        return "is a store that is served"
+    engine = engine_of(address)
+    ask = "SELECT id, secret FROM key"
+    try:
+        with closing(sqlite.connect(file, writing=False)) as connection:
+            there = set(connection.execute(ask).fetchall())
+    except sqlite3.OperationalError:
+        return "is no backup of a store"
+    except (SestrackError, sqlite3.Error):
+        return ""
+    with (
+        engine.errors(address),
+        closing(engine.connect(address, writing=False, wait=BUSY_SECONDS)) as connection,
+    ):
+        here = {(number, bytes(secret)) for number, secret in connection.execute(ask).fetchall()}
+    return "" if there <= here else "has keys that this store has not"
 
 
 def _dated(folder: str) -> str:

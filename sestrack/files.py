@@ -157,6 +157,8 @@ def refuse_database(to: str) -> None:
 
 def is_database(name: str) -> bool:
     """Is there a file, and is it one of SQLite?"""
+    if is_special(name):  # reading it would wait, or take what is in it
+        return False
     with suppress(OSError), open(name, "rb") as file:
         return file.read(len(_MAGIC)) == _MAGIC
     return False

@@ -219,12 +219,13 @@ def after_check(
 
     Passing trouble never demotes at once: only the third failure in a row does, an hour or
     more after the first; a definite no does the second time, five minutes or more after the
-    first.  Nothing makes pending worse, and what is retired stays so.  With `dns_only` nobody
+    look before.  Nothing makes pending worse, and what is retired stays so.  With `dns_only` nobody
     asked over HTTPS: a yes then leaves a domain that was verified over HTTPS before as it is,
     be it verified or failing.
     """
     over_https = bool(domain.verified_at) and not domain.dns_only
     retired = domain.status is DomainStatus.RETIRED
+    looked_again = now - domain.checked_at < REFUSALS_SECONDS
     domain = domain._replace(checked_at=now)
     if dns is Conclusion.YES:
         domain = domain._replace(dns_verified=True)
@@ -242,17 +243,23 @@ def after_check(
         )
     domain = domain._replace(
         failures=domain.failures + 1,
-        refusals=domain.refusals + 1 if check is Conclusion.NO else 0,
+        refusals=_refusals(domain, check, looked_again=looked_again),
         failing_since=domain.failing_since or now,
     )
-    since = now - domain.failing_since
-    refused = domain.refusals >= MAX_REFUSALS and since >= REFUSALS_SECONDS
-    failed = domain.failures >= MAX_FAILURES and since >= FAILURES_SECONDS
+    refused = domain.refusals >= MAX_REFUSALS
+    failed = domain.failures >= MAX_FAILURES and now - domain.failing_since >= FAILURES_SECONDS
     if domain.status is DomainStatus.VERIFIED and (refused or failed):
         domain = domain._replace(status=DomainStatus.FAILING)
     if refused and dns is Conclusion.NO:
         domain = domain._replace(dns_verified=False)
     return domain
+
+
+def _refusals(domain: TraceDomain, check: Conclusion, *, looked_again: bool) -> int:
+    """Count the definite noes in a row; who looks again at once sees the same one."""
+    if check is not Conclusion.NO:
+        return 0
+    return domain.refusals if domain.refusals and looked_again else domain.refusals + 1
 
 
 def effective(settings: Settings, sender: str) -> Verdict:

@@ -27,7 +27,7 @@ from sestrack.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from sestrack.engines.interface import Connection, Left, Note, Watch
@@ -109,6 +109,7 @@ def initialise(address: str, edge: str, now: int) -> Initialised:
     """
     former = ""
     engine = engine_of(address)
+    engine.check_new(address)
     engine.create(address)
     with Store(address, fresh=True) as store, store.change() as db:
         schema = engine.version(db)
@@ -267,9 +268,9 @@ class Store:
         with self._engine.errors(self.address):
             return self._engine.trouble(self.connection, self.address)
 
-    def set_aside(self) -> list[str]:
-        """Name the stores that `restore` kept beside this one: who is forgotten here is in them."""
-        return self._engine.set_aside(self.address)
+    def set_aside_with(self, recipients: Sequence[str]) -> list[str]:
+        """Name the stores that `restore` kept beside this one, with events of these recipients."""
+        return self._engine.set_aside_with(self.address, recipients)
 
     def stamp(self) -> tuple[int, int, int, int]:
         """Return what differs when settings, keys or who is forgotten were changed since."""

@@ -101,6 +101,14 @@ def test_messages(program: Program, headers: str, code: str, severity: str) -> N
     assert exit_code == (1 if severity == "error" else 0)
 
 
+def test_a_link_to_the_trace_domain_is_no_copy(tracking: Program) -> None:
+    """Without a token nobody is named by it."""
+    page = b'<a href="https://trace.example.com/privacy">p</a>'
+    (tracking.folder / "own.html").write_bytes(page)
+    said = tracking("check", "own.html", "--sender", "news.example.com")
+    assert b"made before" not in said.stdout
+
+
 def test_with_the_settings_of_a_sender(tracking: Program) -> None:
     """Our own links are known; a sender domain that is not tracked is said."""
     html = tracking.ok(

@@ -184,7 +184,7 @@ def test_what_would_not_be_the_same_is_refused(campaign: Program) -> None:
     assert b"was interrupted" in done.stderr
     done = campaign(*plan, "--resume")
     assert done.returncode == 1
-    assert b"the template was changed" in done.stderr
+    assert b"the template, --pixel or the settings were changed" in done.stderr
     (campaign.folder / "out.jsonl.partial.json").unlink()
     done = campaign(*plan, "--resume")
     assert done.returncode == 1
@@ -263,6 +263,9 @@ def test_a_template_that_was_rewritten_before(campaign: Program) -> None:
     other = campaign(*SEND, "--recipient", "ada@example.org")
     assert (other.returncode, other.stdout) == (0, tried)
     assert b"unchanged: it is a copy made for trial@example.org already" in other.stderr
+    line = json.dumps({"html": tried.decode(), "recipient": "ada@example.org"}).encode() + b"\n"
+    filtered = campaign("rewrite", "--sender", "news.example.com", "--jsonl", stdin=line)
+    assert b"line 1: unchanged: it is a copy made for trial@example.org" in filtered.stderr
     said = campaign("check", "letter.html", "--sender", "news.example.com")
     assert b"1 link is of a copy that was made before" in said.stdout
 

@@ -427,6 +427,19 @@ def test_the_store_is_no_place_for_an_output(tracking: Program) -> None:
 
 
 @pytest.mark.sqlite
+def test_a_report_into_a_pipe(tracking: Program) -> None:
+    """It is opened once, and not read: what reads it has all of it, and the mail goes out."""
+    line = "$S rewrite --sender news.example.com --report >(cat > got) 2> said; wait; sleep 0.5"
+    done = shell(tracking, line, LETTER)
+    assert b"trace.example.com" in done.stdout
+    assert json.loads((tracking.folder / "got").read_text())["wrapped"]
+    done = shell(tracking, "$S rewrite --sender news.example.com --report /dev/stderr", LETTER)
+    assert (b"trace.example.com" in done.stdout, b"wrapped" in done.stderr) == (True, True)
+    null = ("-o", "/dev/null", "--report", "/dev/null")
+    assert tracking(*FULL, *null, stdin=LETTER).returncode == 0
+
+
+@pytest.mark.sqlite
 def test_json_is_no_html(tracking: Program) -> None:
     """Without --jsonl a pixel went into the last string of JSON Lines, and its quotes ended it."""
     lines = b'{"html": "<html><body><a href=\\"https://example.com/\\">x</a></body></html>"}\n'
@@ -1122,7 +1135,8 @@ def test_hints_name_the_store_that_was_named(ready: Program) -> None:
             done = ready(*option, command, "a.bak")
             words = f"hint: sestrack --store 'my other.db' {command} --force a.bak".encode()
             assert words in done.stderr
-    assert b"hint: sestrack backup --force a.bak" in ready("backup", "a.bak").stderr
+    ready.ok("backup", "b.bak")
+    assert b"hint: sestrack backup --force b.bak" in ready("backup", "b.bak").stderr
 
 
 @pytest.mark.sqlite

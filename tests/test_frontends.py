@@ -164,6 +164,14 @@ def test_with_certificates_of_ones_own(
 
 
 @pytest.mark.sqlite
+def test_plain_http_gets_no_tls(ready: Program) -> None:
+    """Its URLs would not be answered."""
+    ready.ok("domain", "create", "plain", "--plain-http", "--port", "8080")
+    done = ready("domain", "accelerate", "plain", "--for", "nginx")
+    assert (done.returncode, b"hint: sestrack serve --bind :8080" in done.stderr) == (1, True)
+
+
+@pytest.mark.sqlite
 def test_nginx_for_two_domains(ready: Program, tmp_path: Path) -> None:
     """Two configurations are loaded together; without a certificate the part before https is."""
     folder = tmp_path / "front"

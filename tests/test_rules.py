@@ -367,6 +367,7 @@ RETIRED = DomainStatus.RETIRED
         pytest.param(VERIFIED, [(0, NO)], VERIFIED, id="one definite no does not demote"),
         pytest.param(VERIFIED, [(0, NO), (300, NO)], FAILING, id="two do"),
         pytest.param(VERIFIED, [(0, NO), (1, NO), (299, NO)], VERIFIED, id="unless somebody only looked again"),
+        pytest.param(VERIFIED, [(0, LATER), (900, NO), (901, NO)], VERIFIED, id="behind passing trouble, too"),
         pytest.param(VERIFIED, [(0, NO), (60, YES), (90, NO)], VERIFIED, id="a yes between begins anew"),
         pytest.param(VERIFIED, [(0, LATER), (60, LATER), (120, LATER)], VERIFIED, id="three failures within minutes do not"),
         pytest.param(VERIFIED, [(0, LATER), (3600, LATER)], VERIFIED, id="two failures in an hour do not"),

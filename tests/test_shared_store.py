@@ -499,7 +499,7 @@ def test_names_leave_the_spool_when_nobody_reads(tmp_path: Path) -> None:
     spool.close()
 
 
-@pytest.mark.parametrize("how", ["removed", "renamed"])
+@pytest.mark.parametrize("how", ["removed", "renamed", "file removed", "file renamed"])
 def test_a_spool_that_loses_its_name(tmp_path: Path, how: str) -> None:
     """It is made anew, with what waits; for whoever looks for it afterwards knows one name."""
     folder = tmp_path / "spool"
@@ -511,6 +511,10 @@ def test_a_spool_that_loses_its_name(tmp_path: Path, how: str) -> None:
         spool.put([Parcel(spool.number(1), [row], [OPEN], 0)])
         if how == "removed":
             shutil.rmtree(folder)
+        elif how == "file removed":
+            os.unlink(path)
+        elif how == "file renamed":
+            os.rename(path, f"{path}-{spool.waiting}")
         else:
             folder.rename(tmp_path / f"old-{spool.waiting}")
     spool.put([Parcel(spool.number(1), [row], [OPEN], 0)])
@@ -523,6 +527,67 @@ def test_a_spool_that_loses_its_name(tmp_path: Path, how: str) -> None:
     assert spool.start >= last
     assert [len(parcel.rows) for parcel in spool.take(10)] == [1, 1, 1]
     spool.close()
+
+
+def test_a_spool_that_is_somebody_s_perhaps(tmp_path: Path) -> None:
+    """While PostgreSQL is away nobody knows whose events wait in a folder that several share."""
+    row = (MINTED * 1000, 0, "ada@example.org", MINTED, "", b"agent", 0)
+    spool = Spool(str(tmp_path / "spool-1.db"))
+    spool.note_writer("other", 3)
+    spool.put([Parcel(spool.number(1), [row], [OPEN], 0)])
+    spool.close()
+    for shared, name in ((True, "spool-2.db"), (False, "spool-1.db")):
+        chosen = open_spool(str(tmp_path), shared=shared)
+        assert os.path.basename(chosen.path) == name
+        chosen.close()
+
+
+def test_a_renamed_spool_is_emptied(tmp_path: Path) -> None:
+    """What was in it is in the new one: from both it would be stored twice."""
+    row = (MINTED * 1000, 0, "ada@example.org", MINTED, "", b"agent", 0)
+    spool = Spool(str(tmp_path / "spool" / "spool-1.db"))
+    spool.put([Parcel(spool.number(1), [row], [OPEN], 0)])
+    (tmp_path / "spool").rename(tmp_path / "old")
+    spool.keep_name()
+    assert spool.events == 1
+    with closing(Spool(str(tmp_path / "old" / "spool-1.db"))) as old:
+        assert (old.waiting, old.events) == (0, 0)
+    spool.close()
+
+
+def test_a_spool_that_cannot_be_made_again_at_once(tmp_path: Path) -> None:
+    """It stays what it was, and its lock too: the next try is made as the first."""
+    folder = tmp_path / "spool"
+    row = (MINTED * 1000, 0, "ada@example.org", MINTED, "", b"agent", 0)
+    spool = Spool(str(folder / "spool-1.db"))
+    spool.note_owed(5)
+    spool.put([Parcel(spool.number(1), [row], [OPEN], 0)])
+    shutil.rmtree(folder)
+    folder.write_text("in the way")
+    for _ in range(2):
+        with pytest.raises(sqlite3.Error, match="is gone, and cannot be made again"):
+            spool.keep_name()
+    folder.unlink()
+    spool.keep_name()
+    assert (spool.waiting, spool.events, spool.owed) == (1, 1, 5)
+    spool.close()
+
+
+def test_a_spool_that_is_removed_last(
+    quick: QuickServer, address: str, start: Start, tmp_path: Path
+) -> None:
+    """No event comes after it: what waited is put back before the server ends."""
+    pixel = paths(address, "ada@example.org")[-1]
+    folder = tmp_path / "spool"
+    server = start(address, "a", "--spool", str(folder))
+    with away(quick):
+        for _ in range(3):
+            assert server.ask(pixel).status == 200
+        shutil.rmtree(folder)
+        assert server.stop() == 0
+    assert "3 events wait in" in server.log.read_text()
+    start(address, "a", "--spool", str(folder))
+    assert until(lambda: stored(address) == {"ada@example.org": 3})
 
 
 def test_what_an_ended_server_lost_is_counted(

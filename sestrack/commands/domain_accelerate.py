@@ -59,7 +59,8 @@ def accelerate(  # noqa: PLR0913 - one for each choice
         if kind is not None:
             output.report()
             if domain.plain_http:
-                output.warn(f"{domain.name} has plain http, and this does TLS: {domain.base}")
+                msg = f"{domain.name} has plain http, and what is printed here does TLS"
+                raise Refused(msg, f"sestrack serve --bind :{domain.port or 80}")
             setup = Setup(
                 domain.name, upstream or _UPSTREAM, ask or _ASK, domain.port or 443,
                 through_cdn=domain.target != edge,

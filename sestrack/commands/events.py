@@ -209,13 +209,14 @@ def forget(
     path = ctx.obj
     with store.Store(path) as opened:
         hashed = [pseudonym(opened.who(), name) for name in names]
+        again = not opened.forgotten().keys().isdisjoint(hashed)
         for name in hashed:
             opened.note_forgotten(name, store.now())
-        kept = opened.set_aside()
-    again = f"sestrack events forget --recipient {quote(recipient)}"
+        kept = opened.set_aside_with([*names, *hashed])
+    command = f"sestrack events forget --recipient {quote(recipient)}"
     try:
         if store.served_at(path):
-            output.note("a server runs: its last event of them must be stored first, some 10 s")
+            output.note("a server runs: its last event of them must be stored first, in 2 to 12 s")
             time.sleep(3 * LOOK_SECONDS)
         with _changing(path) as connection:
             # judged first: without its user agent and address a machine would pass for a person
@@ -225,9 +226,9 @@ def forget(
                 connection, [*names, *hashed], lambda last: _wait(path, connection, last)
             )
             wiped = connection.wipe()
-            alike = _others_like(connection, recipient, every=not count)
+            alike = _others_like(connection, recipient, every=not (count or again))
     except KeyboardInterrupt:
-        output.warn(f"interrupted: the events so far may still name {recipient}: {again}")
+        output.warn(f"interrupted: the events so far may still name {recipient}: {command}")
         raise
     if count:
         output.note(f"{_events(count)} of {recipient} {'is' if count == 1 else 'are'} nobody's now")
@@ -235,16 +236,13 @@ def forget(
         output.note(f"there were no events of {recipient!r}; sestrack stats --by recipient")
     output.note("from now on links in mail sent to them so far name nobody")
     for other in alike:
-        theirs = "also theirs?" if other.lower() == recipient.lower() else "was that meant?"
-        output.warn(
-            f"there are events of {other}, {theirs}  sestrack events forget --recipient "
-            f"{quote(other)}"
-        )
+        words = f"there are events of {other}"
+        if other.lower() == recipient.lower():
+            output.warn(f"{words}, too: sestrack events forget --recipient {quote(other)}")
+        else:  # who is somebody else, perhaps, and cannot be had back
+            output.warn(f"{words}, if that was meant: sestrack stats --by recipient")
     if kept:
-        files = " ".join(map(quote, kept))
-        output.warn(
-            f"what restore kept may still have their name; when nobody needs it: rm {files}"
-        )
+        output.warn(f"what restore kept has their name yet: {' '.join(map(quote, kept))}")
     if not wiped:
         _warn_of_log(f"forget --recipient {quote(recipient)}")
 

@@ -42,8 +42,8 @@ def restore(
         output.note(f"it had schema {done.schema}, and has {SCHEMA_VERSION} now")
     if done.aside:
         output.note(
-            f"the store that was here is {done.aside} now, with its keys and all names; "
-            f"when nobody needs it: rm {typed(done.aside)}"
+            f"the store that was here is {done.aside} now, with its keys and all names; to go "
+            f"back: sestrack restore --force {typed(done.aside)}"
         )
     if done.keys:
         numbers = ", ".join(map(str, done.keys))

@@ -104,6 +104,15 @@ class Request(NamedTuple):
     jobs: str = "1"
     resume: bool = False
 
+    def typed(self, *without: str) -> list[str]:
+        """Return the words of the command line, without some options and without its files."""
+        words = ["sestrack", "rewrite"]
+        for option in OPTIONS:
+            value = getattr(self, option.name)
+            if option.name not in without and value != self._field_defaults[option.name]:
+                words += [option.flags[-1], *[value] * bool(option.metavar)]
+        return words
+
     def run(self, store: str) -> int:
         """Carry it out; return the exit code."""
         from sestrack.commands.rewrite_run import run

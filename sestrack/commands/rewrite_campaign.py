@@ -68,7 +68,8 @@ def _swapped(request: Request) -> str:
     if not os.path.isfile(request.recipients) or not has_tag(files.read(request.recipients)[:HEAD]):
         return ""
     template, list_ = request.recipients, request.files[0] if request.files else "-"
-    return _command(request._replace(files=(template,), recipients=list_))
+    more = f"--output {files.typed(request.output)}" if request.output else ""
+    return _command(request._replace(files=(template,), recipients=list_), more)
 
 
 _NOT_OURS = {".csv", ".htm", ".html", ".eml", ".mbox", ".xlsx", ".zip"}

@@ -57,9 +57,9 @@ def inputs(request: Request) -> list[Input]:
 
 def _in_place(request: Request) -> str:
     """Return the command that changes the files themselves."""
-    named = " ".join(files.typed(name) for name in request.files if name != "-")
-    hint = f"sestrack rewrite --sender {files.typed(request.sender)} --in-place"
-    return f"{hint} {named or 'letter.html'}"
+    named = [name for name in request.files if name != "-"] or ["letter.html"]
+    words = [*request.typed("output", "in_place"), "--in-place", *named]
+    return " ".join(map(files.typed, words))
 
 
 def _is_folder(name: str) -> bool:

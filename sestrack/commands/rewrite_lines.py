@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sestrack import files, output
-from sestrack.commands.rewrite_run import bug, check_texts, count, how, minted
+from sestrack.commands.rewrite_run import bug, check_texts, count, how, minted, say_whose
 from sestrack.errors import EXIT_NO, BadInput, SestrackError, UsageError
 from sestrack.links import is_field
 from sestrack.tracking import Letter, Tracking
@@ -51,7 +51,7 @@ def run(request: Request, store: str) -> int:
     try:
         for number, line in enumerate(sys.stdin.buffer, 1):
             try:
-                result, code = lines.rewrite(line)
+                result, code = lines.rewrite(line, number)
             except SestrackError as error:
                 output.error(f"line {number}: {error.message}", error.hint)
                 result, code = line, error.code
@@ -76,7 +76,7 @@ class _Filter:
         self.said = ""
         self.made: Counter[str] = Counter()
 
-    def rewrite(self, line: bytes) -> tuple[bytes, int]:
+    def rewrite(self, line: bytes, number: int) -> tuple[bytes, int]:
         """Rewrite one line; return it with an exit code."""
         if not line.strip():
             return line, 0
@@ -94,6 +94,10 @@ class _Filter:
             msg = f"the recipient {recipient!r} is a merge field, that nothing has filled in"
             raise BadInput(msg, _LIKE)
         rewritten = letter.render(recipient, minted(self.request))
+        html_before = values["html"].encode()
+        if rewritten == html_before:
+            message = values.get("message") or self.request.message
+            say_whose(letter.tracking, f"line {number}", html_before, recipient, message)
         self.made[letter.message] += 1
         html = json.dumps(rewritten.decode(), ensure_ascii=False)
         return f"{text[:start]}{html}{text[end:]}".encode(), 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from difflib import diff_bytes, unified_diff
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from sestrack import files, output
 from sestrack.errors import UsageError
@@ -24,21 +24,22 @@ class Report:
 
         Raises `UsageError` if it is one of them, `CannotCreate` if it is a database.
         """
-        for other in others:
-            if files.is_same(other, to) or (
-                to != "-" and os.path.abspath(other) == os.path.abspath(to)
-            ):
-                msg = f"the report {to} is what is to be rewritten, or comes of it"
-                raise UsageError(msg, f"--report {files.typed(to)}.report")
-        files.refuse_database(to)
         self._to = to
-        self._is_begun = to == "-"
+        self._file: TextIO | None = None
+        if to == "-" or files.is_special(to):
+            return
+        if any(os.path.realpath(other) == os.path.realpath(to) for other in others):
+            msg = f"the report {to} is what is to be rewritten, or comes of it"
+            raise UsageError(msg, f"--report {files.typed(to)}.report")
+        files.refuse_database(to)
 
     def begin(self) -> None:
-        """Empty it, when there is something to report on."""
-        if not self._is_begun:
-            self._is_begun = True
-            self._write("", "w")
+        """Empty it, when there is something to report on.  A pipe is opened once."""
+        if self._file is None and self._to != "-":
+            try:
+                self._file = open(self._to, "w", encoding="utf-8")  # noqa: SIM115
+            except OSError as error:
+                raise files.cannot_create(self._to, error) from None
 
     def add(self, name: str, parts: Iterable[tuple[str, Template]]) -> None:
         """Write one JSON object a link; the spans are octets of the part, decoded."""
@@ -53,15 +54,12 @@ class Report:
                 }  # fmt: skip
                 lines.append(output.json_text(line))
         text = "".join(lines)
-        if self._to == "-":
+        if self._file is None:
             output.product(text)
-        else:
-            self._write(text, "a")
-
-    def _write(self, text: str, mode: str) -> None:
+            return
         try:
-            with open(self._to, mode, encoding="utf-8") as file:
-                file.write(text)
+            self._file.write(text)
+            self._file.flush()
         except OSError as error:
             raise files.cannot_create(self._to, error) from None
 

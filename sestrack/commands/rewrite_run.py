@@ -91,9 +91,22 @@ def refuse_copies(tracking: Tracking, name: str, html: bytes) -> None:
             f"{copy.recipient or 'nobody'} (message {copy.message}): all copies would count as that"
         )
         hint = "take it as it was before `rewrite`"
-        if name != "-":
+        if os.path.exists(name):  # and is no message of an mbox
             hint = f"sestrack check {files.typed(name)} --sender {tracking.sender}  # and {hint}"
         raise BadInput(msg, hint)
+
+
+def say_whose(tracking: Tracking, name: str, html: bytes, recipient: str, message: str) -> bool:
+    """Say it if a mail was rewritten before, for somebody else: it stays that copy."""
+    for copy in tracking.copies_in(html):
+        if copy.recipient != recipient or copy.message != (message or copy.message):
+            where = "" if name == "-" else f"{name}: "
+            whom = copy.recipient or "nobody"
+            output.warn(
+                f"{where}unchanged: it is a copy made for {whom} already, of {copy.message}"
+            )
+            return True
+    return False
 
 
 def how(request: Request) -> How:
@@ -248,17 +261,10 @@ class _Rewriter:
         return _Result(done.data, done.label, done.recipient, done.untracked, templates)
 
     def _say_whose(self, name: str, result: _Result) -> None:
-        """Say that a mail was rewritten before, for somebody else: it stays that copy."""
-        meant = self.request.message  # else a hash of what it was
         for _, _, content, _ in result.templates:
-            for copy in self.tracking.copies_in(content):
-                if copy.recipient != result.recipient or copy.message != (meant or copy.message):
-                    where = "" if name == "-" else f"{name}: "
-                    output.warn(
-                        f"{where}unchanged: it is a copy made for {copy.recipient or 'nobody'} "
-                        f"already, of the message {copy.message}"
-                    )
-                    return
+            meant = self.request.message  # else a hash of what it was
+            if say_whose(self.tracking, name, content, result.recipient, meant):
+                return
 
     def _verify(self, result: _Result) -> None:
         from sestrack.mail.audit import check_unharmed
@@ -406,8 +412,8 @@ def _check(request: Request) -> None:
         raise UsageError(msg, "--recipients list.csv")
     if not request.files and not request.jsonl and sys.stdin is not None and sys.stdin.isatty():
         msg = "there is nothing to rewrite: standard input is a terminal"
-        sender = files.typed(request.sender)
-        raise UsageError(msg, f"sestrack rewrite --sender {sender} < letter.html")
+        words = " ".join(map(files.typed, request.typed()))
+        raise UsageError(msg, f"{words} < letter.html")
 
 
 _EXCLUSIVE = {

@@ -172,8 +172,10 @@ def _read(draft: Path, above: str) -> str:
         iconv = f"iconv -f windows-1252 -t utf-8 {draft}"
         raise BadInput(msg, f"{iconv} | sestrack settings apply -") from None
     lines = text.splitlines(keepends=True) if ours else [text]
-    while ours and lines and _ABOVE.match(lines[0]):  # an editor may have changed words in it
+    put = len(ours.intersection(line.rstrip("\r\n") for line in lines))
+    while put < len(ours) and lines and _ABOVE.match(lines[0]):  # an editor changed words in it
         lines.pop(0)
+        put += 1
     return "".join(line for line in lines if line.rstrip("\r\n") not in ours)
 
 

@@ -162,8 +162,8 @@ frontend sestrack_http
     bind :80
     bind [::]:80 v6only
     acl acme path_beg /.well-known/acme-challenge/
-    http-request redirect location https://%[req.hdr(host),field(1,:)]@behind@%[capture.req.uri] \
-code 301 unless acme
+    http-request redirect location https://%[req.hdr(host),field(1,:)]@behind@%[pathq] code 301 \
+unless acme
     use_backend acme if acme
 
 frontend sestrack_https

@@ -187,6 +187,9 @@ class Engine(Protocol):
     def errors(self, address: str) -> AbstractContextManager[None]:
         """Turn the engine's errors into ours."""
 
+    def check_new(self, address: str) -> None:
+        """Raise `Refused` where a new store would take the place of one that is gone."""
+
     def create(self, address: str) -> None:
         """Make what a connection needs, if it is not there."""
 
@@ -232,5 +235,5 @@ class Engine(Protocol):
     def trouble(self, connection: Connection, address: str) -> tuple[str, str]:
         """Say why events cannot be stored, and what to do; "" if all is well."""
 
-    def set_aside(self, address: str) -> list[str]:
-        """Name the stores that `restore` kept beside this one."""
+    def set_aside_with(self, address: str, recipients: Sequence[str]) -> list[str]:
+        """Name the stores that `restore` kept beside this one, with events of these recipients."""

@@ -33,7 +33,7 @@ from sestrack.engines.postgresql_schema import SCHEMA_VERSION, apply
 from sestrack.errors import NotSetUp, SestrackError, TryAgain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from sestrack.engines.interface import Note
 
@@ -95,6 +95,10 @@ def connect(address: str, *, writing: bool, wait: float = 5.0) -> Connection:
 def for_recording(address: str) -> Connection:
     """Connect to write events."""
     return connect(address, writing=True)
+
+
+def check_new(address: str) -> None:
+    """Refuse nothing: a database is there, or it is not."""
 
 
 def create(address: str) -> None:
@@ -248,7 +252,7 @@ def trouble(connection: Connection, address: str) -> tuple[str, str]:
     return ("it can only be read", hint) if answer else ("", "")
 
 
-def set_aside(address: str) -> list[str]:  # noqa: ARG001
+def set_aside_with(address: str, recipients: Sequence[str]) -> list[str]:  # noqa: ARG001
     """Name none: `restore` is for files."""
     return []
 

@@ -64,6 +64,12 @@ class Login(NamedTuple):
         line = f"{host}:{port}:{self.database}:{self.user}:PASSWORD"
         return f"echo {quote(line)} >> ~/.pgpass; chmod 600 ~/.pgpass"
 
+    def entry(self, words: str) -> str:
+        """Return what lets its user in; a password helps no role that is not there."""
+        if not re.search("role .* does not exist|no such user", words):
+            return self.password
+        return f"{self.tool('createuser')} --username postgres {quote(self.user)}"
+
 
 _TEXTS = "--encoding UTF8 --template template0"
 _AGAIN = "the same command again"
@@ -90,7 +96,7 @@ def judge_code(code: str, words: str, login: Login) -> SestrackError | None:
         hint = "the primary, or all of them: --store postgresql://USER@HOST1,HOST2/DATABASE"
         return NoPermission(msg, hint)
     if code.startswith("28"):
-        return NoPermission(f"the store {name} does not let us in: {words}", login.password)
+        return NoPermission(f"the store {name} does not let us in: {words}", login.entry(words))
     if code in {"42501", "3F000"}:
         return NoPermission(f"no right in the store {name}: {words}", _right(code, words, login))
     if code == "3D000":
@@ -204,7 +210,7 @@ def _judge_one(words: str, login: Login) -> SestrackError:
         if pattern.search(said):
             return NotSetUp(f"{trouble.format(login.name)}: {said}", hint)
     if "authentication failed" in said:
-        return NoPermission(f"the store {login.name} does not let us in: {said}", login.password)
+        return NoPermission(f"the store {login.name} does not let us in: {said}", login.entry(said))
     return _away(words, login)
 
 

@@ -190,17 +190,7 @@ def shown(path: str) -> str:
 
 
 def create(path: str) -> None:
-    """Make an empty file that only its owner can read, if there is none.
-
-    Raises `Refused` where one was served that is gone: links in sent mail need its keys.
-    """
-    from sestrack.engines import sqlite_lock
-
-    mark = sqlite_lock.name_of(path)
-    if not os.path.exists(path) and os.path.exists(mark):
-        msg = f"there was a store at {path}, which was served: a new one cannot open its links"
-        anew = f"  # a backup; or, to begin anew: rm {_quoted(mark)}"
-        raise Refused(msg, command(path, "restore FILE") + anew)
+    """Make an empty file that only its owner can read, if there is none."""
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         msg = f"cannot make the store {path}: it is a device or a pipe"
         raise CannotCreate(msg, f"ls -ld {_quoted(path)}")
@@ -216,6 +206,17 @@ def create(path: str) -> None:
         msg = f"cannot make the store {path}: {error.strerror}"
         there = path if os.path.isdir(path) else os.path.dirname(path) or "."
         raise CannotCreate(msg, f"ls -ld {_quoted(there)}") from None
+
+
+def check_new(path: str) -> None:
+    """Raise `Refused` where a store was served that is gone: links in sent mail need its keys."""
+    from sestrack.engines import sqlite_lock
+
+    mark = sqlite_lock.name_of(path)
+    if not os.path.exists(path) and os.path.exists(mark):
+        msg = f"there was a store at {path}, which was served: a new one cannot open its links"
+        anew = f"  # a backup; or, to begin anew: rm {_quoted(mark)}"
+        raise Refused(msg, command(path, "restore FILE") + anew)
 
 
 def _check_way(path: str) -> None:
@@ -378,11 +379,11 @@ def trouble(connection: Connection, path: str) -> tuple[str, str]:
     return sqlite_health.trouble(connection, path)
 
 
-def set_aside(path: str) -> list[str]:
-    """Name the stores that `restore` kept beside this one."""
+def set_aside_with(path: str, recipients: Sequence[str]) -> list[str]:
+    """Name the stores that `restore` kept beside this one, with events of these recipients."""
     from sestrack.engines import sqlite_health
 
-    return sqlite_health.set_aside(path)
+    return sqlite_health.set_aside_with(path, recipients)
 
 
 @contextmanager

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+from contextlib import closing
 from glob import escape, glob
 from shlex import quote
 from typing import TYPE_CHECKING
 
 from sestrack.engines import sqlite_lock
 from sestrack.engines.default import command
+from sestrack.engines.sqlite import uri_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sestrack.engines.sqlite import Connection
 
 READ_WHOLE = 256 << 20
@@ -55,11 +59,26 @@ def _damage(connection: Connection) -> str:
     return ""
 
 
-def set_aside(path: str) -> list[str]:
+def _set_aside(path: str) -> list[str]:
     """Name the stores that `restore` kept beside this one, the newest last."""
     return sorted(glob(f"{escape(os.path.realpath(path))}.before-restore-*Z"))
 
 
+def set_aside_with(path: str, recipients: Sequence[str]) -> list[str]:
+    """Name those of them in which there are events of these recipients, or that cannot be read."""
+    marks = ", ".join("?" * len(recipients))
+    ask = f"SELECT EXISTS (SELECT 1 FROM event WHERE recipient IN ({marks}))"
+    found = []
+    for kept in _set_aside(path):
+        try:
+            with closing(sqlite3.connect(uri_of(kept, "ro"), uri=True)) as connection:
+                ((is_there,),) = connection.execute(ask, list(recipients)).fetchall()
+        except sqlite3.Error:
+            is_there = 1
+        found += [kept] * bool(is_there)
+    return found
+
+
 def was_there(path: str) -> bool:
     """Tell whether a store was served or restored under this name."""
-    return os.path.exists(sqlite_lock.name_of(path)) or bool(set_aside(path))
+    return os.path.exists(sqlite_lock.name_of(path)) or bool(_set_aside(path))

@@ -7,6 +7,9 @@ nothing of, with when, and the number of the file that the server has open (its 
 the server cannot do now.  A clean end takes the URL out: one
 that nobody holds the lock for is of a server that was killed.  All of it has one size, written
 and synced when a server begins, so that it can be written over on a full disk.
+
+The server has a lock on the store's file itself, too (flock(2), which SQLite's own know nothing
+of): under another name, after `mv` or `ln`, it has another log, and two logs destroy a store.
 """
 
 from __future__ import annotations
@@ -47,8 +50,11 @@ def serving(path: str) -> Iterator[Note]:
         yield lambda *_: None
         return
     held = os.path.realpath(path)
+    file = None
     try:
         _lock(handle, path)
+        file = _file_of(path)
+        _lock_file(file, fcntl.LOCK_EX, path)
         _HELD.add(held)
         before = _read(handle)
         number = _number_of(path)
@@ -70,30 +76,79 @@ def serving(path: str) -> Iterator[Note]:
                 with suppress(OSError):
                     note("")
     finally:
+        if file is not None:
+            with suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_UN)
         os.close(handle)
 
 
-def check_file(path: str) -> None:
-    """Refuse a file that was put in the place of the one a server has open: raise `TryAgain`.
+_FILES: dict[tuple[int, int], int] = {}
+"""Stores that were opened for their lock, by device and number.  They stay open: closing one would
+take the locks of SQLite away that this process has on it (fcntl(2))."""
 
-    Until the server has seen it, and ended, the log that stands beside is the other file's.
-    """
-    if os.path.realpath(path) in _HELD:
+
+def _file_of(path: str) -> int | None:
+    """Open the store itself; None where it cannot be."""
+    try:
+        state = os.stat(path)
+        known = state.st_dev, state.st_ino
+        if known not in _FILES:
+            _FILES[known] = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+    return _FILES[known]
+
+
+def _lock_file(file: int | None, how: int, path: str) -> None:
+    """Lock the store itself.  Raises `TryAgain` if a server has it, under whatever name."""
+    if file is None:
         return
+    for _ in range(_TRIES):
+        try:
+            fcntl.flock(file, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_PAUSE_SECONDS)
+        except OSError:
+            return  # a file system without such locks
+        else:
+            return
+    msg = f"a server has the file {path} open, under another name or without its -serve file"
+    raise TryAgain(msg, "systemctl stop sestrack  # then the same command again")
+
+
+def check_file(path: str) -> None:
+    """Refuse to write where it would harm: raise `TryAgain`.
+
+    Into a file that was put in the place of the one a server has open: until the server has seen
+    it, and ended, the log that stands beside is the other file's.  And into one that a server has
+    open under another name.
+    """
+    if os.path.realpath(path) in _HELD or _is_served_as(path):
+        return
+    file = _file_of(path)
+    _lock_file(file, fcntl.LOCK_SH, path)
+    if file is not None:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def _is_served_as(path: str) -> bool:
+    """Tell whether a server has this file open under this name.  Raises as `check_file`."""
     try:
         handle = os.open(name_of(path), os.O_RDONLY)
     except OSError:
-        return  # no server, or one that is not ours to see
+        return False  # no server, or one that is not ours to see
     try:
         number = _numbers(handle)[2]
-        if number in {0, _number_of(path)}:
-            return
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
+        if number in {0, _number_of(path)}:
+            return True
         msg = f"{path} is not the file that a server has open under this name"
         raise TryAgain(msg, "systemctl restart sestrack  # then the same command again") from None
     finally:
         os.close(handle)
+    return False
 
 
 def name_of(path: str) -> str:

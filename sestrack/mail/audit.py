@@ -33,7 +33,7 @@ from sestrack.mail.mime import LEFT_WORDS, Left, Message
 from sestrack.rewrite import Template, compile_html, has_tag
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from sestrack.links import Wrapping
     from sestrack.rewrite import Decision
@@ -144,7 +144,7 @@ def audit_message(message: Message, wrapping: Wrapping) -> Audit:
             add(_WARNING, "left", found_here, "it is left as it is", part.number)
             continue
         wrapping = after_part(wrapping, template)
-        inner = _audit(data, template, part.charset, part.number, untouched)
+        inner = _audit(data, template, wrapping.is_ours, part.charset, part.number, untouched)
         findings += inner.findings
         links += inner.links
     return Audit(findings, links)
@@ -152,14 +152,21 @@ def audit_message(message: Message, wrapping: Wrapping) -> Audit:
 
 def audit_html(data: bytes, wrapping: Wrapping) -> Audit:
     """Look at an HTML document."""
-    audit = _audit(data, compile_html(data, wrapping), "", "")
+    audit = _audit(data, compile_html(data, wrapping), wrapping.is_ours)
     if not has_tag(data):
         found = "there is no tag: it may be plain text, and would go out as it is"
         audit.findings.append(Finding(_WARNING, "no-tag", "", 0, found, "rewrite --type html"))
     return audit
 
 
-def _audit(data: bytes, template: Template, charset: str, part: str, left: str = "") -> Audit:
+def _audit(  # noqa: PLR0913 - what a part of a message has
+    data: bytes,
+    template: Template,
+    is_ours: Callable[[str], bool],
+    charset: str = "",
+    part: str = "",
+    left: str = "",
+) -> Audit:
     """Look at HTML; `left` is why all of its links are left, "" if they are not."""
     texts = _Texts(data, template.encoding or charset or charsets.declared(data))
     findings: list[Finding] = []
@@ -174,7 +181,9 @@ def _audit(data: bytes, template: Template, charset: str, part: str, left: str =
             continue
         for severity, code, found, advice in _about_link(decision, text):
             findings.append(Finding(severity, code, part, line, found, advice))
-    before = sum(decision.reason is Reason.OURS for decision in template.decisions)
+    before = sum(
+        decision.reason is Reason.OURS and is_ours(decision.url) for decision in template.decisions
+    )
     if before and not left:
         links_are = "1 link is" if before == 1 else f"{before} links are"
         found = f"{links_are} of a copy that was made before, and would count as that one"

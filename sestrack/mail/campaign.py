@@ -271,18 +271,21 @@ def check_same(journal: Journal, facts: dict[str, Any]) -> None:
         was = journal.facts.get(name)
         if name in {"id", "minted"} or was == value:
             continue
-        anew = f"rm -r {typed(journal.path.removesuffix('.json'))}*  # begins anew; its copies go"
         if name in _CHANGED:
-            msg = f"{_CHANGED[name]} since the campaign was interrupted; as it was, it goes on"
-            raise Refused(msg, anew)
+            msg = f"{_CHANGED[name]} since the campaign was interrupted; as before, it goes on"
+            raise Refused(msg, f"ls -l {typed(journal.path.removesuffix('.json'))}*")
         words = name.replace("_", " ").removesuffix("s")
         msg = f"the interrupted campaign had another {words}: {was}, and now it is {value}"
         if name == "trace_domain":
             raise Refused(msg, "sestrack settings show")
-        raise Refused(msg, f"--{name} {typed(str(was))}" if was and name != "key" else anew)
+        hint = f"--{name} {typed(str(was))}" if was and name != "key" else "sestrack keys list"
+        raise Refused(msg, hint)
 
 
-_CHANGED = {"template": "the template was changed", "list": "the list was changed"}
+_CHANGED = {
+    "template": "the template, --pixel or the settings were changed",
+    "list": "the list was changed", "column": "--column was changed",
+}  # fmt: skip
 
 
 def resume_at(file: IO[bytes], *, as_json: bool) -> int:

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from itertools import pairwise
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from typer import style
@@ -139,7 +140,7 @@ def wrong_line(wrong: ClickException, root: Command, arguments: Sequence[str]) -
     elif isinstance(context.command, TyperGroup) and word:
         message = f"there is no command {word!r}"
     elif isinstance(wrong, MissingParameter):
-        hint = example_of(context.command) or hint
+        hint = _completed(wrong, root, arguments) or example_of(context.command) or hint
     message = message[:1].lower() + message[1:]
     if isinstance(wrong, BadParameter):
         message = _number_in_words(message)
@@ -150,6 +151,25 @@ def wrong_line(wrong: ClickException, root: Command, arguments: Sequence[str]) -
     return UsageError(message, hint)
 
 
+def _completed(wrong: MissingParameter, root: Command, arguments: Sequence[str]) -> str:
+    """Return the command line with what is missing; "" where its example does as well.
+
+    The example of a command that takes something away would take another thing away: what was
+    typed where it does not belong is meant, or else the name of what is wanted stands there.
+    """
+    path = path_of(root, arguments)
+    if path.split()[-1] not in _TAKING or wrong.param is None:
+        return ""
+    *_, (_, command) = [("", root), *_called(root, arguments)]
+    name = wrong.param.opts[0] if wrong.param.param_type_name == "option" else ""
+    called = [word for word, _ in _called(root, arguments)]
+    words = arguments[arguments.index(called[-1]) + 1 :]
+    rest = [word for word in words if not word.startswith("-")]
+    value = quote(rest[-1]) if rest and name else wrong.param.make_metavar(Context(command))
+    return " ".join([path, *[name] * bool(name), value])
+
+
+_TAKING = {"purge", "forget", "delete", "remove"}
 _SYNONYMS = (
     {"add", "create", "new", "register"}, {"remove", "delete", "rm", "del"},
     {"show", "get", "info"}, {"list", "ls", "tail", "log"},

@@ -25,6 +25,34 @@ def tls_context(cert: str, key: str) -> ssl.SSLContext | None:
     return context
 
 
+def read_pair(cert: str, key: str) -> bytes:
+    """Return certificate and key as PEM, b"" where there is none.  Raises as `tls_context`."""
+    if not cert:
+        return b""
+    pair = files.read(cert) + b"\n" + files.read(key)
+    context_of(pair)
+    return pair
+
+
+def context_of(pair: bytes) -> ssl.SSLContext:
+    """Load what `read_pair` returned: a worker that begins while half of a new one is written.
+
+    Raises `BadInput` if the two do not belong together.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    handle = os.memfd_create("certificate")
+    try:
+        with open(handle, "wb", closefd=False) as file:
+            file.write(pair)
+        context.load_cert_chain(f"/proc/self/fd/{handle}")
+    except ssl.SSLError as error:
+        msg = f"the certificate cannot be used: {error}"
+        raise BadInput(msg) from None
+    finally:
+        os.close(handle)
+    return context
+
+
 def _load(context: ssl.SSLContext, cert: str, key: str) -> None:
     """Put a certificate and its key into a context.  Raises as `tls_context`."""
     chain, secret = files.read(cert), files.read(key)
@@ -57,12 +85,13 @@ def _load(context: ssl.SSLContext, cert: str, key: str) -> None:
         raise InputOutputError(msg, files.look(cert)) from None
 
 
-async def renew(cert: str, key: str, tls: ssl.SSLContext) -> None:
+async def renew(cert: str, key: str, tls: ssl.SSLContext, *, is_old: bool) -> None:
     """Take a certificate that was renewed, for the connections that come after.
 
     One that cannot be read is tried again: it may be written yet, or given to our user later.
+    `is_old` if what is there was not read.
     """
-    known = _times_of(cert, key)
+    known = [] if is_old else _times_of(cert, key)
     said = ""
     while True:
         await asyncio.sleep(RENEW_SECONDS)

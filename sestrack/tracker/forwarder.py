@@ -38,6 +38,7 @@ LOT = 20_000
 """Events from the spool in one transaction."""
 _NAP_SECONDS = 0.1
 _LOOK_SECONDS = 0.02
+_NAME_SECONDS = 1.0
 _STORE = "PostgreSQL"
 _SPOOL = "cannot write the spool"
 _FULL = "the spool"
@@ -74,6 +75,8 @@ class Forwarder(Collector):
         self._landed: list[tuple[Worker, Batch]] = []
         """Batches that are stored and not answered yet."""
         self._retry_at = 0.0
+        self._look_at = 0.0
+        """When the spool is looked for under its name."""
         self._hung_up = False
         ended_in, ended_out = socket.socketpair()
         for end in (ended_in, ended_out):
@@ -106,6 +109,12 @@ class Forwarder(Collector):
             elif self._held is not None:
                 held, self._held = self._held, None
                 self._send(held, now)
+        if self._spool.waiting and now >= self._look_at:
+            self._look_at = now + _NAME_SECONDS
+            try:
+                self._spool.keep_name()
+            except sqlite3.Error as error:
+                self._say(_SPOOL, str(error))
         self._spool.tidy()
         # the next lot is on its way: time to answer
         landed, self._landed = self._landed, []
@@ -202,13 +211,23 @@ class Forwarder(Collector):
             self._turn([])
         self._shipper.close()
         if self._spool.waiting:
-            self._log(
-                f"{self._spool.events} events wait in {self._spool.path}; "
-                "the next sestrack serve here stores them"
-            )
+            self._leave_spool()
         self._spool.close()
         for end in self._ends:
             end.close()
+
+    def _leave_spool(self) -> None:
+        """Say where events wait, if they do: the file may have been removed."""
+        events = self._spool.events
+        try:
+            self._spool.keep_name()
+        except sqlite3.Error as error:
+            self.given_up += events
+            self._log(str(error))
+            return
+        waits = "1 event waits" if events == 1 else f"{events} events wait"
+        then = "the next sestrack serve here stores"
+        self._log(f"{waits} in {self._spool.path}; {then} {'it' if events == 1 else 'them'}")
 
     def _is_more(self) -> bool:
         """Tell whether anything is kept nowhere yet, or may leave the spool soon."""

@@ -57,6 +57,7 @@ class Charge(NamedTuple):
 
 def main() -> None:
     """Be a keeper: what to do comes from the server on stdin."""
+    output.never_wait()
     charge: Charge = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own parent
     for number in (signal.SIGINT, signal.SIGHUP):  # they reach all; the server tells us
         signal.signal(number, signal.SIG_IGN)

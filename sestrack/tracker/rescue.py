@@ -133,15 +133,28 @@ class Rescue:
                 with suppress(OSError):
                     os.unlink(self._aside + companion)
 
-    def close(self) -> None:
-        """Forget the files."""
-        if self._has_moved:
-            with suppress(sqlite3.Error):
-                self._connection.wipe()
+    def close(self) -> str:
+        """Forget the files; say in words if not all that was stored is where it will be found."""
+        words = self._leave_moved() if self._has_moved else ""
         for handle in (self._file, self._log):
             if handle is not None:
                 os.close(handle)
         self._file = self._log = None
+        return words
+
+    def _leave_moved(self) -> str:
+        """Have all in a file that has another name; else give its log that name, too."""
+        with suppress(sqlite3.Error):
+            if self._connection.wipe():
+                return ""
+        where = os.readlink(f"/proc/self/fd/{self._file}")
+        log = f"{self._path}-wal"
+        try:
+            os.link(log, f"{where}-wal")  # not in the place of another one
+            os.unlink(log)
+        except OSError:
+            return f"moved away to {where}, and its last events are in {log} alone"
+        return ""
 
     def _what(self) -> str:
         if self._file is None:

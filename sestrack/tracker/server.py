@@ -30,9 +30,17 @@ from sestrack.errors import (
     NotSetUp,
     SestrackError,
 )
-from sestrack.store import errors_of, kind_of, left, open_for_recording, serving, shown
+from sestrack.store import (
+    default_spool,
+    errors_of,
+    kind_of,
+    left,
+    open_for_recording,
+    serving,
+    shown,
+)
 from sestrack.tracker import metrics
-from sestrack.tracker.certificate import tls_context
+from sestrack.tracker.certificate import read_pair, tls_context
 from sestrack.tracker.collector import Collector, Worker
 from sestrack.tracker.counts import Report, Tally
 from sestrack.tracker.forwarder import Forwarder
@@ -86,7 +94,7 @@ def serve(options: ServeOptions) -> int:
         opening = Opening(options, stack)
         try:
             opening.lock()
-        except (NoPermission, CannotCreate) as error:
+        except (NoPermission, CannotCreate, NotSetUp) as error:
             if not options.secrets:
                 raise
             output.warn(f"nothing is recorded: {error.message}")
@@ -128,9 +136,15 @@ class Opening:
         """What writes, when the store is open."""
 
     def lock(self) -> None:
-        """Be the one that writes; again, for there may be a store now.  Raises as `serving`."""
+        """Be the one that writes; again, for there may be a store now.  Raises as `serving`.
+
+        Raises `NotSetUp` while there is none: whoever makes one must find nobody that serves it.
+        """
         self.note = None
         self._lock.close()
+        _, trouble = look(self._options.store)
+        if isinstance(trouble, NotSetUp):
+            raise trouble
         self.note = self._lock.enter_context(serving(self._options.store))
 
     def open(self) -> Collector:
@@ -169,9 +183,9 @@ def count_lost(connection: Connection, address: str) -> int:
 def _into_postgresql(options: ServeOptions, _: contextlib.ExitStack) -> Collector:
     Places(options.mmdb)  # the keeper reads it: here it is only seen that it can be
     store = mark_of(options.known.who) if options.known else ""
-    return Forwarder(
-        options.store, open_spool(options.spool, options.spool_limit, store), output.note
-    )
+    shared = options.spool != default_spool(options.store)
+    spool = open_spool(options.spool, options.spool_limit, store, shared=shared)
+    return Forwarder(options.store, spool, output.note)
 
 
 COLLECTORS = {"sqlite": _into_sqlite, "postgresql": _into_postgresql}
@@ -318,6 +332,9 @@ class Server:
             for end in link:
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LINK_OCTETS)
             handles[1] = link[1].fileno()
+        with contextlib.suppress(SestrackError):  # while it is renewed, that of before is good
+            pair = read_pair(self._options.tls_cert, self._options.tls_key)
+            self._options = self._options._replace(tls_pair=pair)
         process = _start_program(
             "sestrack.tracker.worker",
             (self._options, handles),

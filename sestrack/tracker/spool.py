@@ -125,7 +125,7 @@ class Spool:
         with suppress(OSError):
             _write(self._lock, number)
 
-    def _have_a_name(self) -> None:
+    def keep_name(self) -> None:
         """Make the file anew, with all it has, if somebody has removed or renamed it.
 
         Raises `sqlite3.Error`: what is to be put there waits in memory.
@@ -133,28 +133,48 @@ class Spool:
         with suppress(OSError):
             if os.path.samestat(os.stat(self.path), self._place):
                 return
-        old, old_lock = self._connection, self._lock
-        try:
-            self._lock = self._take_lock()
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-            place = os.stat(self.path)
-            new = self._open()
-        except (OSError, SestrackError) as error:
-            if self._lock != old_lock:
-                os.close(self._lock)
-                self._lock = old_lock
-            msg = f"{self.path} is gone, and cannot be made again: {error}"
-            raise sqlite3.OperationalError(msg) from None
+        lock = self._lock
+        with ExitStack() as undo:
+            try:
+                if not self._has_lock():
+                    lock = self._take_lock()
+                    undo.callback(os.close, lock)
+                for companion in ("-wal", "-shm"):  # ours: a new file would share them with us
+                    with suppress(FileNotFoundError):
+                        os.unlink(self.path + companion)
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+                place = os.stat(self.path)
+                new = self._open()
+                undo.callback(new.close)
+                self._copy_into(new)
+            except (OSError, sqlite3.Error, SestrackError) as error:
+                msg = f"{self.path} is gone, and cannot be made again: {error}"
+                raise sqlite3.OperationalError(msg) from None
+            undo.pop_all()
+        with suppress(sqlite3.Error):  # under another name somebody would send it once more
+            self._connection.execute("DELETE FROM parcel")
+        self._connection.close()
+        self._connection, self._place = new, place
+        if lock != self._lock:
+            owed = self.owed
+            os.close(self._lock)
+            self._lock = lock
+            self.note_owed(owed)
+
+    def _has_lock(self) -> bool:
+        """Is the file that we have locked still there?"""
+        with suppress(OSError):
+            return os.path.samestat(os.stat(f"{self.path}-lock"), os.fstat(self._lock))
+        return False
+
+    def _copy_into(self, new: sqlite3.Connection) -> None:
         state = (self.store, self.writer, self._reserved)
-        rows = old.execute("SELECT last, events, content FROM parcel").fetchall()
+        rows = self._connection.execute("SELECT last, events, content FROM parcel").fetchall()
         new.executescript(_TABLES)
         new.execute("BEGIN IMMEDIATE")
         new.execute("UPDATE state SET store = ?, writer = ?, reserved = ?", state)
         new.executemany("INSERT OR IGNORE INTO parcel VALUES (?, ?, ?)", rows)
         new.execute("COMMIT")
-        self._connection, self._place = new, place
-        old.close()
-        os.close(old_lock)
 
     def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, isolation_level=None, timeout=5)
@@ -200,7 +220,7 @@ class Spool:
 
         That their events are lost is kept too, to be counted in the store.
         """
-        self._have_a_name()
+        self.keep_name()
         rows = []
         octets, lost, last = self.octets, 0, 0
         refused = []
@@ -292,10 +312,11 @@ def mark_of(key: bytes) -> str:
     return blake2b(key, digest_size=8).hexdigest()
 
 
-def open_spool(folder: str, limit: int = LIMIT, store: str = "") -> Spool:
+def open_spool(folder: str, limit: int = LIMIT, store: str = "", *, shared: bool = False) -> Spool:
     """Open the first free spool of a folder, one in which events wait before all others.
 
-    But none in which those of another store wait, if the mark of this one is known.
+    But none in which those of another store wait; while the mark of this one is not known, in a
+    folder that may be `shared` with other stores, none with a mark.
     """
     free: list[Spool] = []
     for slot in range(1, _SLOTS + 1):
@@ -306,7 +327,8 @@ def open_spool(folder: str, limit: int = LIMIT, store: str = "") -> Spool:
             spool = Spool(path, limit)
         except TryAgain:
             continue
-        if store and spool.waiting and spool.store not in {"", store}:
+        is_told = bool(store) or shared
+        if is_told and spool.waiting and spool.store not in {"", store}:
             spool.close()
         else:
             free.append(spool)

@@ -27,7 +27,7 @@ from sestrack.errors import SestrackError
 from sestrack.store import Store, watch
 from sestrack.tracker.answers import Answers
 from sestrack.tracker.ask import Ask
-from sestrack.tracker.certificate import renew, tls_context
+from sestrack.tracker.certificate import context_of, renew, tls_context
 from sestrack.tracker.clients import Clients, Network
 from sestrack.tracker.listening import BACKLOG
 from sestrack.tracker.names import Names
@@ -63,6 +63,8 @@ class ServeOptions(NamedTuple):
     workers: int = 1
     tls_cert: str = ""
     tls_key: str = ""
+    tls_pair: bytes = b""
+    """What was read of the two, for a worker that finds half of new ones."""
     keep_days: int = 0
     anonymize_ip: bool = False
     no_recipient: bool = False
@@ -95,6 +97,7 @@ class Known(NamedTuple):
 
 def main() -> None:
     """Be a worker: the options and the open sockets come from the server on stdin."""
+    output.never_wait()
     options, handles = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own parent
     listener, link, ask = (
         None if handle is None else socket.socket(fileno=handle) for handle in handles
@@ -129,7 +132,14 @@ async def _work(
     link: socket.socket | None,
     ask: socket.socket | None,
 ) -> int:
-    tls = tls_context(options.tls_cert, options.tls_key)  # first: nothing is open if it fails
+    is_old = False
+    try:
+        tls = tls_context(options.tls_cert, options.tls_key)  # first: nothing is open if it fails
+    except SestrackError as error:
+        if not options.tls_pair:
+            raise
+        output.warn(f"the certificate stays as it was: {error.message}")
+        tls, is_old = context_of(options.tls_pair), True
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
@@ -164,7 +174,9 @@ async def _work(
         asyncio.create_task(_tick(site, recorder, reports=options.metrics is not None)),
     ]
     if tls is not None:
-        tasks.append(asyncio.create_task(renew(options.tls_cert, options.tls_key, tls)))
+        tasks.append(
+            asyncio.create_task(renew(options.tls_cert, options.tls_key, tls, is_old=is_old))
+        )
     await stop.wait()
     server.close()
     if asked is not None:
@@ -213,9 +225,12 @@ async def _keep_fresh(options: ServeOptions, site: Site, known: Known | None) ->
     """See changed settings and keys; what cannot be read stays as it was."""
     said = ""
     lookout = Lookout(options.store)
+    parent = os.getppid()
     try:
         while True:
             await lookout.wait()
+            if os.getppid() != parent:  # without a link to it nothing else tells
+                os._exit(EXIT_ORPHAN)
             seen, trouble = await lookout.look(known)
             if trouble is not None:
                 if said != trouble.message:

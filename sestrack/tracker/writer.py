@@ -128,7 +128,7 @@ class Writer(Collector):
         what = self.displaced or self._rescue.lost
         if what:
             self.displaced = self._rescue.keep(what)
-        self._rescue.close()
+        self.displaced = self._rescue.close() or self.displaced
 
     def _work(self) -> bool:
         if time.monotonic() < self._no_work_until:
