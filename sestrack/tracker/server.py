@@ -87,7 +87,7 @@ def serve(options: ServeOptions) -> int:
     known, trouble = look(options.store)
     if not all_keys(known, options):
         raise trouble or NotSetUp(f"the store {shown(options.store)} has no key", "sestrack init")
-    options = options._replace(known=known)
+    options = options._replace(known=known, parent=os.getpid())
     tls_context(options.tls_cert, options.tls_key)
     raise_file_limit()
     with contextlib.ExitStack() as stack:

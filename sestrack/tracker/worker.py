@@ -81,6 +81,8 @@ class ServeOptions(NamedTuple):
     log_json: bool = False
     known: Known | None = None
     """What the store said when the server began, for a worker that cannot read it."""
+    parent: int = 0
+    """The process that starts the workers, and with which they end."""
 
 
 class Known(NamedTuple):
@@ -225,11 +227,10 @@ async def _keep_fresh(options: ServeOptions, site: Site, known: Known | None) ->
     """See changed settings and keys; what cannot be read stays as it was."""
     said = ""
     lookout = Lookout(options.store)
-    parent = os.getppid()
     try:
         while True:
             await lookout.wait()
-            if os.getppid() != parent:  # without a link to it nothing else tells
+            if os.getppid() != options.parent:  # without a link to it nothing else tells
                 os._exit(EXIT_ORPHAN)
             seen, trouble = await lookout.look(known)
             if trouble is not None:
