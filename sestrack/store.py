@@ -122,8 +122,9 @@ def initialise(address: str, edge: str, now: int) -> Initialised:
             live = [d.name for d in store.trace_domains() if d.status is not DomainStatus.RETIRED]
             if known and live:
                 msg = f"the edge is {known} already, and trace domains point to it"
-                again = "then init again, and create it anew"
-                raise Refused(msg, f"sestrack domain delete {live[0]}  # {again}")
+                moved = f"{known}. 3600 IN CNAME {edge}."
+                mistyped = f"if it was mistyped: sestrack domain delete {live[0]}, and init again"
+                raise Refused(msg, f"{moved}  # moves it for all of them; {mistyped}")
             db.execute("UPDATE config SET edge = ?", [edge])
             changed, former = True, known
     wanted = engine.SCHEMA_VERSION

@@ -1019,6 +1019,17 @@ def test_two_servers_whose_lock_was_removed(tracking: Program, serve: Serve) -> 
 
 
 @pytest.mark.sqlite
+def test_a_server_of_an_earlier_version_behind_a_link(tracking: Program) -> None:
+    """It has its lock beside the link: no other one begins."""
+    link = tracking.folder / "link.db"
+    link.symlink_to(tracking.store)
+    with Path(f"{link}-serve").open("w", encoding="utf-8") as old:
+        fcntl.flock(old, fcntl.LOCK_EX)
+        done = tracking("--store", str(link), "serve", "--bind", "127.0.0.1:0")
+    assert (done.returncode, b"an earlier sestrack serve" in done.stderr) == (75, True)
+
+
+@pytest.mark.sqlite
 def test_who_comes_while_the_server_ends_is_refused(serve: Serve) -> None:
     """At once, to go elsewhere; and a request that never comes whole does not hold up the end."""
     server = serve()

@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -526,6 +527,19 @@ def test_a_spool_that_loses_its_name(tmp_path: Path, how: str) -> None:
     assert (spool.store, spool.writer, spool.waiting, spool.events) == ("this", 3, 3, 3)
     assert spool.start >= last
     assert [len(parcel.rows) for parcel in spool.take(10)] == [1, 1, 1]
+    spool.close()
+
+
+def test_a_spool_that_is_removed_before_its_writer_is_known(tmp_path: Path) -> None:
+    """Noting it makes no other file, without tables, and for everybody to read."""
+    spool = Spool(str(tmp_path / "spool-1.db"))
+    os.unlink(spool.path)
+    with pytest.raises(sqlite3.Error):
+        spool.note_writer("this", 3)
+    assert not os.path.exists(spool.path)
+    spool.keep_name()
+    spool.note_writer("this", 3)
+    assert stat.S_IMODE(os.stat(spool.path).st_mode) == 0o600
     spool.close()
 
 

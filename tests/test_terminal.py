@@ -279,7 +279,7 @@ def test_real_shells_complete(shell: Shell) -> None:
         ("domain create news", 1, "sestrack domain create trace --primary example.com"),
         ("rewrite letter.html --sender news.example.com --recipients= -o x.jsonl", 2, "sestrack rewrite --help"),
         ("rewrite letter.html --sender news.example.com --recipient-field=", 2, "sestrack rewrite --help"),
-        ("init --edge other.example.net", 1, "sestrack domain delete trace.example.com  # then init again, and create it anew"),
+        ("init --edge other.example.net", 1, "edge.example.net. 3600 IN CNAME other.example.net.  # moves it for all of them; if it was mistyped: sestrack domain delete trace.example.com, and init again"),
         ("init -edge edge.example.net", 2, "sestrack init --edge edge.example.net"),
         ("init --edge edge", 65, "sestrack init --edge edge.example.net"),
         ("domain create click --primary exmple.com", 1, "sestrack domain create click --primary example.com"),

@@ -401,6 +401,9 @@ def errors(path: str) -> Iterator[None]:
             raise InputOutputError(msg, f"df -h {_quoted(os.path.dirname(path) or '.')}") from None
         if code in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}:
             folder = os.path.dirname(path) or "."
+            if os.path.isdir(folder) and os.statvfs(folder).f_flag & os.ST_RDONLY:
+                msg = f"the store {path} cannot be opened: its file system can only be read"
+                raise NoPermission(msg, f"findmnt --target {_quoted(folder)}") from None
             if os.access(path, os.W_OK) and not os.access(folder, os.W_OK):
                 msg = f"the store {path} cannot be opened: nothing can be written in its folder"
                 raise NoPermission(msg, f"ls -ld {_quoted(folder)}") from None

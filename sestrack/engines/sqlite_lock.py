@@ -53,6 +53,7 @@ def serving(path: str) -> Iterator[Note]:
     file = None
     try:
         _lock(handle, path)
+        _check_beside_link(path)
         file = _file_of(path)
         _lock_file(file, fcntl.LOCK_EX, path)
         _HELD.add(held)
@@ -199,6 +200,23 @@ def _lock(handle: int, path: str) -> None:
         "more cores"
     )
     raise TryAgain(msg, "sestrack doctor --offline")
+
+
+def _check_beside_link(path: str) -> None:
+    """Raise `TryAgain` if an earlier sestrack serves it: that one locks beside a link."""
+    if not os.path.islink(path):
+        return
+    try:
+        handle = os.open(f"{path}-serve", os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        msg = f"an earlier sestrack serve records into {path}"
+        raise TryAgain(msg, "systemctl stop sestrack  # then the same command again") from None
+    finally:
+        os.close(handle)
 
 
 def served_at(path: str) -> list[str]:

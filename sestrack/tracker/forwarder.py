@@ -109,7 +109,7 @@ class Forwarder(Collector):
             elif self._held is not None:
                 held, self._held = self._held, None
                 self._send(held, now)
-        if self._spool.waiting and now >= self._look_at:
+        if now >= self._look_at:
             self._look_at = now + _NAME_SECONDS
             try:
                 self._spool.keep_name()

@@ -364,10 +364,11 @@ class Server:
 
     def _stop(self, *_: object) -> None:
         """Tell the workers and the keeper to end."""
-        self._stopping = True
-        self._kill_at = time.monotonic() + KILL_SECONDS
-        if self._writer is not None:
-            self._writer.give_up_at = time.monotonic() + GIVE_UP_SECONDS
+        if not self._stopping:  # whoever asks again puts nothing off
+            self._stopping = True
+            self._kill_at = time.monotonic() + KILL_SECONDS
+            if self._writer is not None:
+                self._writer.give_up_at = time.monotonic() + GIVE_UP_SECONDS
         for process in [*self._workers, *([self._keeper] if self._keeper else [])]:
             process.terminate()
 
@@ -410,6 +411,8 @@ class Server:
                 self._start(who)
         except OSError as error:  # no memory, no process: that passes
             output.warn(f"a program of the server cannot be started: {error.strerror}")
+            if who is not None and self._workers:
+                self._listeners[who].close()  # others serve those whom the kernel would keep
             self._due[who] = time.monotonic() + FAILED_PAUSE_SECONDS
 
     def _see_to_the_end(self) -> None:

@@ -203,7 +203,12 @@ class Spool:
 
     def note_writer(self, store: str, writer: int) -> None:
         """Note which writer of which store this is.  May be called from any thread."""
-        with closing(self._open()) as connection:
+        # that file alone: one that is not there is not made
+        name = sqlite.uri_of(self.path, "rw")
+        with closing(
+            sqlite3.connect(name, uri=True, isolation_level=None, timeout=5)
+        ) as connection:
+            connection.execute("PRAGMA synchronous = FULL")
             connection.execute("UPDATE state SET store = ?, writer = ?", (store, writer))
         self.store, self.writer = store, writer
 
