@@ -734,9 +734,10 @@ def test_odd_places_for_a_store(program: Program) -> None:
         ).stdout
         == LETTER
     )
+    before = sorted(Path("/dev").glob("null*"))
     done = program("--store", "/dev/null", "init")
     assert (done.returncode, b"it is a device or a pipe" in done.stderr) == (73, True)
-    assert not Path("/dev/null-journal").exists()
+    assert sorted(Path("/dev").glob("null*")) == before
 
 
 @pytest.mark.sqlite
@@ -1119,7 +1120,7 @@ def test_forget_and_purge_take_no_more_than_was_meant(
     assert before[0]["agent"]
     for words in (("forget", "--recipient", ""), ("forget", "--recipient", " "), ("purge", "--before", "2099-01-01")):  # fmt: skip
         done = tracking("events", *words)
-        assert (done.returncode, b"hint: sestrack events " in done.stderr) == (2, True)
+        assert (done.returncode, b"hint: sestrack " in done.stderr) == (2, True)
     tracking.ok("events", "purge", "--before", "0d")
     assert tracking.events() == before
 

@@ -190,9 +190,10 @@ def test_a_server_that_is_away(tmp_path: Path, mute: int, host: str, words: str)
 def test_who_is_not_let_in(
     server: QuickServer, database: str, tmp_path: Path, user: str, words: str
 ) -> None:
-    """Who is not let in is told where a password belongs."""
+    """Who is not let in is told where a password belongs; but that helps no role that is none."""
+    helps = "--username postgres stranger" if user == "stranger" else "~/.pgpass"
     program = Program(tmp_path, f"postgresql://{user}@{HOST}:{server.port}/{database}")
-    fails_and_mail_goes_out(program, Says(77, f"does not let us in: {words}", "~/.pgpass"))
+    fails_and_mail_goes_out(program, Says(77, f"does not let us in: {words}", helps))
 
 
 def test_a_password_as_the_hint_says(server: QuickServer, database: str, tmp_path: Path) -> None:
