@@ -435,17 +435,24 @@ def test_a_full_disk_while_the_store_is_away(
     assert server.stop() == 0
 
 
+@contextmanager
+def with_full_log(path: Path) -> Iterator[sqlite3.Connection]:
+    """Give a spool whose log is long, and the reader that keeps it from starting anew."""
+    Spool(str(path)).close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM state").fetchall()
+        with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+            for _ in range(20):
+                writer.execute("UPDATE state SET reserved = reserved + 1")
+        yield reader
+
+
 def test_a_disk_that_is_full_from_the_start(address: str, start: Start, tmp_path: Path) -> None:
     """Readers are served all the same, and their events stored when there is room."""
     pixel = paths(address, "ada@example.org")[-1]
     path = tmp_path / "spool" / "spool-1.db"
-    Spool(str(path)).close()
-    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
-        reader.execute("BEGIN")
-        reader.execute("SELECT * FROM state").fetchall()  # keeps the log from starting anew
-        with closing(sqlite3.connect(path, isolation_level=None)) as writer:
-            for _ in range(20):
-                writer.execute("UPDATE state SET reserved = reserved + 1")
+    with with_full_log(path) as reader:
         server = start(address, "a", "--spool", str(path.parent), limits="ulimit -f 40")
         for _ in range(3):
             assert server.ask(pixel).status == 200
@@ -610,13 +617,7 @@ def test_what_an_ended_server_lost_is_counted(
     """Neither PostgreSQL nor a full disk takes it: the next server tells the store."""
     pixel = paths(address, "ada@example.org")[-1]
     path = tmp_path / "spool" / "spool-1.db"
-    Spool(str(path)).close()
-    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
-        reader.execute("BEGIN")
-        reader.execute("SELECT * FROM state").fetchall()  # keeps the log from starting anew
-        with closing(sqlite3.connect(path, isolation_level=None)) as writer:
-            for _ in range(20):
-                writer.execute("UPDATE state SET reserved = reserved + 1")
+    with with_full_log(path) as reader:
         server = start(
             address, "a", "--spool", str(path.parent), limits="ulimit -f 40",
             before="import sestrack.tracker.server as s; s.GIVE_UP_SECONDS = 1.0",

@@ -102,17 +102,11 @@ def _file_of(path: str) -> int | None:
 
 def _lock_file(file: int | None, how: int, path: str) -> None:
     """Lock the store itself.  Raises `TryAgain` if a server has it, under whatever name."""
-    if file is None:
-        return
-    for _ in range(_TRIES):
-        try:
-            fcntl.flock(file, how | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(_PAUSE_SECONDS)
-        except OSError:
-            return  # a file system without such locks
-        else:
+    try:
+        if file is None or _is_had(file, how):
             return
+    except OSError:
+        return  # a file system without such locks
     msg = f"a server has the file {path} open, under another name or without its -serve file"
     raise TryAgain(msg, "systemctl stop sestrack  # then the same command again")
 
@@ -185,14 +179,21 @@ def _open(path: str) -> int | None:
     return handle
 
 
-def _lock(handle: int, path: str) -> None:
+def _is_had(handle: int, how: int) -> bool:
+    """Lock a file, and say whether that could be done."""
     for _ in range(_TRIES):
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, how | fcntl.LOCK_NB)
         except BlockingIOError:
             time.sleep(_PAUSE_SECONDS)
         else:
-            return
+            return True
+    return False
+
+
+def _lock(handle: int, path: str) -> None:
+    if _is_had(handle, fcntl.LOCK_EX):
+        return
     url = _read(handle).killed
     where = f", at {url[0]}" if url else ""
     msg = (
