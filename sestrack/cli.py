@@ -142,9 +142,10 @@ def _open_streams() -> None:
     for number, stream in enumerate((sys.stdin, sys.stdout, sys.stderr)):
         if stream is None:
             nowhere = os.open(os.devnull, os.O_RDONLY if number == 1 else os.O_RDWR)
-            os.dup2(nowhere, number)  # for processes of ours, too
             if nowhere != number:
+                os.dup2(nowhere, number)
                 os.close(nowhere)
+            os.set_inheritable(number, True)  # noqa: FBT003 - for processes of ours, too
     if sys.stdin is None:
         sys.stdin = io.TextIOWrapper(io.BufferedReader(_ClosedInput()), "utf-8")
     # both stay open to the end

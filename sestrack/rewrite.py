@@ -180,6 +180,13 @@ def refuse_other_input(data: bytes) -> None:
     if re.match(_JSON, head):
         msg = f"the input is JSON, where HTML is wanted: it begins with {data[:20]!r}"
         raise BadInput(msg, "--jsonl")
+    if other := re.match(_OTHER_MARKUP, head, re.IGNORECASE | re.DOTALL):
+        name = other[1].decode().lower()
+        msg = f"the input begins with <{name}>, which is no HTML"
+        makes_html = "mjml letter.mjml -o letter.html  # makes HTML of it"
+        raise BadInput(
+            msg, makes_html if name.startswith("mj") else "HTML, or a message, is wanted"
+        )
 
 
 def looks_like_message(data: bytes) -> bool:
@@ -507,6 +514,9 @@ _LIKE_PIXEL = rb"""https?://[^/\s"'<>]{1,300}/[A-Za-z0-9_~]{40,}+(?=["'\s>]|$)""
 _TOKEN_ALONE = rb"""[A-Za-z0-9_~]{40,}+(?:["'\s>]|$)"""
 _SHORT = 40  # shorter than any tracking URL of ours, and far from the limit
 _JSON = rb'(?:\xef\xbb\xbf)?\s*\[?\s*\{\s*"[^"{}<>]*"\s*:'
+_OTHER_MARKUP = (
+    rb"(?:\xef\xbb\xbf)?\s*(?:<\?[^>]*>\s*|<!--.*?-->\s*)*<(mjml|mj-[a-z]+|rss|feed|svg)[\s>]"
+)
 _ESCAPE = 0x1B
 _ROMAN = b"\x1b(J"  # JIS X 0201, where `~` is an overline
 # two octets a character; and half-width katakana, `(I`

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from sestrack.model import Entry
 
 
-_LIKE_OURS = rb"""https?://[^/\s"'<>]{1,300}/[A-Za-z0-9_~]{40,}+"""
+_LIKE_OURS = rb"""(?i:https?)://[^/\s"'<>]{1,300}/[A-Za-z0-9_~]{40,}+"""
 
 
 class How(NamedTuple):
@@ -210,6 +210,9 @@ class Tracking(NamedTuple):
 
         A document that is to be many copies, or that of another recipient, should have none.
         """
+        mark, encoding = charsets.wide_mark(html)
+        if mark:
+            html = html[len(mark) :].decode(encoding, "replace").encode(errors="replace")
         urls = dict.fromkeys(re.findall(_LIKE_OURS, html))
         found = (self._copy_of(url.decode("ascii", "replace")) for url in urls)
         return list(dict.fromkeys(copy for copy in found if copy is not None))

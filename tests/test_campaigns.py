@@ -268,6 +268,14 @@ def test_a_template_that_was_rewritten_before(campaign: Program) -> None:
     assert b"line 1: unchanged: it is a copy made for trial@example.org" in filtered.stderr
     said = campaign("check", "letter.html", "--sender", "news.example.com")
     assert b"1 link is of a copy that was made before" in said.stdout
+    more = tried.replace(b"</body>", b'<a href="https://example.com/new">new</a></body>')
+    mixed = campaign(*SEND[:1], *SEND[2:], "--count", "--recipient", "ada@example.org", stdin=more)
+    assert b"only what is new was rewritten: it is a copy made for trial" in mixed.stderr
+    assert copies(campaign) == {}
+    shouted = tried.replace(b"https://trace", b"HTTPS://trace")
+    for form in (tried.decode().encode("utf-16"), shouted):
+        (campaign.folder / "letter.html").write_bytes(form)
+        assert campaign(*SEND, "--recipients", "list.csv").returncode == 65
 
 
 def test_doubts_about_a_list_are_said(campaign: Program) -> None:

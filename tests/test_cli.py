@@ -452,6 +452,25 @@ def test_json_is_no_html(tracking: Program) -> None:
 
 
 @pytest.mark.sqlite
+@pytest.mark.parametrize(
+    ("data", "word"),
+    [
+        (b"<!-- july -->\n<mjml><mj-body><a href='https://example.com/'>x</a></mj-body></mjml>", b"mjml letter.mjml"),
+        (b'<?xml version="1.0"?>\n<rss version="2.0"><channel></channel></rss>', b"is no HTML"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg"><a href="https://example.com/"/></svg>', b"is no HTML"),
+    ],
+)  # fmt: skip
+def test_other_markup_is_no_html(tracking: Program, data: bytes, word: bytes) -> None:
+    """A pixel would be no picture in it; `check` says so before the mail goes out."""
+    done = tracking(*FULL, stdin=data)
+    assert (done.returncode, done.stdout) == (65, data)
+    assert word in done.stderr
+    assert tracking("check", "-", stdin=data).returncode == 65
+    page = b"<?xml version='1.0'?><!DOCTYPE html><html><body><svg></svg></body></html>"
+    assert b"trace.example.com" in tracking(*FULL, stdin=page).stdout
+
+
+@pytest.mark.sqlite
 def test_a_variable_that_is_not_set(tracking: Program) -> None:
     """The mail goes out, for nobody; what names a file or a header is refused."""
     done = tracking(*SEND, "--recipient", "", "--message", "", stdin=LETTER)
@@ -532,6 +551,11 @@ def test_the_report_says_what_became_of_each_link(tracking: Program) -> None:
     rows = [json.loads(r) for r in (tracking.folder / "report.jsonl").read_text().splitlines()]
     assert [row["reason"] for row in rows] == ["wrapped", "other-scheme"]
     assert data[rows[0]["start"] : rows[0]["end"]] == b"https://example.com/?a=1&amp;b=2"
+    (tracking.folder / "in").mkdir()
+    (tracking.folder / "in/one.html").write_bytes(data)
+    mixed = tracking(*SEND, "in", "-o", "out/", "--report", "out/one.html")
+    assert mixed.returncode == 2
+    assert b"comes of it" in mixed.stderr
 
 
 @pytest.mark.sqlite

@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sestrack import files, output
-from sestrack.commands.rewrite_run import bug, check_texts, count, how, minted, say_whose
+from sestrack.commands.rewrite_run import bug, check_texts, count, how, is_anothers, minted
 from sestrack.errors import EXIT_NO, BadInput, SestrackError, UsageError
 from sestrack.links import is_field
 from sestrack.tracking import Letter, Tracking
@@ -94,11 +94,12 @@ class _Filter:
             msg = f"the recipient {recipient!r} is a merge field, that nothing has filled in"
             raise BadInput(msg, _LIKE)
         rewritten = letter.render(recipient, minted(self.request))
-        html_before = values["html"].encode()
-        if rewritten == html_before:
-            message = values.get("message") or self.request.message
-            say_whose(letter.tracking, f"line {number}", html_before, recipient, message)
-        self.made[letter.message] += 1
+        if not is_anothers(
+            letter.tracking, f"line {number}", values["html"].encode(),
+            (recipient, values.get("message") or self.request.message),
+            changed=bool(letter.template.holes),
+        ):  # fmt: skip
+            self.made[letter.message] += 1
         html = json.dumps(rewritten.decode(), ensure_ascii=False)
         return f"{text[:start]}{html}{text[end:]}".encode(), 0
 

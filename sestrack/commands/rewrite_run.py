@@ -53,7 +53,7 @@ def run(request: Request, store: str) -> int:
             output.report()
         sources = inputs(request)
         check_texts(request)
-        rewriter = _Rewriter(request, store, [source.name for source in sources])
+        rewriter = _Rewriter(request, store, sources)
     except Exception as error:  # a bug of ours, too: the mail goes out
         if request.jsonl and isinstance(error, SestrackError):
             output.error(error.message, error.hint)  # first: who keeps us open waits for it
@@ -96,15 +96,20 @@ def refuse_copies(tracking: Tracking, name: str, html: bytes) -> None:
         raise BadInput(msg, hint)
 
 
-def say_whose(tracking: Tracking, name: str, html: bytes, recipient: str, message: str) -> bool:
-    """Say it if a mail was rewritten before, for somebody else: it stays that copy."""
+def is_anothers(
+    tracking: Tracking, name: str, html: bytes, meant: tuple[str, str], *, changed: bool
+) -> bool:
+    """Say it if a mail was rewritten before, for somebody else: what was, stays that copy.
+
+    `meant` are the recipient it is for now and the message, "" if that has no label.
+    """
+    recipient, message = meant
     for copy in tracking.copies_in(html):
         if copy.recipient != recipient or copy.message != (message or copy.message):
             where = "" if name == "-" else f"{name}: "
             whom = copy.recipient or "nobody"
-            output.warn(
-                f"{where}unchanged: it is a copy made for {whom} already, of {copy.message}"
-            )
+            done = "only what is new was rewritten" if changed else "unchanged"
+            output.warn(f"{where}{done}: it is a copy made for {whom} already, of {copy.message}")
             return True
     return False
 
@@ -180,13 +185,13 @@ class _Result(NamedTuple):
 class _Rewriter:
     """Rewrites documents and messages as one command line says."""
 
-    def __init__(self, request: Request, store: str, names: list[str]) -> None:
+    def __init__(self, request: Request, store: str, sources: list[Input]) -> None:
         self.request = request
         self.report: Report | None = None
         if request.report:
             from sestrack.commands.rewrite_report import Report
 
-            self.report = Report(request.report, [*names, *[request.output] * bool(request.output)])
+            self.report = Report(request.report, _files_of(request, sources))
         self.tracking = Tracking.of(store, request.sender)
         self.how = how(request)
         self.minted = minted(request)
@@ -205,8 +210,7 @@ class _Rewriter:
         if self.how.field:
             for _, _, content, _ in result.templates:
                 refuse_copies(self.tracking, name, content)
-        elif result.data == data:
-            self._say_whose(name, result)
+        is_anothers = not self.how.field and self._is_anothers(name, result)
         if self.request.verify:
             self._verify(result)
         if self.request.recipient_field and not self.request.message:
@@ -218,7 +222,8 @@ class _Rewriter:
             )
         if self.report is not None:
             self.report.add(name, [(part[0], part[3]) for part in result.templates])
-        self.made[result.label] = self.made.get(result.label, 0) + 1
+        if not is_anothers:
+            self.made[result.label] = self.made.get(result.label, 0) + 1
         return result.data, 0
 
     def _html(self, data: bytes) -> _Result:
@@ -260,11 +265,12 @@ class _Rewriter:
         ]
         return _Result(done.data, done.label, done.recipient, done.untracked, templates)
 
-    def _say_whose(self, name: str, result: _Result) -> None:
-        for _, _, content, _ in result.templates:
-            meant = self.request.message  # else a hash of what it was
-            if say_whose(self.tracking, name, content, result.recipient, meant):
-                return
+    def _is_anothers(self, name: str, result: _Result) -> bool:
+        meant = result.recipient, self.request.message  # else a hash of what it was
+        return any(
+            is_anothers(self.tracking, name, content, meant, changed=bool(template.holes))
+            for _, _, content, template in result.templates
+        )
 
     def _verify(self, result: _Result) -> None:
         from sestrack.mail.audit import check_unharmed
@@ -272,6 +278,15 @@ class _Rewriter:
         for _, kind, content, template in result.templates:
             if kind == "text/html":
                 check_unharmed(content, template, self.tracking.base)
+
+
+def _files_of(request: Request, sources: list[Input]) -> Iterator[str]:
+    """Name what is read, and what is written."""
+    if request.output:
+        yield request.output
+    for name, place in sources:
+        yield name
+        yield os.path.join(request.output, place)
 
 
 def _check_no_header(request: Request) -> None:

@@ -103,6 +103,15 @@ class Collector:
         self.workers.append(worker)
         self._selector.register(worker.link, selectors.EVENT_READ, worker)
 
+    def take_over(self, other: Collector, batches: list[tuple[Worker, Batch]]) -> None:
+        """Go on with another one's workers, and with these batches of theirs."""
+        for worker in other.workers:
+            other._selector.unregister(worker.link)
+            self.add(worker)
+        other.workers = []
+        self.tally, self.give_up_at = other.tally, other.give_up_at
+        self._turn(batches)
+
     def watch(self, wake: socket.socket) -> None:
         """Look up from waiting when there is something to read here."""
         self._selector.register(wake, selectors.EVENT_READ, None)

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 PATIENCE = 2.0
 """Seconds that a client may take to ask."""
+_CLIENTS = 4
+"""How many are answered at a time."""
 _MAX_REQUEST = 8192
 _OF_KIND = {Kind.OPEN: b"200", Kind.CLICK: b"302"}
 _HEAD = (
@@ -50,7 +52,7 @@ class Source(NamedTuple):
     restarts: Callable[[], int]
     reports: Callable[[], list[Report]] = list
     """The latest of each worker that runs."""
-    spool: str = ""
+    spool: Callable[[], str] = str
     certificate: str = ""
 
 
@@ -171,8 +173,8 @@ def _of_store(address: str) -> Iterator[Family]:
 
 
 def _of_files(source: Source) -> Iterator[Family]:
-    if source.spool:
-        with suppress(sqlite3.Error), closing(sqlite3.connect(source.spool)) as spool:
+    if path := source.spool():
+        with suppress(sqlite3.Error), closing(sqlite3.connect(path)) as spool:
             ((events,),) = spool.execute("SELECT coalesce(sum(events), 0) FROM parcel").fetchall()
             help_ = "Events on this machine's disk that PostgreSQL has not yet."
             yield "spool_events", "gauge", help_, _one(events)
@@ -188,9 +190,10 @@ def _of_files(source: Source) -> Iterator[Family]:
 
 
 def listen(listener: socket.socket, page: Callable[[], str]) -> None:
-    """Answer GET /metrics from now on, in a thread, one client after another."""
+    """Answer GET /metrics from now on, in a few threads: a client that is silent holds up one."""
     listener.setblocking(True)  # noqa: FBT003
-    threading.Thread(target=_listen, args=(listener, page), name="metrics", daemon=True).start()
+    for _ in range(_CLIENTS):
+        threading.Thread(target=_listen, args=(listener, page), name="metrics", daemon=True).start()
 
 
 def _listen(listener: socket.socket, page: Callable[[], str]) -> None:

@@ -6,8 +6,9 @@ they are on disk.  While it has as many batches as it may, the next one gathers:
 the disk, the larger the batches.
 
 A disk that stalls, or is full, holds up nobody: answers that have waited `PATIENCE`
-seconds go out, while their events stay here and are written when they can be.  Past
-`ROOM` of them, events are lost, and counted.
+seconds go out, while their events stay here and are written when they can be; when it has stood
+still for `STANDSTILL` seconds, answers wait for it no more.  Past `ROOM` of them, events are lost,
+and counted.
 
 A batch is a length (4 octets, big endian) and a marshalled list: whether the targets
 introduced before are to be forgotten, how many events were lost, the targets introduced now,
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 PATIENCE = 0.2
 """Seconds an answer waits for the disk; looked at every `_LOOK`, so 250 ms at most."""
 _LOOK = 0.025
+STANDSTILL = 1.0
+"""Seconds without a word from the disk after which nobody waits for it."""
 ROOM = 200_000
 """Events that may wait in memory, some 100 MB."""
 
@@ -75,6 +78,7 @@ class Recorder(asyncio.Protocol):
         self._sent: deque[_Batch] = deque()
         """What the writer has and has not written yet."""
         self._scheduled = False
+        self._stands_still = False
         self.introduced = 0
         """How many targets the writer keeps in mind for us."""
         self._over = False
@@ -145,9 +149,9 @@ class Recorder(asyncio.Protocol):
         if self._events:
             self._hand_over()  # the writer works while the answers are sent
         now = monotonic()
+        self._stands_still = False
         for batch in done:
-            self._delays.add(len(batch.answers), now - batch.since)
-            _send(batch.answers)
+            self._release(batch.answers, now - batch.since)
         if self._answers:
             self._hand_over()
 
@@ -173,6 +177,8 @@ class Recorder(asyncio.Protocol):
             _send(answers)
             return
         self._sent.append(_Batch(len(events), answers, self._since))
+        if self._stands_still:
+            self._release(answers, monotonic() - self._since)
         lost, self.lost = self.lost, 0
         self._lost_before += lost
         new, self._new = self._new, []
@@ -192,53 +198,20 @@ class Recorder(asyncio.Protocol):
     def _watch(self) -> None:
         """Let nobody wait for the disk longer than `PATIENCE`."""
         now = monotonic()
-        before = now - PATIENCE
+        self._stands_still = bool(self._sent) and self._sent[0].since < now - STANDSTILL
+        before = now if self._stands_still else now - PATIENCE
         for batch in self._sent:
             if batch.since < before:
-                self._delays.add(len(batch.answers), now - batch.since)
-                _send(batch.answers)
-                batch.answers.clear()
+                self._release(batch.answers, now - batch.since)
         if self._since < before:
-            answers, self._answers = self._answers, []
-            self._delays.add(len(answers), now - self._since)
-            _send(answers)
+            self._release(self._answers, now - self._since)
         self._loop.call_later(_LOOK, self._watch)
 
-
-class Nowhere:
-    """A recorder without a store: readers arrive, and nothing is kept."""
-
-    waiting = introduced = 0
-
-    def __init__(self, warn: Callable[[str], None]) -> None:
-        """Take how to say what was lost."""
-        self._warn = warn
-        self._lost = 0
-
-    def introduce(self, target: Target) -> int:  # noqa: ARG002
-        """Give it none: nobody will look it up."""
-        return 0
-
-    def record(self, event: Event, channel: Channel, response: bytes) -> None:  # noqa: ARG002
-        """Lose the event, and say so at 1, 2, 4, 8 … of them."""
-        self._lost += 1
-        if self._lost & (self._lost - 1) == 0:
-            lost = "1 event was" if self._lost == 1 else f"{self._lost} events were"
-            self._warn(f"{lost} lost: there is no store to write to")
-        channel.send(response)
-
-    def answer(self, channel: Channel, response: bytes) -> None:
-        """Send the response."""
-        channel.send(response)
-
-    def start_over(self) -> None:
-        """Nothing was introduced."""
-
-    def report(self, replies: Mapping[bytes, int], connections: int) -> None:
-        """Tell nobody."""
-
-    def close(self) -> None:
-        """Nothing is open."""
+    def _release(self, answers: list[tuple[Channel, bytes]], waited: float) -> None:
+        """Send answers, the first of which waited so many seconds."""
+        self._delays.add(len(answers), waited)
+        _send(answers)
+        answers.clear()
 
 
 def _send(answers: list[tuple[Channel, bytes]]) -> None:

@@ -42,13 +42,14 @@ from sestrack.store import (
 from sestrack.tracker import metrics
 from sestrack.tracker.certificate import read_pair, tls_context
 from sestrack.tracker.collector import Collector, Worker
-from sestrack.tracker.counts import Report, Tally
+from sestrack.tracker.counts import Tally
 from sestrack.tracker.forwarder import Forwarder
 from sestrack.tracker.keeper import Charge
 from sestrack.tracker.listening import listen, listen_beside, raise_file_limit
 from sestrack.tracker.places import Places
 from sestrack.tracker.spool import mark_of, open_spool
 from sestrack.tracker.upkeep import Upkeep
+from sestrack.tracker.waiting import Waiting
 from sestrack.tracker.worker import DRAIN_SECONDS, ServeOptions, all_keys, look
 from sestrack.tracker.writer import Writer
 
@@ -63,8 +64,6 @@ GIVE_UP_SECONDS = 30.0
 """How long the writer goes on trying after SIGTERM."""
 KILL_SECONDS = DRAIN_SECONDS + 5
 """How long workers may take to end."""
-REOPEN_SECONDS = 5.0
-"""How often a store is tried that could not be opened at the start."""
 PAUSE_SECONDS = 0.1
 """How long after its end a program is started again; a keeper after twice the time each time,"""
 LONGEST_PAUSE_SECONDS = 60.0
@@ -87,17 +86,16 @@ def serve(options: ServeOptions) -> int:
     known, trouble = look(options.store)
     if not all_keys(known, options):
         raise trouble or NotSetUp(f"the store {shown(options.store)} has no key", "sestrack init")
-    options = options._replace(known=known, parent=os.getpid())
+    options = options._replace(known=known)
     tls_context(options.tls_cert, options.tls_key)
     raise_file_limit()
     with contextlib.ExitStack() as stack:
         opening = Opening(options, stack)
+        wrong: SestrackError | None = None
         try:
             opening.lock()
         except (NoPermission, CannotCreate, NotSetUp) as error:
-            if not options.secrets:
-                raise
-            output.warn(f"nothing is recorded: {error.message}")
+            wrong = error
         listeners = [
             stack.enter_context(listener)
             for listener in listen(options.host, options.port, options.workers, "--bind")
@@ -108,14 +106,16 @@ def serve(options: ServeOptions) -> int:
         page = None
         if options.metrics is not None:
             page = stack.enter_context(listen(*options.metrics, 1, "--metrics")[0])
+        writer: Collector | SestrackError
         try:
-            if opening.note is not None:
-                opening.open()
+            if wrong is not None:
+                raise wrong
+            writer = opening.open()
         except SestrackError as error:
             if not options.secrets:
                 raise
-            output.warn(f"nothing is recorded: {error.message}")
-        server = Server(options, listeners, ask, opening)
+            writer = error
+        server = Server(options, listeners, ask, opening, writer)
         if page is not None:
             metrics.listen(page, partial(metrics.write, server.source()))
         stack.callback(server.close)
@@ -132,8 +132,6 @@ class Opening:
         self._stack = stack
         self.note: Note | None = None
         """What tells others of this server, when it has the lock."""
-        self.collector: Collector | None = None
-        """What writes, when the store is open."""
 
     def lock(self) -> None:
         """Be the one that writes; again, for there may be a store now.  Raises as `serving`.
@@ -148,11 +146,11 @@ class Opening:
         self.note = self._lock.enter_context(serving(self._options.store))
 
     def open(self) -> Collector:
-        """Open the store.  Raises `SestrackError`."""
+        """Open the store; return what writes into it.  Raises `SestrackError`."""
         with contextlib.ExitStack() as undo:
-            self.collector = COLLECTORS[kind_of(self._options.store)](self._options, undo)
+            writer = COLLECTORS[kind_of(self._options.store)](self._options, undo)
             self._stack.push(undo.pop_all())
-        return self.collector
+        return writer
 
 
 def _into_sqlite(options: ServeOptions, stack: contextlib.ExitStack) -> Collector:
@@ -203,14 +201,20 @@ class Server:
         listeners: list[socket.socket],
         ask: socket.socket | None,
         opening: Opening,
+        writer: Collector | SestrackError,
     ) -> None:
-        """Take what was opened; no worker runs yet."""
+        """Take what was opened; no worker runs yet.
+
+        In place of a writer comes what is wrong with the store, which is tried again.
+        """
         self._opening = opening
         self._options = options
         self._listeners = listeners
         self._url = _url_of(listeners[0], tls=bool(options.tls_cert))
         self._ask = ask
-        self._writer = opening.collector
+        if isinstance(writer, SestrackError):
+            writer = Waiting(self._open_store, output.note, writer.message)
+        self._writer = writer
         self._tally: Tally | None = None
         """What counts, if somebody wants to know."""
         self._keeper: subprocess.Popen[bytes] | None = None
@@ -219,8 +223,6 @@ class Server:
         self._workers: dict[subprocess.Popen[bytes], int] = {}
         self._begun: dict[subprocess.Popen[bytes], float] = {}
         """When each of them was started."""
-        self._retired: set[subprocess.Popen[bytes]] = set()
-        """Workers that were told to end, for others that have a writer."""
         self._due: dict[int | None, float] = {}
         """When workers are started again, by their index, and the keeper, None."""
         self._trouble: SestrackError | None = None
@@ -235,15 +237,15 @@ class Server:
     def source(self) -> metrics.Source:
         """Begin to count; return where the counts are."""
         self._tally = Tally()
-        source = metrics.Source(self._options.store, self._tally, lambda: self._restarts)
-        source = source._replace(reports=self._reports)
-        if self._writer is not None:
-            self._writer.tally = self._tally
-            source = source._replace(spool=self._writer.spool_file)
-        return source._replace(certificate=self._options.tls_cert)
-
-    def _reports(self) -> list[Report]:
-        return [worker.report for worker in self._writer.workers] if self._writer else []
+        self._writer.tally = self._tally
+        return metrics.Source(
+            self._options.store,
+            self._tally,
+            lambda: self._restarts,
+            lambda: [worker.report for worker in self._writer.workers],
+            lambda: self._writer.spool_file,
+            self._options.tls_cert,
+        )
 
     def run(self) -> int:
         """Start the workers, write until they have ended; return the exit code."""
@@ -262,55 +264,45 @@ class Server:
         signal.signal(signal.SIGCHLD, self._note_death)
         for index in range(len(self._listeners)):
             self._start(index)
-        self._note_down(self._writer.owed if self._writer else None)
+        self._note_down(self._writer.owed)
         output.note(
             f"serving on {self._url}; SIGTERM drains and ends", event="serving", url=self._url
         )
-        if self._writer is None:
-            self._wait_for_store()
-        if self._writer is not None:
-            self._writer.watch(self._wake_out)
-            self._writer.troubled = lambda: self._note_down(None)
-            if kind_of(self._options.store) in KEPT_APART:
-                self._start_keeper()
-            self._writer.run(self._going_on)
-            self._end_keeper()
-            if self._writer.displaced:
-                msg = f"the store {shown(self._options.store)} was {self._writer.displaced}"
-                self._trouble = InputOutputError(msg, "sestrack serve")
-            if self._writer.given_up:
-                self._note_down(self._writer.owed + self._writer.given_up)
-                msg = f"{self._writer.given_up} events could not be written and are lost"
-                if self._trouble is not None:
-                    output.warn(self._trouble.message)
-                self._trouble = InputOutputError(msg, "df -h  # the space left")
+        self._writer.watch(self._wake_out)
+        if isinstance(self._writer, Waiting):
+            self._wait_for_store(self._writer)
+        self._writer.troubled = lambda: self._note_down(None)
+        if kind_of(self._options.store) in KEPT_APART and not self._stopping:
+            self._start_keeper()
+        self._writer.run(self._going_on)
+        self._end_keeper()
+        if self._writer.displaced:
+            msg = f"the store {shown(self._options.store)} was {self._writer.displaced}"
+            self._trouble = InputOutputError(msg, "sestrack serve")
+        if self._writer.given_up:
+            self._note_down(self._writer.owed + self._writer.given_up)
+            msg = f"{self._writer.given_up} events could not be written and are lost"
+            if self._trouble is not None:
+                output.warn(self._trouble.message)
+            self._trouble = InputOutputError(msg, "df -h  # the space left")
         if self._trouble is not None:
             raise self._trouble
         return 0
 
-    def _wait_for_store(self) -> None:
-        """Have readers answered without it; when it can be opened, have workers that hand over."""
-        look_at = time.monotonic() + REOPEN_SECONDS
-        while self._going_on():
-            time.sleep(0.1)
-            if self._stopping or time.monotonic() < look_at:
-                continue
-            look_at = time.monotonic() + REOPEN_SECONDS
-            try:
-                self._opening.lock()
-                self._writer = writer = self._opening.open()
-            except SestrackError:
-                self._note_down(None)
-                continue
-            writer.tally = self._tally
-            output.note("events are recorded from now on")
-            self._note_down(writer.owed)
-            self._retired |= self._workers.keys()
-            self._due = dict.fromkeys(range(len(self._listeners)), 0.0)
-            self._going_on()
-            for process in self._retired:
-                process.terminate()
-            return
+    def _wait_for_store(self, waiting: Waiting) -> None:
+        """Have readers answered without it until it can be opened, or the server ends."""
+        waiting.run(lambda: waiting.heir is None and self._going_on())
+        if waiting.heir is not None:
+            self._writer = waiting.heir
+            self._writer.watch(self._wake_out)
+            self._note_down(self._writer.owed)
+
+    def _open_store(self) -> Collector:
+        try:
+            self._opening.lock()
+            return self._opening.open()
+        finally:
+            self._note_down(None)
 
     def close(self) -> None:
         """Close what woke us."""
@@ -323,30 +315,26 @@ class Server:
         if self._listeners[index].fileno() < 0:
             beside = next(each for each in self._listeners if each.fileno() >= 0)
             self._listeners[index] = listen_beside(beside)
-        # front ends ask the first worker, and those that come after it
-        ask = self._ask.fileno() if self._ask is not None and index == 0 else None
-        handles = [self._listeners[index].fileno(), None, ask]
-        link = None
-        if self._writer is not None:
-            link = socket.socketpair()
-            for end in link:
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LINK_OCTETS)
-            handles[1] = link[1].fileno()
+        link = socket.socketpair()
+        for end in link:
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LINK_OCTETS)
+        handles = [self._listeners[index].fileno(), link[1].fileno()]
+        if self._ask is not None:
+            handles.append(self._ask.fileno())
         with contextlib.suppress(SestrackError):  # while it is renewed, that of before is good
             pair = read_pair(self._options.tls_cert, self._options.tls_key)
             self._options = self._options._replace(tls_pair=pair)
         process = _start_program(
             "sestrack.tracker.worker",
             (self._options, handles),
-            [h for h in handles if h is not None],
+            handles,
         )
         self._workers[process] = index
         self._begun[process] = time.monotonic()
         if self._stopping:  # while it was started
             process.terminate()
-        if self._writer is not None and link is not None:
-            link[1].close()
-            self._writer.add(Worker(link[0]))
+        link[1].close()
+        self._writer.add(Worker(link[0]))
 
     def _start_keeper(self) -> None:
         options = self._options
@@ -367,8 +355,7 @@ class Server:
         if not self._stopping:  # whoever asks again puts nothing off
             self._stopping = True
             self._kill_at = time.monotonic() + KILL_SECONDS
-            if self._writer is not None:
-                self._writer.give_up_at = time.monotonic() + GIVE_UP_SECONDS
+            self._writer.give_up_at = time.monotonic() + GIVE_UP_SECONDS
         for process in [*self._workers, *([self._keeper] if self._keeper else [])]:
             process.terminate()
 
@@ -387,11 +374,9 @@ class Server:
             for process in [process for process in self._workers if process.poll() is not None]:
                 index = self._workers.pop(process)
                 del self._begun[process]
-                if process in self._retired:
-                    self._retired.remove(process)
-                elif not self._stopping:
+                if not self._stopping:
                     self._note_end_of_worker(process, index)
-        if self._writer is not None and self._writer.displaced and not self._stopping:
+        if self._writer.displaced and not self._stopping:
             self._stop()  # the next server has the file that is there then
         if self._stopping:
             self._due.clear()
@@ -400,7 +385,7 @@ class Server:
             now = time.monotonic()
             for who in [who for who, at in self._due.items() if at <= now]:
                 self._start_again(who)
-        return bool(self._workers or self._due or (self._writer and self._writer.workers))
+        return bool(self._workers or self._due or self._writer.workers)
 
     def _start_again(self, who: int | None) -> None:
         del self._due[who]
@@ -457,9 +442,8 @@ class Server:
     def _note_down(self, lost: int | None) -> None:
         """Note for doctor and the next server where we are, our trouble, what the store lacks."""
         if self._opening.note is not None:
-            trouble = self._writer.trouble if self._writer else "it records nothing"
             try:
-                self._opening.note(self._url, lost, trouble)
+                self._opening.note(self._url, lost, self._writer.trouble)
             except OSError as error:
                 output.warn(f"doctor cannot be told of this server: {error.strerror}")
 

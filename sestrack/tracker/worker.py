@@ -32,7 +32,7 @@ from sestrack.tracker.clients import Clients, Network
 from sestrack.tracker.listening import BACKLOG
 from sestrack.tracker.names import Names
 from sestrack.tracker.protocol import Connection, Site
-from sestrack.tracker.recorder import Nowhere, Recorder
+from sestrack.tracker.recorder import Recorder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,8 +81,6 @@ class ServeOptions(NamedTuple):
     log_json: bool = False
     known: Known | None = None
     """What the store said when the server began, for a worker that cannot read it."""
-    parent: int = 0
-    """The process that starts the workers, and with which they end."""
 
 
 class Known(NamedTuple):
@@ -101,15 +99,12 @@ def main() -> None:
     """Be a worker: the options and the open sockets come from the server on stdin."""
     output.never_wait()
     options, handles = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own parent
-    listener, link, ask = (
-        None if handle is None else socket.socket(fileno=handle) for handle in handles
-    )
-    assert listener is not None
+    listener, link, *asked = (socket.socket(fileno=handle) for handle in handles)
     if options.log_json:
         output.log_as_json("worker")
     for number in (signal.SIGINT, signal.SIGHUP):  # they reach all; the server tells us
         signal.signal(number, signal.SIG_IGN)
-    code = boundary(lambda: work(options, listener, link, ask))
+    code = boundary(lambda: work(options, listener, link, *asked))
     sys.stderr.flush()
     os._exit(code)  # a thread may still wait for a database that stands still
 
@@ -117,12 +112,12 @@ def main() -> None:
 def work(
     options: ServeOptions,
     listener: socket.socket,
-    link: socket.socket | None,
-    ask: socket.socket | None,
+    link: socket.socket,
+    ask: socket.socket | None = None,
 ) -> int:
     """Answer until SIGTERM; return the exit code.
 
-    Without a link nothing is recorded; `ask` is where front ends ask, of one worker only.
+    The link leads to the writer; `ask` is where front ends ask.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_work(options, listener, link, ask))
@@ -131,7 +126,7 @@ def work(
 async def _work(
     options: ServeOptions,
     listener: socket.socket,
-    link: socket.socket | None,
+    link: socket.socket,
     ask: socket.socket | None,
 ) -> int:
     is_old = False
@@ -145,11 +140,9 @@ async def _work(
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    recorder: Recorder | Nowhere = Nowhere(output.warn)
-    if link is not None:
-        _, recorder = await loop.create_connection(
-            lambda: Recorder(loop, lambda: os._exit(EXIT_ORPHAN), output.warn), sock=link
-        )
+    _, recorder = await loop.create_connection(
+        lambda: Recorder(loop, lambda: os._exit(EXIT_ORPHAN), output.warn), sock=link
+    )
     known = look(options.store)[0] or options.known
     site = Site(
         recorder,
@@ -211,7 +204,7 @@ def _naming(known: Known | None, options: ServeOptions) -> Callable[[str, int], 
     return Names(known.who, known.forgotten, hashed=options.no_recipient).recorded
 
 
-async def _tick(site: Site, recorder: Recorder | Nowhere, *, reports: bool) -> None:
+async def _tick(site: Site, recorder: Recorder, *, reports: bool) -> None:
     while True:
         await asyncio.sleep(1)
         site.every_second()
@@ -230,8 +223,6 @@ async def _keep_fresh(options: ServeOptions, site: Site, known: Known | None) ->
     try:
         while True:
             await lookout.wait()
-            if os.getppid() != options.parent:  # without a link to it nothing else tells
-                os._exit(EXIT_ORPHAN)
             seen, trouble = await lookout.look(known)
             if trouble is not None:
                 if said != trouble.message:

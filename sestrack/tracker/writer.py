@@ -125,6 +125,10 @@ class Writer(Collector):
                 time.sleep(_RETRY_SECONDS)
         self._look_at = 0.0
         self._look()
+        while self._rescue.lost and not self.displaced and time.monotonic() < self.give_up_at:
+            time.sleep(_LOOK_SECONDS)  # somebody may make room for the copy
+            self._look_at = 0.0
+            self._look()
         what = self.displaced or self._rescue.lost
         if what:
             self.displaced = self._rescue.keep(what)
