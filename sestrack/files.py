@@ -121,7 +121,9 @@ def beside(to: str, *, private: bool = False, database: bool = False) -> Iterato
     target = os.path.realpath(to)
     if not database:
         refuse_database(to)
-    name = f"{target}.{os.getpid()}.sestrack"
+    # not the process's number: in containers it is the same each time, and one that was killed
+    # leaves its file there
+    name = f"{target}.{os.urandom(4).hex()}.sestrack"
     try:
         _check_link(to)
         mode = 0o600 if private else _mode(target)

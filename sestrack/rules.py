@@ -218,14 +218,14 @@ def after_check(
     """Return a trace domain as it stands after a check, of which `dns` is the part about DNS.
 
     Passing trouble never demotes at once: only the third failure in a row does, an hour or
-    more after the first; a definite no does the second time, five minutes or more after the
-    look before.  Nothing makes pending worse, and what is retired stays so.  With `dns_only` nobody
+    more after the first; the second definite no in a row does, or one after it, when the trouble
+    began five minutes before.  Nothing makes pending worse, and what is retired stays so.  With
+    `dns_only` nobody
     asked over HTTPS: a yes then leaves a domain that was verified over HTTPS before as it is,
     be it verified or failing.
     """
     over_https = bool(domain.verified_at) and not domain.dns_only
     retired = domain.status is DomainStatus.RETIRED
-    looked_again = now - domain.checked_at < REFUSALS_SECONDS
     domain = domain._replace(checked_at=now)
     if dns is Conclusion.YES:
         domain = domain._replace(dns_verified=True)
@@ -243,23 +243,17 @@ def after_check(
         )
     domain = domain._replace(
         failures=domain.failures + 1,
-        refusals=_refusals(domain, check, looked_again=looked_again),
+        refusals=domain.refusals + 1 if check is Conclusion.NO else 0,
         failing_since=domain.failing_since or now,
     )
-    refused = domain.refusals >= MAX_REFUSALS
-    failed = domain.failures >= MAX_FAILURES and now - domain.failing_since >= FAILURES_SECONDS
+    seconds = now - domain.failing_since
+    refused = domain.refusals >= MAX_REFUSALS and seconds >= REFUSALS_SECONDS
+    failed = domain.failures >= MAX_FAILURES and seconds >= FAILURES_SECONDS
     if domain.status is DomainStatus.VERIFIED and (refused or failed):
         domain = domain._replace(status=DomainStatus.FAILING)
     if refused and dns is Conclusion.NO:
         domain = domain._replace(dns_verified=False)
     return domain
-
-
-def _refusals(domain: TraceDomain, check: Conclusion, *, looked_again: bool) -> int:
-    """Count the definite noes in a row; who looks again at once sees the same one."""
-    if check is not Conclusion.NO:
-        return 0
-    return domain.refusals if domain.refusals and looked_again else domain.refusals + 1
 
 
 def effective(settings: Settings, sender: str) -> Verdict:

@@ -441,7 +441,7 @@ def test_doctor_looks_at_everything(site: Site) -> None:
     for _ in range(2):
         well, found_then = doctor(site)[f"trace domain {NAME}"]
         assert (well, found_then[:22]) == (False, "verified, wrong-target")
-        assert found_then.endswith("once more, 5 minutes later, and it is failing")
+        assert found_then.endswith("once more when this has lasted 5 minutes, and it is failing")
     site.later(300)
     well, found_then = doctor(site)[f"trace domain {NAME}"]
     assert (well, found_then[:41]) == (False, "failing, verified until now, wrong-target")

@@ -25,6 +25,7 @@ from conftest import Program, Server
 from postgresql import free_port, until
 from prometheus_client.parser import text_string_to_metric_families
 
+from sestrack import files
 from sestrack.engines import sqlite_health
 from sestrack.store import Store
 
@@ -314,6 +315,30 @@ def test_restore_leaves_a_file_as_it_was(tracking: Program) -> None:
     assert (done.returncode, b"copy.db is damaged" in done.stderr) == (65, True)
     assert b"hint: sestrack restore --force FILE  # an earlier backup" in done.stderr
     assert list(tracking.folder.glob("copy.db*")) == [file]
+
+
+@pytest.mark.sqlite
+def test_a_restore_that_fails_on_a_new_machine(program: Program) -> None:
+    """It leaves nothing that `init` would take for the rest of a store."""
+    program.ok("--store", "other.db", "init", "--edge", "edge.example.net")
+    program.ok("--store", "other.db", "backup", "bad.db")
+    bad = program.folder / "bad.db"
+    content = bytearray(bad.read_bytes())
+    content[8192:20000] = b"\xff" * (20000 - 8192)
+    bad.write_bytes(content)
+    done = program("restore", "bad.db")
+    assert done.returncode == 65
+    assert not [*program.folder.glob("store.db*")]
+    program.ok("init", "--edge", "edge.example.net")
+
+
+@pytest.mark.sqlite
+def test_a_file_that_a_killed_process_left(program: Program) -> None:
+    """In a container the next one has the same number; it is not in its way."""
+    left = program.folder / f"report.txt.{os.getpid()}.sestrack"
+    left.touch()
+    files.write(str(program.folder / "report.txt"), b"all of it")
+    assert (program.folder / "report.txt").read_bytes() == b"all of it"
 
 
 @pytest.mark.sqlite

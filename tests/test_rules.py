@@ -367,7 +367,9 @@ RETIRED = DomainStatus.RETIRED
         pytest.param(VERIFIED, [(0, NO)], VERIFIED, id="one definite no does not demote"),
         pytest.param(VERIFIED, [(0, NO), (300, NO)], FAILING, id="two do"),
         pytest.param(VERIFIED, [(0, NO), (1, NO), (299, NO)], VERIFIED, id="unless somebody only looked again"),
-        pytest.param(VERIFIED, [(0, LATER), (900, NO), (901, NO)], VERIFIED, id="behind passing trouble, too"),
+        pytest.param(VERIFIED, [(at, NO) for at in range(0, 301, 60)], FAILING, id="however often one looks"),
+        pytest.param(VERIFIED, [(0, LATER), (900, NO)], VERIFIED, id="one behind passing trouble does not"),
+        pytest.param(VERIFIED, [(0, LATER), (900, NO), (901, NO)], FAILING, id="two behind long trouble do"),
         pytest.param(VERIFIED, [(0, NO), (60, YES), (90, NO)], VERIFIED, id="a yes between begins anew"),
         pytest.param(VERIFIED, [(0, LATER), (60, LATER), (120, LATER)], VERIFIED, id="three failures within minutes do not"),
         pytest.param(VERIFIED, [(0, LATER), (3600, LATER)], VERIFIED, id="two failures in an hour do not"),
@@ -424,6 +426,9 @@ def test_a_yes_of_dns_alone(
         pytest.param([(YES, YES), (LATER, LATER), (LATER, LATER)], True, id="trouble leaves it"),
         pytest.param([(YES, YES), (NO, NO)], True, id="one no leaves it"),
         pytest.param([(YES, YES), (NO, NO), (NO, NO)], False, id="two take it"),
+        pytest.param(
+            [(YES, YES), (LATER, LATER), (NO, NO)], True, id="one no behind trouble leaves it"
+        ),
         pytest.param([(NO, LATER)], False, id="what was never so is not"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import http.client
 import json
@@ -31,7 +32,7 @@ from conftest import Program, Server, as_nobody
 from postgresql import free_port, until
 
 from sestrack.domains import challenge
-from sestrack.engines.sqlite import for_recording, served_at, serving
+from sestrack.engines.sqlite import connect, for_recording, served_at, serving
 from sestrack.errors import NoPermission, TryAgain
 from sestrack.store import Store
 from sestrack.tracker.answers import GIF, Found
@@ -789,19 +790,48 @@ def test_a_served_store_under_another_name(tracking: Program, serve: Serve, how:
         tracking.store.rename(other)
     else:
         os.link(tracking.store, other)
-    for words in (("serve", "--bind", "127.0.0.1:0"), ("sender", "add", "late.example.com")):
+    for words in (
+        ("serve", "--bind", "127.0.0.1:0"),
+        ("sender", "add", "late.example.com"),
+        ("backup", "copy.db"),  # it would lack what is in the log
+    ):
         done = tracking("--store", str(other), *words)
         assert (done.returncode, b"open, under another name" in done.stderr) == (75, True)
         assert server.ask(link).status == 302
     assert server.stop() == 0
     tracking.environment["SESTRACK_STORE"] = str(other)
-    assert len(tracking.events()) == 2
+    assert len(tracking.events()) == 3
     tracking.ok("sender", "add", "late.example.com")
     server = serve()
     assert server.ask(link).status == 302
     assert server.stop() == 0
     with closing(sqlite3.connect(other)) as opened:
         assert opened.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+@pytest.mark.sqlite
+def test_a_server_shows_itself_to_all_who_may_write(tracking: Program, serve: Serve) -> None:
+    """Who has rights by the store's group must find the lock, or would be taken for a stranger."""
+    tracking.store.chmod(0o660)
+    server = serve()
+    assert Path(f"{tracking.store}-serve").stat().st_mode & 0o777 == 0o660
+    assert server.stop() == 0
+
+
+@pytest.mark.sqlite
+def test_a_file_system_without_locks(tracking: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps nobody from serving or from writing."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    path = str(tracking.store)
+    with serving(path) as note:
+        note("http://127.0.0.1:1/")
+        assert served_at(path) == []
+    with closing(connect(path, writing=True)):
+        pass
 
 
 @pytest.mark.sqlite

@@ -591,7 +591,23 @@ def test_a_spool_that_cannot_be_made_again_at_once(tmp_path: Path) -> None:
     folder.unlink()
     spool.keep_name()
     assert (spool.waiting, spool.events, spool.owed) == (1, 1, 5)
+    assert not [*folder.glob("*.gone*")]
     spool.close()
+
+
+def test_the_log_of_a_spool_that_cannot_be_made_again(tmp_path: Path) -> None:
+    """It may be all there is of the events, should the server be killed now."""
+    row = (MINTED * 1000, 0, "ada@example.org", MINTED, "", b"agent", 0)
+    spool = Spool(str(tmp_path / "spool-1.db"))
+    spool.put([Parcel(spool.number(1), [row], [OPEN], 0)])
+    os.rename(spool.path, tmp_path / "moved.db")
+    os.mkdir(spool.path)
+    for _ in range(2):
+        with pytest.raises(sqlite3.Error, match="cannot be made again"):
+            spool.keep_name()
+    os.rename(f"{spool.path}.gone-wal", tmp_path / "moved.db-wal")
+    with closing(sqlite3.connect(tmp_path / "moved.db")) as moved:
+        assert moved.execute("SELECT sum(events) FROM parcel").fetchall() == [(1,)]
 
 
 def test_a_spool_that_is_removed_last(
@@ -705,6 +721,30 @@ def test_spools_of_one_machine(
     assert until(lambda: not waiting(tmp_path))
     assert stored(address) == {"ada@example.org": 7}
     assert len(rows(address, "SELECT id FROM writer")) == 2
+
+
+def test_a_spool_of_which_nobody_knew_whose_it_is(
+    quick: QuickServer, address: str, start: Start, tmp_path: Path
+) -> None:
+    """A server that begins with keys from a file leaves it, and takes it up when it knows."""
+    pixel = paths(address, "ada@example.org")[-1]
+    spool, keys = str(tmp_path / "spool"), str(tmp_path / "all.keys")
+    Program(tmp_path, address).ok("keys", "export", keys)
+    server = start(address, "a", "--spool", spool)
+    assert server.ask(pixel).status == 200
+    assert until(lambda: stored(address) == {"ada@example.org": 1})
+    with away(quick):
+        assert server.ask(pixel).status == 200
+        assert server.stop() == 0
+        server = start(address, "a", "--spool", spool, "--keys", keys)
+        assert server.ask(pixel).status == 200
+        assert waiting(tmp_path) == 2
+    assert until(lambda: stored(address) == {"ada@example.org": 3}, 20)
+    assert until(lambda: not waiting(tmp_path))
+    assert server.ask(pixel).status == 200
+    assert until(lambda: stored(address) == {"ada@example.org": 4})
+    assert server.stop() == 0
+    assert "what was left in" in server.log.read_text()
 
 
 # -- many servers ---------------------------------------------------------------------------

@@ -187,7 +187,8 @@ def _judged(domain: TraceDomain, report: Report, before: DomainStatus) -> Check:
     if not usable or finding.state == "cert-expiring":
         words.append(finding.found)
     if domain.status is DomainStatus.VERIFIED and domain.refusals:
-        words.append(f"once more, {REFUSALS_SECONDS // 60} minutes later, and it is failing")
+        minutes = REFUSALS_SECONDS // 60
+        words.append(f"once more when this has lasted {minutes} minutes, and it is failing")
     well = usable and finding.state != "cert-expiring"
     advice = finding.advice or ("" if usable else f"sestrack domain verify {domain.name}")
     if domain.status is DomainStatus.RETIRED:

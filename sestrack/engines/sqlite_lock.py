@@ -80,6 +80,9 @@ def serving(path: str) -> Iterator[Note]:
         if file is not None:
             with suppress(OSError):
                 fcntl.flock(file, fcntl.LOCK_UN)
+        elif not os.path.exists(path) and not os.fstat(handle).st_size:
+            with suppress(OSError):  # no store was made: nothing tells that there was one
+                os.unlink(name_of(path))
         os.close(handle)
 
 
@@ -102,11 +105,8 @@ def _file_of(path: str) -> int | None:
 
 def _lock_file(file: int | None, how: int, path: str) -> None:
     """Lock the store itself.  Raises `TryAgain` if a server has it, under whatever name."""
-    try:
-        if file is None or _is_had(file, how):
-            return
-    except OSError:
-        return  # a file system without such locks
+    if file is None or _is_had(file, how):
+        return
     msg = f"a server has the file {path} open, under another name or without its -serve file"
     raise TryAgain(msg, "systemctl stop sestrack  # then the same command again")
 
@@ -131,19 +131,20 @@ def _is_served_as(path: str) -> bool:
     """Tell whether a server has this file open under this name.  Raises as `check_file`."""
     try:
         handle = os.open(name_of(path), os.O_RDONLY)
+    except PermissionError:
+        return True  # one of an earlier version, or of other rights than the store's
     except OSError:
-        return False  # no server, or one that is not ours to see
+        return False
     try:
         number = _numbers(handle)[2]
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        if number in {0, _number_of(path)}:
-            return True
-        msg = f"{path} is not the file that a server has open under this name"
-        raise TryAgain(msg, "systemctl restart sestrack  # then the same command again") from None
+        if not _is_anothers(handle):
+            return False
     finally:
         os.close(handle)
-    return False
+    if number in {0, _number_of(path)}:
+        return True
+    msg = f"{path} is not the file that a server has open under this name"
+    raise TryAgain(msg, "systemctl restart sestrack  # then the same command again")
 
 
 def name_of(path: str) -> str:
@@ -171,23 +172,35 @@ def _open(path: str) -> int | None:
             return None
         msg = f"cannot make {name}, which tells servers of each other: {error.strerror}"
         raise CannotCreate(msg, f"df -h {shlex.quote(os.path.dirname(name) or '.')}") from None
-    if os.geteuid() == 0:
-        # root writes for the store's owner, who could not open the file else; as SQLite does
-        with suppress(OSError):
-            owner = os.stat(path)
-            os.fchown(handle, owner.st_uid, owner.st_gid)
+    # whoever may use the store may see whether it is served; as SQLite does with its companions
+    with suppress(OSError):
+        store = os.stat(path)
+        if os.geteuid() == 0:
+            os.fchown(handle, store.st_uid, store.st_gid)
+        os.fchmod(handle, 0o600 | store.st_mode & 0o060)
     return handle
 
 
 def _is_had(handle: int, how: int) -> bool:
     """Lock a file, and say whether that could be done."""
     for _ in range(_TRIES):
-        try:
-            fcntl.flock(handle, how | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(_PAUSE_SECONDS)
-        else:
+        if not _is_anothers(handle, how):
             return True
+        time.sleep(_PAUSE_SECONDS)
+    return False
+
+
+def _is_anothers(handle: int, how: int = fcntl.LOCK_SH) -> bool:
+    """Lock a file, unless another one has it; say whether one has.
+
+    On a file system without such locks nobody has any.
+    """
+    try:
+        fcntl.flock(handle, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
     return False
 
 
@@ -212,10 +225,9 @@ def _check_beside_link(path: str) -> None:
     except OSError:
         return
     try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        msg = f"an earlier sestrack serve records into {path}"
-        raise TryAgain(msg, "systemctl stop sestrack  # then the same command again") from None
+        if _is_anothers(handle):
+            msg = f"an earlier sestrack serve records into {path}"
+            raise TryAgain(msg, "systemctl stop sestrack  # then the same command again")
     finally:
         os.close(handle)
 
@@ -244,9 +256,7 @@ def _look(path: str) -> tuple[bool, Left]:
         raise NoPermission(msg, f"ls -l {shlex.quote(name)}") from None
     try:
         said = _read(handle)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if _is_anothers(handle):
             return True, said
         # read again: until now a server may have run, and ended well
         return False, _read(handle)

@@ -8,6 +8,7 @@ answered then; what waits there goes first, in its order, once PostgreSQL is bac
 
 from __future__ import annotations
 
+import os
 import socket
 import sqlite3
 import sys
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sestrack.tracker.collector import Collector
 from sestrack.tracker.shipper import Shipper
-from sestrack.tracker.spool import Parcel
+from sestrack.tracker.spool import Parcel, own_left
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +40,7 @@ LOT = 20_000
 _NAP_SECONDS = 0.1
 _LOOK_SECONDS = 0.02
 _NAME_SECONDS = 1.0
+_TAKE_UP_SECONDS = 60.0
 _STORE = "PostgreSQL"
 _SPOOL = "cannot write the spool"
 _FULL = "the spool"
@@ -58,12 +60,7 @@ class Forwarder(Collector):
     def __init__(self, address: str, spool: Spool, log: Callable[..., None]) -> None:
         """Take the store's address and the spool."""
         super().__init__(log)
-        self._spool = spool
-        self.spool_file = spool.path
-        if spool.owed:  # they are counted with what is stored next
-            with suppress(sqlite3.Error):
-                spool.put([Parcel(spool.number(1), [], [], spool.owed)])
-                spool.note_owed(0)
+        self._address = address
         self._gathered: list[tuple[Worker, Batch]] = []
         self._flying: _Lot | None = None
         """What the shipper has."""
@@ -78,14 +75,24 @@ class Forwarder(Collector):
         self._look_at = 0.0
         """When the spool is looked for under its name."""
         self._hung_up = False
+        self._take_up_at = 0.0
+        """When the folder is looked at for other spools of ours."""
         ended_in, ended_out = socket.socketpair()
         for end in (ended_in, ended_out):
             end.setblocking(False)  # noqa: FBT003
         self._ends = ended_in, ended_out
         self.watch(ended_in)
-        self._shipper = Shipper(address, spool, lambda: _wake(ended_out))
+        self._ship_from(spool)
         # the shipper's thread waits for answers mostly, and should go on when they come
         sys.setswitchinterval(SWITCH_SECONDS)
+
+    def _ship_from(self, spool: Spool) -> None:
+        if spool.owed:  # they are counted with what is stored next
+            with suppress(sqlite3.Error):
+                spool.put([Parcel(spool.number(1), [], [], spool.owed)])
+                spool.note_owed(0)
+        self._spool, self.spool_file = spool, spool.path
+        self._shipper = Shipper(self._address, spool, lambda: _wake(self._ends[1]))
 
     def _patience(self) -> float:
         if self._flying is not None or self._held is not None:
@@ -121,6 +128,22 @@ class Forwarder(Collector):
         self._answer(landed)
         if self._flying is not None and now - self._since > HANG_SECONDS and not self._hung_up:
             self._hung_up = self._shipper.hang_up()
+        if now >= self._take_up_at and self._spool.is_over and not self._is_more():
+            self._take_up_at = now + _TAKE_UP_SECONDS
+            self._take_up()
+
+    def _take_up(self) -> None:
+        """Go on with another spool of this store, if events were left there.
+
+        Ours has none.  At the start it was not known whose they are, with keys from a file; or
+        the server that had them has ended since.
+        """
+        spool = own_left(os.path.dirname(self._spool.path), self._spool.store, self._spool.limit)
+        if spool is not None:
+            self._log(f"what was left in {spool.path} is stored now")
+            self._shipper.close()
+            self._spool.close()
+            self._ship_from(spool)
 
     def _number(self) -> _Lot | None:
         batches = self._gathered

@@ -15,7 +15,7 @@ import json
 import os
 import sqlite3
 from contextlib import ExitStack, closing, suppress
-from glob import glob
+from glob import escape, glob
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,6 +31,7 @@ RESERVED = 1_000_000
 """Sequence numbers given out at once; a server that dies leaves a gap of at most so many."""
 _SLOTS = 64
 _OCTETS = 512
+_COMPANIONS = ("-wal", "-shm")
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS state (
@@ -67,7 +68,7 @@ class Spool:
     def __init__(self, path: str, limit: int = LIMIT) -> None:
         """Open it, or make it.  Raises `TryAgain` while another server has it, `CannotCreate`."""
         self.path = path
-        self._limit = limit
+        self.limit = limit
         self._lock = self._take_lock()
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
@@ -139,9 +140,7 @@ class Spool:
                 if not self._has_lock():
                     lock = self._take_lock()
                     undo.callback(os.close, lock)
-                for companion in ("-wal", "-shm"):  # ours: a new file would share them with us
-                    with suppress(FileNotFoundError):
-                        os.unlink(self.path + companion)
+                self._put_log_aside()
                 os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
                 place = os.stat(self.path)
                 new = self._open()
@@ -151,6 +150,9 @@ class Spool:
                 msg = f"{self.path} is gone, and cannot be made again: {error}"
                 raise sqlite3.OperationalError(msg) from None
             undo.pop_all()
+        for companion in _COMPANIONS:
+            with suppress(OSError):
+                os.unlink(f"{self.path}.gone{companion}")
         with suppress(sqlite3.Error):  # under another name somebody would send it once more
             self._connection.execute("DELETE FROM parcel")
         self._connection.close()
@@ -160,6 +162,19 @@ class Spool:
             os.close(self._lock)
             self._lock = lock
             self.note_owed(owed)
+
+    def _put_log_aside(self) -> None:
+        """Take its name from our log: a new file would share it with us.
+
+        It has one until all is in the new file, for should we be killed, it may be the only place.
+        """
+        for companion in _COMPANIONS:
+            name, aside = self.path + companion, f"{self.path}.gone{companion}"
+            with suppress(FileNotFoundError):
+                if os.path.exists(aside):
+                    os.unlink(name)  # of a new file that was not finished
+                else:
+                    os.rename(name, aside)
 
     def _has_lock(self) -> bool:
         """Is the file that we have locked still there?"""
@@ -215,6 +230,11 @@ class Spool:
     # -- what waits -----------------------------------------------------------------------
 
     @property
+    def is_over(self) -> bool:
+        """Is all that ever was here elsewhere?  Then another one can be had instead."""
+        return bool(self.store) and not (self.waiting or self._is_dirty or self.owed)
+
+    @property
     def events(self) -> int:
         """How many events wait."""
         ask = "SELECT coalesce(sum(events), 0) FROM parcel"
@@ -231,7 +251,7 @@ class Spool:
         refused = []
         for parcel in parcels:
             content = _written(parcel)
-            if octets + len(content) > self._limit:
+            if octets + len(content) > self.limit:
                 lost += len(parcel.rows) + parcel.lost
                 last = parcel.last
                 refused.append(parcel)
@@ -345,6 +365,17 @@ def open_spool(folder: str, limit: int = LIMIT, store: str = "", *, shared: bool
         if spool is not chosen:
             spool.close()
     return chosen
+
+
+def own_left(folder: str, store: str, limit: int) -> Spool | None:
+    """Open a spool in which events of a store wait while no server has it."""
+    for path in sorted(glob(f"{escape(folder)}/spool-*.db")):
+        with suppress(SestrackError):  # a server has it
+            spool = Spool(path, limit)
+            if spool.waiting and spool.store == store:
+                return spool
+            spool.close()
+    return None
 
 
 def left_behind(pattern: str) -> list[tuple[str, int]]:
