@@ -30,7 +30,7 @@ FLOORS = [
     {
         "store", "copying", "settings", "output", "domains.resolver", "domains.probe",
         "domains.dns_judgement", "domains.https_judgement", "domains.frontends", "tracker.answers",
-        "tracker.places", "tracker.rescue",
+        "tracker.places", "tracker.rescue", "tracker.waiting",
         "mail.message", "mail.mailbox", "mail.recipients",
     },
     {"domains.judgement", "tracker.judge", "terminal.mistyped", "terminal.offers", "terminal.next_step", "demo.nameserver", "demo.visit", "demo.stage"},
