@@ -200,9 +200,7 @@ def looks_like_message(data: bytes) -> bool:
 
 def has_tag(data: bytes) -> bool:
     """Is there a tag, a comment or a declaration in it?  Plain text has none."""
-    if charsets.wide_mark(data)[0]:
-        return True
-    return re.search(rb"<[!/?a-z]", data, re.IGNORECASE) is not None
+    return re.search(rb"<[!/?a-z]", charsets.narrow(data), re.IGNORECASE) is not None
 
 
 def _mask(run: re.Match[bytes]) -> bytes:

@@ -210,10 +210,7 @@ class Tracking(NamedTuple):
 
         A document that is to be many copies, or that of another recipient, should have none.
         """
-        mark, encoding = charsets.wide_mark(html)
-        if mark:
-            html = html[len(mark) :].decode(encoding, "replace").encode(errors="replace")
-        urls = dict.fromkeys(re.findall(_LIKE_OURS, html))
+        urls = dict.fromkeys(re.findall(_LIKE_OURS, charsets.narrow(html)))
         found = (self._copy_of(url.decode("ascii", "replace")) for url in urls)
         return list(dict.fromkeys(copy for copy in found if copy is not None))
 

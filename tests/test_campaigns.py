@@ -278,6 +278,28 @@ def test_a_template_that_was_rewritten_before(campaign: Program) -> None:
         assert campaign(*SEND, "--recipients", "list.csv").returncode == 65
 
 
+def test_only_copies_that_go_out_are_counted(campaign: Program) -> None:
+    """Not what is only shown, cannot be written, or was a copy before."""
+    one = (*SEND[:1], *SEND[2:], "--recipient", "ada@example.org", "--count")
+    letter = (campaign.folder / "letter.html").read_bytes()
+    for words, code in (
+        (("letter.html", "--check"), 1),
+        (("letter.html", "--diff"), 0),
+        (("letter.html", "-o", "nofolder/x.html"), 73),
+    ):
+        assert campaign(*one, *words).returncode == code, words
+    assert copies(campaign) == {}
+    for _ in range(3):
+        campaign.ok(*one, "letter.html", "--in-place")
+    assert copies(campaign) == {"june": 1}
+    campaign.ok(*one, stdin=letter)
+    line = json.dumps({"html": letter.decode()}).encode() + b"\n"
+    filtered = campaign(*SEND[:1], *SEND[2:], "--jsonl", "--count", stdin=line)
+    assert copies(campaign) == {"june": 3}
+    campaign(*SEND[:1], *SEND[2:], "--jsonl", "--count", stdin=filtered.stdout)
+    assert copies(campaign) == {"june": 3}
+
+
 def test_doubts_about_a_list_are_said(campaign: Program) -> None:
     """Names twice, several addresses in one, fields that nothing fills in, a list as template."""
     (campaign.folder / "odd.csv").write_text(

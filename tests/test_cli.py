@@ -471,6 +471,15 @@ def test_other_markup_is_no_html(tracking: Program, data: bytes, word: bytes) ->
 
 
 @pytest.mark.sqlite
+def test_plain_text_in_utf_16(tracking: Program) -> None:
+    """It is as plain as in UTF-8, and gets no pixel."""
+    for text, tracked in (("no tag, x < 3, http://a.example/", False), ("<p>a tag</p>", True)):
+        data = text.encode("utf-16")
+        done = tracking(*FULL, stdin=data)
+        assert (done.returncode, done.stdout != data) == (0, tracked)
+
+
+@pytest.mark.sqlite
 def test_a_variable_that_is_not_set(tracking: Program) -> None:
     """The mail goes out, for nobody; what names a file or a header is refused."""
     done = tracking(*SEND, "--recipient", "", "--message", "", stdin=LETTER)

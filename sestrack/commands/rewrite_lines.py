@@ -94,11 +94,12 @@ class _Filter:
             msg = f"the recipient {recipient!r} is a merge field, that nothing has filled in"
             raise BadInput(msg, _LIKE)
         rewritten = letter.render(recipient, minted(self.request))
-        if not is_anothers(
-            letter.tracking, f"line {number}", values["html"].encode(),
-            (recipient, values.get("message") or self.request.message),
-            changed=bool(letter.template.holes),
-        ):  # fmt: skip
+        changed = bool(letter.template.holes)
+        meant = recipient, values.get("message") or self.request.message
+        of_another = is_anothers(
+            letter.tracking, f"line {number}", values["html"].encode(), meant, changed=changed
+        )
+        if changed and not of_another:
             self.made[letter.message] += 1
         html = json.dumps(rewritten.decode(), ensure_ascii=False)
         return f"{text[:start]}{html}{text[end:]}".encode(), 0

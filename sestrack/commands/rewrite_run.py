@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from sestrack import files, output
@@ -195,8 +196,10 @@ class _Rewriter:
         self.tracking = Tracking.of(store, request.sender)
         self.how = how(request)
         self.minted = minted(request)
-        self.made: dict[str, int] = {}
-        """Copies made of each message."""
+        self.made: Counter[str] = Counter()
+        """Copies of each message that were delivered,"""
+        self.fresh: list[str] = []
+        """and those that are to be, by their message."""
 
     def rewrite(self, name: str, data: bytes, kind: str) -> tuple[bytes, int]:
         """Rewrite; return the result, or the original with the reason said, and an exit code."""
@@ -210,7 +213,8 @@ class _Rewriter:
         if self.how.field:
             for _, _, content, _ in result.templates:
                 refuse_copies(self.tracking, name, content)
-        is_anothers = not self.how.field and self._is_anothers(name, result)
+        elif not self._is_anothers(name, result) and result.data != data:
+            self.fresh.append(result.label)
         if self.request.verify:
             self._verify(result)
         if self.request.recipient_field and not self.request.message:
@@ -222,9 +226,12 @@ class _Rewriter:
             )
         if self.report is not None:
             self.report.add(name, [(part[0], part[3]) for part in result.templates])
-        if not is_anothers:
-            self.made[result.label] = self.made.get(result.label, 0) + 1
         return result.data, 0
+
+    def delivered(self) -> None:
+        """Count the copies made since, if they are to go to somebody."""
+        if not quiet(self.request):
+            self.made.update(self.fresh)
 
     def _html(self, data: bytes) -> _Result:
         untracked = self.tracking.untracked
@@ -302,6 +309,7 @@ def _check_no_header(request: Request) -> None:
 def _one(rewriter: _Rewriter, source: Input) -> int:
     """Rewrite one input, whatever it is; return the exit code.  A mail that fails goes out."""
     request, name = rewriter.request, source.name
+    rewriter.fresh.clear()
     with files.reading(name) as file:
         head = file.read(HEAD)
         kind = _kind(request.type, head)
@@ -320,7 +328,9 @@ def _one(rewriter: _Rewriter, source: Input) -> int:
         if not (quiet(request) or request.in_place):
             deliver(request, source, (data,))
         raise
-    return _finish(request, source, data, result) or code
+    code = _finish(request, source, data, result) or code
+    rewriter.delivered()
+    return code
 
 
 def _kind(asked: str, head: bytes) -> str:
@@ -361,6 +371,7 @@ def _mailbox(rewriter: _Rewriter, source: Input, messages: Iterable[bytes]) -> i
             pass
     else:
         deliver(request, source, results())
+        rewriter.delivered()
     return worst
 
 

@@ -60,6 +60,12 @@ def codec_of(label: str) -> str:
         return ""
 
 
+def narrow(data: bytes) -> bytes:
+    """Write UTF-16 or UTF-32 as UTF-8, to look for something in it; all else is as it was."""
+    mark, encoding = wide_mark(data)
+    return data[len(mark) :].decode(encoding, "replace").encode() if mark else data
+
+
 def differs(codec: str, text: str) -> bool:
     """Has it a character for which the standard's index has another one than Python?"""
     if codec.startswith("big5"):
