@@ -58,6 +58,8 @@ if TYPE_CHECKING:
 
 _STEP_PAGES = 1024
 _SYNC_OCTETS = 16 << 20
+_ASIDE = ".before-restore-"
+_HEADER_OCTETS = 100
 _COMPANIONS = ("-wal", "-shm", "-journal")
 _ALONE_SECONDS = 5.0
 
@@ -123,6 +125,12 @@ def _other_than_a_backup(file: str, address: str) -> str:
         return "is no backup"
     if sqlite.served_at(file):
         return "is a store that is served"
+    if _ASIDE in os.path.basename(file):
+        return "is a store that `restore` has put aside"
+    with open(file, "rb") as opened:
+        application = opened.read(_HEADER_OCTETS)[68:72]  # sqlite.org, Database File Format §1.3
+    if int.from_bytes(application, "big") != sqlite.APPLICATION_ID:
+        return "is no backup of a store"
     engine = engine_of(address)
     ask = "SELECT id, secret FROM key"
     try:
@@ -322,7 +330,7 @@ def restore(
 
 
 def _aside(address: str, now: int) -> str:
-    return f"{address}.before-restore-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now))}"
+    return f"{address}{_ASIDE}{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now))}"
 
 
 def _give_to_who_serves(address: str, name: str) -> None:

@@ -278,6 +278,30 @@ def test_a_template_that_was_rewritten_before(campaign: Program) -> None:
         assert campaign(*SEND, "--recipients", "list.csv").returncode == 65
 
 
+@pytest.mark.parametrize("output", ["out.jsonl", "out/"])
+def test_a_campaign_killed_when_all_is_done(campaign: Program, output: str) -> None:
+    """Only its journal is left: it is finished, and nothing is made again."""
+    plan = (*SEND, "--recipients", "list.csv", "-o", output)
+    campaign.ok(*plan)
+    before = copies(campaign)
+    journal = (
+        campaign.folder / "out.jsonl.partial.json"
+        if output == "out.jsonl"
+        else campaign.folder / "out.partial.json"
+    )
+    facts = {"id": "x", "minted": 1, "sender": "news.example.com", "message": "june", "key": 1}
+    for more, words in (((), b"out"), (("--resume",), b"is finished: there is nothing")):
+        journal.write_text(json.dumps(facts))
+        done = campaign(*plan, *more)
+        assert (done.returncode, words in done.stderr, b"--resume" in done.stderr) == (
+            1,
+            True,
+            False,
+        )
+        assert not journal.exists()
+    assert copies(campaign) == before
+
+
 def test_only_copies_that_go_out_are_counted(campaign: Program) -> None:
     """Not what is only shown, cannot be written, or was a copy before."""
     one = (*SEND[:1], *SEND[2:], "--recipient", "ada@example.org", "--count")

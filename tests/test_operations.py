@@ -102,7 +102,15 @@ def test_a_backup_replaces_no_other_store(tracking: Program, serve: Serve) -> No
     tracking.ok("--store", "other.db", "init")
     tracking.ok("keys", "export", "keys")
     tracking.ok("backup", "one.db")
-    for file, why in (("other.db", b"has keys that this store has not"), ("keys", b"is no backup")):
+    shutil.copy(tracking.folder / "one.db", tracking.folder / "store.db.before-restore-x")
+    with closing(sqlite3.connect(tracking.folder / "cash.db")) as cash:
+        cash.execute("CREATE TABLE key (id, secret)")
+    for file, why in (
+        ("other.db", b"has keys that this store has not"),
+        ("store.db.before-restore-x", b"is a store that `restore` has put aside"),
+        ("cash.db", b"is no backup of a store"),
+        ("keys", b"is no backup"),
+    ):
         before = (tracking.folder / file).read_bytes()
         for force in ((), ("--force",)):
             done = tracking("backup", *force, file)

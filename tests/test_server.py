@@ -798,6 +798,10 @@ def test_a_served_store_under_another_name(tracking: Program, serve: Serve, how:
         done = tracking("--store", str(other), *words)
         assert (done.returncode, b"open, under another name" in done.stderr) == (75, True)
         assert server.ask(link).status == 302
+    if how == "renamed":
+        done = tracking("init", "--edge", "edge.example.net")
+        assert (done.returncode, b"open yet, under another name" in done.stderr) == (75, True)
+        assert b"rm " not in done.stderr
     assert server.stop() == 0
     tracking.environment["SESTRACK_STORE"] = str(other)
     assert len(tracking.events()) == 3

@@ -568,11 +568,12 @@ def test_of_several_values_the_bad_one_is_replaced(line: str, whole: str) -> Non
         ("--keep 400d", "serve", "sestrack serve --keep 400d"),
         ("--jobs 1", "rewrite --jobs 0 a b", "sestrack rewrite --jobs 1 a b"),
         ("--type message, or without --type", "rewrite x", "sestrack rewrite x --type message"),
+        ("--tls-cert c --tls-key k", "serve --tls-cert k --bind :1 --tls-key=c", "sestrack serve --tls-cert c --bind :1 --tls-key k"),
         ("--primary a.example|b.example", "domain create x", "--primary a.example|b.example"),
         ("--name 'a b'", "x", "sestrack x --name 'a b'"),
         ("--in-place", "rewrite -- a", "--in-place"),
     ],
-)
+)  # fmt: skip
 def test_an_option_becomes_a_command_line(hint: str, line: str, whole: str) -> None:
     """A hint that is one option is shown as the command with it."""
     assert with_option(hint, line.split()) == whole

@@ -265,6 +265,9 @@ class _Campaign:
         self.partial = f"{self.name}.partial"
         self.result = f"{self.partial}/{INDEX}" if self.is_folder else self.partial
         journal = read_journal(f"{self.partial}.json")
+        if journal is not None and not os.path.exists(self.partial) and _is_finished(self.name):
+            os.unlink(journal.path)  # it was killed when all was done but this
+            journal = None
         if journal is not None and not request.resume:
             msg = f"a campaign into {self.name} was interrupted"
             raise Refused(msg, "--resume")

@@ -97,7 +97,7 @@ def serve(  # noqa: PLR0913 - one for each choice
         output.log_as_json("server")
     if bool(tls_cert) != bool(tls_key):
         msg = "--tls-cert and --tls-key go together"
-        raise UsageError(msg, "sestrack serve --tls-cert fullchain.pem --tls-key key.pem")
+        raise UsageError(msg, "--tls-key key.pem" if tls_cert else "--tls-cert fullchain.pem")
     address = ctx.obj
     host, port = _address("--bind", bind, 8025)
     asked = _address("--ask", ask, 8026) if ask else None

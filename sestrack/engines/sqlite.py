@@ -209,11 +209,17 @@ def create(path: str) -> None:
 
 
 def check_new(path: str) -> None:
-    """Raise `Refused` where a store was served that is gone: links in sent mail need its keys."""
+    """Refuse to make a store where one was served that is gone: links in sent mail need its keys.
+
+    Raises `Refused`, or `TryAgain` while a server has it yet, under another name.
+    """
     from sestrack.engines import sqlite_lock
 
     mark = sqlite_lock.name_of(path)
     if not os.path.exists(path) and os.path.exists(mark):
+        if sqlite_lock.served_at(path):
+            msg = f"a server has what was at {path} open yet, under another name or none"
+            raise TryAgain(msg, "systemctl stop sestrack  # it says where all of it is")
         msg = f"there was a store at {path}, which was served: a new one cannot open its links"
         anew = f"  # a backup; or, to begin anew: rm {_quoted(mark)}"
         raise Refused(msg, command(path, "restore FILE") + anew)

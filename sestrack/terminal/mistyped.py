@@ -81,16 +81,19 @@ def _without_password(word: str) -> str:
 
 
 def with_option(hint: str, arguments: Sequence[str], message: str = "") -> str:
-    """Put the option that a hint is, or begins with, into the command line.
+    """Put the options that a hint is, or begins with, into the command line.
 
     Of one that was given several times, the value that the message quotes is replaced.  What is
-    not one option, and alternatives to it, is returned as it is.
+    not options, each with a value or one alone, and alternatives to it, is returned as it is.
     """
     try:
         name, *values = shlex.split(hint.partition(", or ")[0])
     except ValueError:
         return hint
     words = list(arguments)
+    if len(values) == 3 and values[1].startswith("--"):  # noqa: PLR2004 - two options
+        first = shlex.split(with_option(shlex.join([name, values[0]]), words, message))[1:]
+        return with_option(shlex.join(values[1:]), first, message)
     if name == "--store" and len(values) == 1 and not hint.partition(", or ")[1]:
         if name in {word.partition("=")[0] for word in words}:
             _, words = _taken_out(name, words, flag=False)

@@ -58,8 +58,7 @@ def _load(context: ssl.SSLContext, cert: str, key: str) -> None:
     chain, secret = files.read(cert), files.read(key)
     if _KEY in chain and _CERTIFICATE in secret and _CERTIFICATE not in chain:
         msg = f"{cert} is a private key, and {key} a certificate: the two are swapped"
-        swapped = f"--tls-cert {files.typed(key)} --tls-key {files.typed(cert)}"
-        raise BadInput(msg, f"sestrack serve {swapped}")
+        raise BadInput(msg, f"--tls-cert {files.typed(key)} --tls-key {files.typed(cert)}")
     if _CERTIFICATE not in chain:
         msg = f"{cert} holds no certificate in PEM, the form that begins -----BEGIN CERTIFICATE"
         raise BadInput(msg, f"head -n 1 {files.typed(cert)}")
