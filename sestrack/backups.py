@@ -26,7 +26,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from sestrack.copying import copy
-from sestrack.engines import engine_of, sqlite, sqlite_lock
+from sestrack.engines import engine_of, sqlite, sqlite_health, sqlite_lock
 from sestrack.engines.default import command
 from sestrack.errors import (
     BadInput,
@@ -58,7 +58,6 @@ if TYPE_CHECKING:
 
 _STEP_PAGES = 1024
 _SYNC_OCTETS = 16 << 20
-_ASIDE = ".before-restore-"
 _HEADER_OCTETS = 100
 _COMPANIONS = ("-wal", "-shm", "-journal")
 _ALONE_SECONDS = 5.0
@@ -125,7 +124,7 @@ def _other_than_a_backup(file: str, address: str) -> str:
         return "is no backup"
     if sqlite.served_at(file):
         return "is a store that is served"
-    if _ASIDE in os.path.basename(file):
+    if sqlite_health.ASIDE in os.path.basename(file):
         return "is a store that `restore` has put aside"
     with open(file, "rb") as opened:
         application = opened.read(_HEADER_OCTETS)[68:72]  # sqlite.org, Database File Format §1.3
@@ -187,8 +186,9 @@ def _damaged(name: str) -> Iterator[None]:
     """Say of what is damaged that it is what was read: what is written is new."""
     try:
         yield
-    except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+        if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
             with sqlite.errors(name):
                 raise
         raise
@@ -330,7 +330,7 @@ def restore(
 
 
 def _aside(address: str, now: int) -> str:
-    return f"{address}{_ASIDE}{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now))}"
+    return f"{address}{sqlite_health.ASIDE}{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now))}"
 
 
 def _give_to_who_serves(address: str, name: str) -> None:

@@ -339,7 +339,7 @@ def test_doubts_about_a_list_are_said(campaign: Program) -> None:
     assert b"{{name}}" in campaign("check", "named.html").stdout
     swapped = campaign("rewrite", "list.csv", *SEND[2:], "--recipients", "letter.html")
     assert b"hint: sestrack rewrite letter.html --sender news.example.com" in swapped.stderr
-    assert b"--recipients list.csv\n" in swapped.stderr
+    assert b"--recipients list.csv --message june\n" in swapped.stderr
     (campaign.folder / "ids.csv").write_text("name,town\nAda,London\n")
     assert (
         b"recipient 1, Ada: is no address, nor is any other"

@@ -480,8 +480,28 @@ def test_plain_text_in_utf_16(tracking: Program) -> None:
 
 
 @pytest.mark.sqlite
+def test_what_is_in_a_folder_and_is_no_mail(tracking: Program) -> None:
+    """A pipe is not waited for; a link that leads out is not followed, and both are said."""
+    folder = tracking.folder / "mails"
+    folder.mkdir()
+    (folder / "a.html").write_bytes(LETTER)
+    os.mkfifo(folder / "b.html")
+    (tracking.folder / "letter.html").write_bytes(LETTER)
+    (folder / "c.html").symlink_to("../letter.html")
+    (folder / "d.html").write_bytes(LETTER)
+    done = tracking(*SEND, "mails", "-o", "out/")
+    assert done.returncode == 0
+    assert sorted(os.listdir(tracking.folder / "out")) == ["a.html", "d.html"]
+    assert b"mails/b.html is left" in done.stderr
+    assert b"mails/c.html is left" in done.stderr
+
+
+@pytest.mark.sqlite
 def test_a_variable_that_is_not_set(tracking: Program) -> None:
     """The mail goes out, for nobody; what names a file or a header is refused."""
+    done = tracking("rewrite", "--sender", "", stdin=LETTER)
+    assert (done.returncode, done.stdout) == (2, LETTER)
+    assert b"--sender is empty; is a variable not set?" in done.stderr
     done = tracking(*SEND, "--recipient", "", "--message", "", stdin=LETTER)
     assert done.returncode == 0
     assert b"trace.example.com" in done.stdout

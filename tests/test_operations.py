@@ -326,6 +326,21 @@ def test_restore_leaves_a_file_as_it_was(tracking: Program) -> None:
 
 
 @pytest.mark.sqlite
+def test_a_store_whose_names_are_damaged(tracking: Program) -> None:
+    """SQLite quotes them in its errors, which are no text then: told, and put right all the same."""
+    tracking.ok("backup", "one.db")
+    content = tracking.store.read_bytes()
+    assert content.count(b"CREATE INDEX trace_check_of") == 1
+    damaged = content.replace(b"CREATE INDEX trace_check_of", b"CREATE INDEX trace_ch\x9a\xffk_o(")
+    tracking.store.write_bytes(damaged)
+    done = tracking("doctor", "--offline")
+    assert (done.returncode, b"damaged" in done.stdout + done.stderr) == (1, True)
+    assert tracking("backup", "two.db").returncode == 65
+    tracking.ok("restore", "--force", "one.db")
+    tracking.ok("domain", "list")
+
+
+@pytest.mark.sqlite
 def test_a_restore_that_fails_on_a_new_machine(program: Program) -> None:
     """It leaves nothing that `init` would take for the rest of a store."""
     program.ok("--store", "other.db", "init", "--edge", "edge.example.net")

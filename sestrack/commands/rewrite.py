@@ -104,14 +104,17 @@ class Request(NamedTuple):
     jobs: str = "1"
     resume: bool = False
 
-    def typed(self, *without: str) -> list[str]:
-        """Return the words of the command line, without some options and without its files."""
-        words = ["sestrack", "rewrite"]
+    def line(self, **changes: Any) -> str:
+        """Return the command line as it would be typed, with some options or files changed."""
+        from sestrack.files import typed
+
+        changed = self._replace(**changes)
+        words = ["sestrack", "rewrite", *changed.files]
         for option in OPTIONS:
-            value = getattr(self, option.name)
-            if option.name not in without and value != self._field_defaults[option.name]:
+            value = getattr(changed, option.name)
+            if value != self._field_defaults[option.name]:
                 words += [option.flags[-1], *[value] * bool(option.metavar)]
-        return words
+        return " ".join(map(typed, words))
 
     def run(self, store: str) -> int:
         """Carry it out; return the exit code."""

@@ -67,9 +67,8 @@ def _swapped(request: Request) -> str:
     """Return the command with template and list the other way round, if that is what was meant."""
     if not os.path.isfile(request.recipients) or not has_tag(files.read(request.recipients)[:HEAD]):
         return ""
-    template, list_ = request.recipients, request.files[0] if request.files else "-"
-    more = f"--output {files.typed(request.output)}" if request.output else ""
-    return _command(request._replace(files=(template,), recipients=list_), more)
+    list_ = request.files[0] if request.files else "-"
+    return request.line(files=(request.recipients,), recipients=list_)
 
 
 _NOT_OURS = {".csv", ".htm", ".html", ".eml", ".mbox", ".xlsx", ".zip"}
@@ -77,19 +76,14 @@ _NOT_OURS = {".csv", ".htm", ".html", ".eml", ".mbox", ".xlsx", ".zip"}
 
 
 def _check(request: Request) -> int:
-    for option, given in (
-        ("--in-place", request.in_place), ("--diff", request.diff), ("--check", request.check),
-        ("--report", request.report), ("--verify", request.verify), ("--count", request.count),
-        ("--plain", request.plain), ("--message-header", request.message_header),
-    ):  # fmt: skip
-        if given:
-            msg = f"{option} does not go with --recipients"
-            raise UsageError(
-                msg, _command(request, f"--output {files.typed(request.output or 'copies.jsonl')}")
-            )
+    for name in _NOT_HERE:
+        if getattr(request, name):
+            msg = f"--{name.replace('_', '-')} does not go with --recipients"
+            where = request.output or "copies.jsonl"
+            raise UsageError(msg, _line(request, output=where))
     if len(request.files) > 1:
         msg = f"a campaign has one template, not {len(request.files)}"
-        raise UsageError(msg, _command(request))
+        raise UsageError(msg, _line(request))
     for name in (*request.files, request.recipients):
         if files.is_same(request.output, name):
             msg = f"the output {request.output} is what the campaign is made of"
@@ -99,19 +93,19 @@ def _check(request: Request) -> int:
         msg = (
             f"{request.output} would not be what its name says: copies are JSON Lines, or a folder"
         )
-        raise UsageError(msg, _command(request, f"--output {files.typed(f'{stem}.jsonl')}"))
+        raise UsageError(msg, _line(request, output=f"{stem}.jsonl"))
     if os.path.basename(request.output.rstrip("/")) in {".", ".."} or request.output == "/":
         msg = f"{request.output} is there, and copies get a folder of their own"
         folder = f"{request.output.rstrip('/')}/copies/"
-        raise UsageError(msg, _command(request, f"--output {files.typed(folder)}"))
+        raise UsageError(msg, _line(request, output=folder))
     if request.recipients == "-" and request.files[:1] in {(), ("-",)}:
         msg = "standard input cannot be the template and the list"
-        raise UsageError(msg, f"{_command(request)} < list.csv")
+        raise UsageError(msg, f"{_line(request)} < list.csv")
     if request.resume and (_is_stream(request.output) or request.recipients == "-"):
         msg = "--resume needs a list and an output that are files"
         where = "copies.jsonl" if _is_stream(request.output) else request.output
-        request = request._replace(recipients=_a_file(request.recipients) or "list.csv")
-        raise UsageError(msg, _command(request, f"--output {files.typed(where)} --resume"))
+        people = _a_file(request.recipients) or "list.csv"
+        raise UsageError(msg, _line(request, recipients=people, output=where))
     if not request.jobs.isdecimal() or not 1 <= int(request.jobs) <= (os.cpu_count() or 1) * 4:
         msg = f"--jobs {request.jobs!r} is not a number of processes that helps here"
         raise UsageError(msg, f"--jobs {os.cpu_count() or 1}")
@@ -121,13 +115,17 @@ def _check(request: Request) -> int:
     return int(request.jobs)
 
 
-def _command(request: Request, more: str = "") -> str:
-    """Return the plain campaign that a command line may have meant."""
+_NOT_HERE: dict[str, Any] = {
+    "in_place": False, "diff": False, "check": False, "report": "", "verify": False,
+    "count": False, "plain": False, "message_header": "",
+}  # fmt: skip
+"""What does not go with a campaign."""
+
+
+def _line(request: Request, **changes: Any) -> str:
+    """Return the campaign that a command line may have meant."""
     template = _a_file(*request.files) or "letter.html"
-    words = ["sestrack", "rewrite", template, "--sender", request.sender]
-    words += ["--message", request.message] if request.message else []
-    words += ["--recipients", request.recipients]
-    return f"{' '.join(map(files.typed, words))} {more}".rstrip()
+    return request.line(files=(template,), **_NOT_HERE | changes)
 
 
 def _a_file(*names: str) -> str:
@@ -241,7 +239,7 @@ def _say(letter: Letter, made: int, in_all: int, where: str, *, strict: bool) ->
         return EXIT_NO if strict else 0
     if not made:
         output.warn("the list names nobody below its heading")
-    if in_all > made:
+    if in_all > made > 0:
         output.warn(
             f"{letter.message} has {in_all:,} copies now, with those of before: if they were not "
             "sent, its rates are too low; --message gives another label"

@@ -58,8 +58,7 @@ def inputs(request: Request) -> list[Input]:
 def _in_place(request: Request) -> str:
     """Return the command that changes the files themselves."""
     named = [name for name in request.files if name != "-"] or ["letter.html"]
-    words = [*request.typed("output", "in_place"), "--in-place", *named]
-    return " ".join(map(files.typed, words))
+    return request.line(files=tuple(named), output="", in_place=True)
 
 
 def _is_folder(name: str) -> bool:
@@ -103,6 +102,10 @@ def _in(name: str) -> Iterator[Input]:
             if inner.startswith(".") or not inner.lower().endswith((".html", ".htm", ".eml")):
                 continue
             if os.path.islink(path) and not os.path.realpath(path).startswith(f"{root}/"):
+                output.warn(f"{path} is left: it is a link that leads out of {name}")
+                continue
+            if not os.path.isfile(path):
+                output.warn(f"{path} is left: it is no file, but a pipe or the like")
                 continue
             empty = False
             yield Input(path, os.path.relpath(path, name))

@@ -135,7 +135,8 @@ def check_texts(request: Request) -> None:
     check_field(request.recipient_field)
     if is_field(request.recipient):
         msg = f"the recipient {request.recipient!r} is a merge field: all readers would be one"
-        raise UsageError(msg, _line(request, "--recipient-field", _field_like(request.recipient)))
+        field = _field_like(request.recipient)
+        raise UsageError(msg, request.line(recipient="", recipient_field=field))
     if request.recipient_field and not is_placeholder(request.recipient_field):
         output.warn(f"{request.recipient_field} does not look like a merge field")
     if "mail" in request.recipient_field.lower():
@@ -158,14 +159,6 @@ def _field_like(field: str) -> str:
     if not marks:
         return "{{sestrack}}"
     return marks[1] + ("SESTRACK" if marks[2].isupper() else "sestrack") + marks[3]
-
-
-def _line(request: Request, *more: str) -> str:
-    """Return a command line for the same input, to be typed."""
-    words = ["sestrack", "rewrite", *request.files, "--sender", request.sender]
-    words += ["--message", request.message] * bool(request.message)
-    words += ["--output", request.output] * bool(request.output)
-    return " ".join(map(files.typed, (*words, *more)))
 
 
 # -- one input -----------------------------------------------------------------------------
@@ -300,10 +293,10 @@ def _check_no_header(request: Request) -> None:
     """Raise `UsageError` if HTML is to be named by a header: its copy would be nobody's."""
     if request.recipient_header:
         msg = f"--recipient-header {request.recipient_header}: the input is HTML, without headers"
-        raise UsageError(msg, _line(request, "--recipient", "ID"))
+        raise UsageError(msg, request.line(recipient_header="", recipient="ID"))
     if request.message_header and not request.message:
         msg = f"--message-header {request.message_header}: the input is HTML, without headers"
-        raise UsageError(msg, _line(request, "--message", "june"))
+        raise UsageError(msg, request.line(message_header="", message="june"))
 
 
 def _one(rewriter: _Rewriter, source: Input) -> int:
@@ -428,6 +421,9 @@ def count(store: str, sender: str, made: Mapping[str, int]) -> int:
 
 
 def _check(request: Request) -> None:
+    if not request.sender:
+        msg = "--sender is empty; is a variable not set?"
+        raise UsageError(msg, request.line(sender="news.example.com"))
     for option, others in _EXCLUSIVE.items():
         clash = next((other for other in others if getattr(request, _name(other))), None)
         if clash and getattr(request, _name(option)):
@@ -438,8 +434,7 @@ def _check(request: Request) -> None:
         raise UsageError(msg, "--recipients list.csv")
     if not request.files and not request.jsonl and sys.stdin is not None and sys.stdin.isatty():
         msg = "there is nothing to rewrite: standard input is a terminal"
-        words = " ".join(map(files.typed, request.typed()))
-        raise UsageError(msg, f"{words} < letter.html")
+        raise UsageError(msg, f"{request.line()} < letter.html")
 
 
 _EXCLUSIVE = {

@@ -397,6 +397,9 @@ def errors(path: str) -> Iterator[None]:
     """Turn SQLite's errors into ours."""
     try:
         yield
+    except UnicodeDecodeError:  # SQLite's own words quote the damaged names of tables
+        msg = f"the store {path} is damaged: a name in it is no text"
+        raise BadInput(msg, command(path, "restore --force FILE")) from None
     except sqlite3.OperationalError as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:

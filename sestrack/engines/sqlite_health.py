@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
     from sestrack.engines.sqlite import Connection
 
+ASIDE = ".before-restore-"
+"""What `restore` puts behind the name of the store that was there."""
+_RESCUED = (".replaced-", ".removed-")
+"""What a server puts behind the name of a store that lost its place (`sestrack.tracker.rescue`)."""
 READ_WHOLE = 256 << 20
 """Octets of a store that is read in whole, in a second or three; `backup` reads any."""
 _GROWING = {"agent", "event", "first", "tally", "visit"}
@@ -50,6 +54,8 @@ def _damage(connection: Connection) -> str:
     for check in checks:
         try:
             ((found,), *_) = connection.execute(check).fetchall()
+        except UnicodeDecodeError:  # SQLite quotes what is damaged
+            found = "a name in it is no text"
         except sqlite3.DatabaseError as error:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CORRUPT:
                 raise
@@ -60,8 +66,9 @@ def _damage(connection: Connection) -> str:
 
 
 def _set_aside(path: str) -> list[str]:
-    """Name the stores that `restore` kept beside this one, the newest last."""
-    return sorted(glob(f"{escape(os.path.realpath(path))}.before-restore-*Z"))
+    """Name the stores that `restore`, or a server, kept beside this one, the newest last."""
+    here = escape(os.path.realpath(path))
+    return sorted(name for kind in (ASIDE, *_RESCUED) for name in glob(f"{here}{kind}*Z"))
 
 
 def set_aside_with(path: str, recipients: Sequence[str]) -> list[str]:

@@ -134,7 +134,9 @@ def audit_message(message: Message, wrapping: Wrapping) -> Audit:
         add(Severity.WARNING, "no-html", "there is no HTML part", "nothing will be tracked")
     for part, data, left in found:
         if left:
-            add(Severity.ERROR, "left", f"the HTML part {left}", "it is left as it is", part.number)
+            is_meant = left == LEFT_WORDS[Left.ATTACHMENT] and not all(each.left for each in found)
+            grave = _NOTE if is_meant else Severity.ERROR
+            add(grave, "left", f"the HTML part {left}", "it is left as it is", part.number)
             continue
         try:
             here = of_part(part, wrapping, message.line_end_of(part))

@@ -251,10 +251,10 @@ def recipient_of(message: Message, header: str = "") -> str:
     from email.utils import getaddresses
 
     if header:
-        text = _only(message, header, "the recipient", "--recipient-header To")
+        text = _only(message, header, "the recipient", _who_else(message))
         if not text.strip():
             msg = f"the header {header}, which is to name the recipient, is empty"
-            raise UsageError(msg, "--recipient-header To")
+            raise UsageError(msg, _who_else(message))
         fields = [text]
     else:
         named = [value for name in ("To", "Cc", "Bcc") for value in message.values(name)]
@@ -262,13 +262,26 @@ def recipient_of(message: Message, header: str = "") -> str:
         text = ""
     if sum(map(len, fields)) > _LONGEST_FIELDS:
         msg = "the message goes to more addresses than one"
-        raise UsageError(msg, "--recipient-header X-Recipient, or --recipient ID")
+        raise UsageError(msg, _who_else(message))
     addresses = {address for _, address in getaddresses(fields) if "@" in address}
     if len(addresses) > 1:
         where = f"the header {header} names" if header else "the message goes to"
         msg = f"{where} {len(addresses)} addresses; one copy has one recipient"
-        raise UsageError(msg, "--recipient-header X-Recipient, or --recipient ID")
+        raise UsageError(msg, _who_else(message))
     return addresses.pop() if addresses else text
+
+
+def _who_else(message: Message) -> str:
+    """Return the options that can name the recipient: a header with one address, or by hand."""
+    for header in _NAMING:
+        values = message.values(header)
+        if len(values) == 1 and len(values[0]) < _LONGEST_FIELDS and values[0].count(b"@") == 1:
+            return f"--recipient-header {header}, or --recipient ID"
+    return "--recipient ID"
+
+
+_NAMING = ("X-Recipient", "Delivered-To", "X-Original-To", "Envelope-To", "To")
+"""Headers in which programs name whom a copy is for (the first four), and what it shows."""
 
 
 def label_of(message: Message, header: str) -> str:
