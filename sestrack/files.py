@@ -151,7 +151,14 @@ def beside(to: str, *, private: bool = False, database: bool = False) -> Iterato
 
 
 def refuse_database(to: str) -> None:
-    """Raise `CannotCreate` for a database as the place of an output: it may be the store."""
+    """Raise `CannotCreate` for a database as the place of an output: it may be the store.
+
+    So for what SQLite, or a server, keeps beside one.
+    """
+    database, _, companion = os.path.realpath(to).rpartition("-")
+    if companion in {"wal", "shm", "journal", "serve"} and is_database(database):
+        msg = f"{to} belongs to the database {database}, which may be the store: it stays"
+        raise CannotCreate(msg, look(to))
     if is_database(to):
         msg = f"{to} is a database, and may be the store: it is not written over"
         raise CannotCreate(msg, look(to))

@@ -342,15 +342,23 @@ def check_settings(
             check_choices(settings, sender, domains)
 
 
-def check_choices(settings: Settings, sender: str, domains: Mapping[str, TraceDomain]) -> None:
-    """Raise `Refused` if a sender's entry, or with "" the account's, could track nothing."""
+def check_choices(
+    settings: Settings,
+    sender: str,
+    domains: Mapping[str, TraceDomain],
+    declined: Collection[str] = (),
+) -> None:
+    """Raise `Refused` if a sender's entry, or with "" the account's, could track nothing.
+
+    `declined` are "click" and "open" if they were just switched off: no hint switches them on.
+    """
     entry = _entry(settings, sender)
     if entry.domain and (entry.click or entry.open):
         return
     table = f'[sender."{sender}"]' if sender else "[account]"
     lack = "tracks neither clicks nor opens" if entry.domain else "has no trace domain"
     msg = f"{table} {lack}"
-    raise Refused(msg, _enable_hint(settings, domains, sender))
+    raise Refused(msg, _enable_hint(settings, domains, sender, declined))
 
 
 def _entry(settings: Settings, sender: str) -> Entry:
@@ -372,28 +380,36 @@ def _check_entry(
     raise Refused(msg, "sestrack domain list")
 
 
-def _enable_hint(settings: Settings, domains: Mapping[str, TraceDomain], sender: str = "") -> str:
+def _enable_hint(
+    settings: Settings,
+    domains: Mapping[str, TraceDomain],
+    sender: str = "",
+    declined: Collection[str] = (),
+) -> str:
     """Return what gives all that it lacks to the account, or to a sender's own entry.
 
     `settings` are those that could not be saved: what they do say stands in the command.
     """
     entry = _entry(settings, sender)
-    verified = (name for name, d in domains.items() if d.status is DomainStatus.VERIFIED)
-    domain = entry.domain or next(verified, "")
+    verified = [d for d in domains.values() if d.status is DomainStatus.VERIFIED]
+    verified.sort(key=lambda d: not f".{sender}".endswith(f".{d.primary}"))  # its own before others
+    domain = entry.domain or next((d.name for d in verified), "")
     if not domain:
         begun = (n for n, d in domains.items() if d.status is not DomainStatus.RETIRED)
         name = next(begun, "")
         return f"sestrack domain verify {name}" if name else "sestrack domain create trace"
     # with a sender alone, tracking as a whole stays as it is
+    wanted = [kind for kind in ("click", "open") if getattr(entry, kind)]
+    wanted = wanted or [kind for kind in ("click", "open") if kind not in declined]
+    if not wanted:
+        return f"sestrack settings disable{f' --sender {sender}' * bool(sender)}"
     dimension = settings.dimension or (None if sender else Dimension.ACCOUNT)
     if sender and dimension is Dimension.ACCOUNT:
         dimension = Dimension.ACCOUNT_DOMAIN  # or its entry is not used
     return " ".join([
         "sestrack settings enable", *[f"--sender {sender}"] * bool(sender),
         *[f"--dimension {dimension}"] * (settings.enabled and dimension is not None),
-        f"--domain {domain}",
-        *["--click"] * (entry.click or not entry.open),
-        *["--open"] * (entry.open or not entry.click),
+        f"--domain {domain}", *(f"--{kind}" for kind in wanted),
     ])  # fmt: skip
 
 

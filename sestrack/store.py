@@ -435,6 +435,8 @@ class Store:
                 before = known.get(domain.name)
                 if before is None or before.status is DomainStatus.RETIRED:
                     continue
+                if before.checked_at > domain.checked_at:
+                    continue  # another one, that began later, has ended already
                 # what is not for a check to say stays, for another may have changed it since
                 former = domain if before.target == domain.target else before
                 db.execute(

@@ -752,6 +752,22 @@ def test_jsonl_is_a_filter_kept_open(campaign: Program) -> None:
     assert sum(copies(campaign).values()) == 2
 
 
+def test_a_filter_that_is_told_to_end(campaign: Program) -> None:
+    """Its supervisor ends it so: what went out is counted."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "sestrack", *SEND[:1], *SEND[2:], "--jsonl", "--count"],
+        env=campaign.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
+    ) as child:  # fmt: skip
+        assert child.stdin
+        assert child.stdout
+        for _ in range(3):
+            child.stdin.write(json.dumps({"html": PAGE}).encode() + b"\n")
+            assert b"trace.example.com" in child.stdout.readline()
+        child.terminate()
+        assert child.wait(20) == 143
+    assert copies(campaign) == {"june": 3}
+
+
 @pytest.mark.sqlite
 def test_a_line_for_a_merge_field(campaign: Program) -> None:
     """A template that was not filled in would make all readers one; the line goes out as it came."""

@@ -582,6 +582,9 @@ def test_the_report_says_what_became_of_each_link(tracking: Program) -> None:
     assert data[rows[0]["start"] : rows[0]["end"]] == b"https://example.com/?a=1&amp;b=2"
     (tracking.folder / "in").mkdir()
     (tracking.folder / "in/one.html").write_bytes(data)
+    os.link(tracking.folder / "in/one.html", tracking.folder / "linked")
+    assert tracking(*SEND, "in/one.html", "-o", "x", "--report", "linked").returncode == 2
+    assert (tracking.folder / "in/one.html").read_bytes() == data
     mixed = tracking(*SEND, "in", "-o", "out/", "--report", "out/one.html")
     assert mixed.returncode == 2
     assert b"comes of it" in mixed.stderr
@@ -636,11 +639,13 @@ def test_no_output_takes_the_place_of_the_store(tracking: Program) -> None:
     for words in (
         ("events", "export", "--format", "csv", "-o", str(tracking.store)),
         ("events", "export", "-o", "link.csv"),
+        (*FULL, "-o", f"{tracking.store}-wal"),
+        (*FULL, "-o", "out.html", "--report", f"{tracking.store}-wal"),
         (*FULL, "-o", str(tracking.store)),
     ):
         done = tracking(*words, stdin=LETTER)
         assert done.returncode == 73, words
-        assert b"is a database, and may be the store" in done.stderr
+        assert b"may be the store" in done.stderr
     assert tracking.ok("keys", "export", "-") == before
 
 
@@ -759,6 +764,7 @@ def test_a_sender_that_is_switched_off_while_all_is_off(tracking: Program) -> No
     assert done.returncode == 0
     assert b"the entry of news.example.com is kept but not used" in done.stderr
     assert b"Not Enabled" not in done.stderr
+    assert b"settings enable" not in done.stderr  # which would switch all others on
     done = tracking("settings", "enable", "--sender", "nws.example.com")
     assert (done.returncode, b"did you mean news.example.com?" in done.stderr) == (66, True)
 
@@ -833,6 +839,30 @@ def test_an_editor_that_does_not_write_utf_8(tracking: Program) -> None:
     assert kept.read_bytes().startswith(b"# F\xfcr")
     kept.unlink()
     assert tracking.ok("settings", "export") == before
+    code = "file.write_bytes(file.read_text('utf-8').replace('f', 'F').encode('utf-16'))"
+    folder = tracking.folder / "with space"
+    folder.mkdir()
+    done = tracking("settings", "edit", EDITOR=editor(tracking, code), TMPDIR=str(folder))
+    (kept,) = folder.iterdir()
+    assert f"iconv -f utf-16 -t utf-8 '{kept}' |" in done.stderr.decode()
+    code = "file.unlink(); file.mkdir()"
+    done = tracking("settings", "edit", EDITOR=editor(tracking, code), TMPDIR=str(folder))
+    assert (done.returncode, b"cannot be read: Is a directory" in done.stderr) == (74, True)
+
+
+@pytest.mark.sqlite
+def test_an_editor_that_works_by_itself(tracking: Program) -> None:
+    """Where it changes the words of the error, too, it is over the second time."""
+    code = "file.write_text(''.join(line.replace('open', 'opne', 1) for line in file.open()))"
+    tracking.ok("settings", "enable", "--open")
+    command = f"{sys.executable} -m sestrack settings edit"
+    environment = tracking.environment | {"EDITOR": editor(tracking, code)}
+    done = subprocess.run(
+        ["script", "-qec", command, "/dev/null"], cwd=tracking.folder, env=environment,
+        capture_output=True, check=False, timeout=60, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert b"the text was left as it was, and is still invalid" in done.stdout
+    assert done.returncode == 65
 
 
 @pytest.mark.sqlite

@@ -26,6 +26,8 @@ from web import Web, says
 from sestrack.demo.nameserver import NameServer
 from sestrack.engines.sqlite import APPLICATION_ID
 from sestrack.engines.sqlite_schema import migrations
+from sestrack.model import Conclusion
+from sestrack.rules import after_check
 from sestrack.store import Store, serving
 from sestrack.tracker import metrics
 from sestrack.tracker.counts import Tally
@@ -174,6 +176,19 @@ def test_what_is_next_takes_nothing_from_others(site: Site) -> None:
     shown = json.loads(program.ok("settings", "show", "--json"))
     assert [each["trace_domain"] for each in shown["senders"]] == [NAME, other]
     assert program(*verify).stderr == b""
+
+
+@pytest.mark.sqlite
+def test_a_check_that_ends_after_a_newer_one(tracking: Program) -> None:
+    """What it saw is older: it undoes nothing."""
+    with Store(tracking.address) as opened:
+        (before,) = opened.trace_domains()
+        old = after_check(before, Conclusion.NO, Conclusion.NO, 2_000_000_000, dns_only=False)
+        new = after_check(before, Conclusion.YES, Conclusion.YES, 2_000_000_020, dns_only=False)
+        opened.note_checks([(new, "ok")])
+        opened.note_checks([(old, "no")])
+        (now,) = opened.trace_domains()
+    assert (now.refusals, now.checked_at) == (0, 2_000_000_020)
 
 
 def test_a_failing_domain_stops_new_mail_and_no_old_link(site: Site) -> None:

@@ -17,6 +17,7 @@ from sestrack.model import (
 )
 from sestrack.rules import (
     after_check,
+    check_choices,
     check_name,
     check_prefix,
     check_settings,
@@ -352,6 +353,24 @@ def test_a_trace_domain_by_its_prefix(name: str, wanted: str | type[Exception]) 
     else:
         with pytest.raises(wanted):
             named_domain(name, domains)
+
+
+@pytest.mark.parametrize(
+    ("declined", "end"),
+    [
+        ((), "settings enable --sender news.b.example --dimension domain --domain t.b.example --click --open"),
+        (("open",), "settings enable --sender news.b.example --dimension domain --domain t.b.example --click"),
+        (("click", "open"), "settings disable --sender news.b.example"),
+    ],
+)  # fmt: skip
+def test_the_hint_for_an_entry_that_lacks_all(declined: tuple[str, ...], end: str) -> None:
+    """It names a trace domain of the sender's own, and switches nothing on that was declined."""
+    names = ("a.a.example", "t.b.example")
+    domains = {name: a_domain(name, DomainStatus.VERIFIED) for name in names}
+    settings = Settings(True, Dimension.DOMAIN, None, {"news.b.example": Entry()})
+    with pytest.raises(Refused) as failure:
+        check_choices(settings, "news.b.example", domains, declined)
+    assert failure.value.hint == f"sestrack {end}"
 
 
 YES, LATER, NO = Conclusion.YES, Conclusion.LATER, Conclusion.NO

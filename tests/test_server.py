@@ -1379,7 +1379,14 @@ def test_a_certificate_is_renewed_in_two_steps(tracking: Program, serve: Serve) 
     assert until(lambda: served_certificate(server) == old, 20)
     (new / "key.pem").replace(tracking.folder / "key.pem")
     assert until(lambda: "was read again" in server.log.read_text(), 20)
-    assert served_certificate(server) not in {old, b""}
+    last = served_certificate(server)
+    assert last not in {old, b""}
+    time.sleep(2.5)  # the server, too, looks every two seconds
+    (tracking.folder / "cert.pem").write_text("half of the next one")
+    (worker,) = server.children()
+    os.kill(worker, signal.SIGKILL)
+    assert until(lambda: server.children() not in ([], [worker]), 20)
+    assert until(lambda: served_certificate(server) == last, 20)
 
 
 @pytest.mark.sqlite

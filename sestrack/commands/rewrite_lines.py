@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
 import time
 from collections import Counter
@@ -48,6 +49,8 @@ def run(request: Request, store: str) -> int:
     check_texts(request)
     lines = _Filter(request, store)
     worst = 0
+    # who keeps us open may end us so: what went out is counted
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         for number, line in enumerate(sys.stdin.buffer, 1):
             try:

@@ -28,7 +28,8 @@ class Report:
         self._file: TextIO | None = None
         if to == "-" or files.is_special(to):
             return
-        if any(os.path.realpath(other) == os.path.realpath(to) for other in others):
+        place = os.path.realpath(to)
+        if any(os.path.realpath(name) == place or files.is_same(name, to) for name in others):
             msg = f"the report {to} is what is to be rewritten, or comes of it"
             raise UsageError(msg, f"--report {files.typed(to)}.report")
         files.refuse_database(to)

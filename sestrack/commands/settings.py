@@ -126,7 +126,8 @@ def enable_command(  # noqa: PLR0913 - one for each choice
                 opened.sender(own)
         if own and (entry is not None or settings.dimension in {None, Dimension.DOMAIN}):
             by_name = {each.name: each for each in opened.trace_domains()}
-            check_choices(settings, own, by_name)
+            declined = [kind for kind, on in choices.items() if on is False]
+            check_choices(settings, own, by_name, declined)
         _save(opened, new, revision)
         used = opened.find_trace_domain(entry.domain) if entry and entry.domain else None
     output.note(f"tracking is {_status(settings.enabled)}")
@@ -138,10 +139,14 @@ def enable_command(  # noqa: PLR0913 - one for each choice
     if own and entry is None:
         output.note(f"{own} has no entry of its own; the account's settings hold for it")
     elif own and settings.dimension is Dimension.ACCOUNT:
-        _warn_not_used(own)
+        _warn_not_used(own, enabled=settings.enabled)
     elif own and not settings.enabled:
         wanted = settings.dimension or Dimension.DOMAIN
-        output.warn(f"the entry is kept; to use it: sestrack settings enable --dimension {wanted}")
+        whom = "" if wanted is Dimension.DOMAIN else "  # for all senders"
+        output.warn(
+            "tracking as a whole is off, and the entry is kept; to switch it on: "
+            f"sestrack settings enable --dimension {wanted}{whom}"
+        )
 
 
 @app.command("disable")
@@ -167,16 +172,19 @@ def disable_command(
         text, revision = opened.settings_text()
         _save(opened, disable(text, sender=own), revision)
     if own and settings.dimension is Dimension.ACCOUNT:
-        _warn_not_used(own)
+        _warn_not_used(own, enabled=settings.enabled)
         return
     output.note(f"tracking is Not Enabled{f' for {own}' if own else ''}")
 
 
-def _warn_not_used(own: str) -> None:
-    output.warn(
-        f"dimension is account: the entry of {own} is kept but not used; "
-        "to use it: sestrack settings enable --dimension account+domain"
-    )
+def _warn_not_used(own: str, *, enabled: bool) -> None:
+    """Say that an entry is not used; what would use it is no hint where that switches more on."""
+    words = f"dimension is account: the entry of {own} is kept but not used"
+    if enabled:
+        words += "; to use it: sestrack settings enable --dimension account+domain"
+    else:
+        words = f"tracking as a whole is off, and {words}"
+    output.warn(words)
 
 
 @app.command()

@@ -27,6 +27,8 @@ from sestrack.errors import (
     TryAgain,
     UsageError,
 )
+from sestrack.files import look, typed
+from sestrack.html.charset import wide_mark
 from sestrack.settings import Text, parse
 from sestrack.terminal import mistyped
 
@@ -62,7 +64,7 @@ def edit(ctx: typer.Context) -> None:
             draft.unlink(missing_ok=True)
             raise
         between = "" if not error.hint else "; " if "  # " in error.hint else "  # "
-        hint = f"{error.hint}{between}your text is in {draft}"
+        hint = f"{error.hint}{between}your text is in {typed(str(draft))}"
         raise type(error)(error.message, hint) from None
     draft.unlink(missing_ok=True)
     if new is None:
@@ -164,24 +166,29 @@ def _read(draft: Path, above: str) -> str:
     """
     ours = set(above.splitlines())
     try:
-        text = draft.read_bytes().decode("utf-8-sig")
+        data = draft.read_bytes()
     except FileNotFoundError:
         return ""
+    except OSError as error:
+        msg = f"what the editor left in {draft} cannot be read: {error.strerror}"
+        raise InputOutputError(msg, look(str(draft))) from None
+    try:
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         msg = "the editor did not write UTF-8, as TOML is"
-        iconv = f"iconv -f windows-1252 -t utf-8 {draft}"
+        charset = wide_mark(data)[1][:6] or "windows-1252"
+        iconv = f"iconv -f {charset} -t utf-8 {typed(str(draft))}"
         raise BadInput(msg, f"{iconv} | sestrack settings apply -") from None
     lines = text.splitlines(keepends=True) if ours else [text]
-    put = len(ours.intersection(line.rstrip("\r\n") for line in lines))
-    while put < len(ours) and lines and _ABOVE.match(lines[0]):  # an editor changed words in it
-        lines.pop(0)
-        put += 1
+    for _ in ours:  # an editor may have changed words in them
+        if lines and (lines[0].rstrip("\r\n") in ours or _ABOVE.match(lines[0])):
+            lines.pop(0)
     return "".join(line for line in lines if line.rstrip("\r\n") not in ours)
 
 
 def _is_left(draft: Path, before: str) -> bool:
     """Is there nothing in a draft that could be lost?"""
-    with suppress(BadInput):
+    with suppress(BadInput, InputOutputError):
         return _read(draft, "") in {"", before}
     return False
 

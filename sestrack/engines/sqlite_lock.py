@@ -59,6 +59,9 @@ def serving(path: str) -> Iterator[Note]:
         _HELD.add(held)
         before = _read(handle)
         number = _number_of(path)
+        if number:  # of a store that was restored since, it is another one
+            with suppress(OSError):
+                _write(handle, "".join(before.killed), before, number)
         noted = False
 
         def note(url: str, lost: int | None = None, trouble: str = "") -> None:

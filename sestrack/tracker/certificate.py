@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+import time
+from contextlib import suppress
 
 from sestrack import files, output
 from sestrack.errors import BadInput, InputOutputError, SestrackError
@@ -25,17 +27,8 @@ def tls_context(cert: str, key: str) -> ssl.SSLContext | None:
     return context
 
 
-def read_pair(cert: str, key: str) -> bytes:
-    """Return certificate and key as PEM, b"" where there is none.  Raises as `tls_context`."""
-    if not cert:
-        return b""
-    pair = files.read(cert) + b"\n" + files.read(key)
-    context_of(pair)
-    return pair
-
-
 def context_of(pair: bytes) -> ssl.SSLContext:
-    """Load what `read_pair` returned: a worker that begins while half of a new one is written.
+    """Load certificate and key from one PEM, as `LastPair` has them.
 
     Raises `BadInput` if the two do not belong together.
     """
@@ -82,6 +75,30 @@ def _load(context: ssl.SSLContext, cert: str, key: str) -> None:
     except OSError as error:  # gone since it was read
         msg = f"the certificate {cert} with the key {key} cannot be read: {error.strerror}"
         raise InputOutputError(msg, files.look(cert)) from None
+
+
+class LastPair:
+    """The last certificate and key that fitted: for a worker that begins while they do not."""
+
+    def __init__(self, cert: str, key: str) -> None:
+        """Take their names."""
+        self._names = cert, key
+        self._times: list[int] = []
+        self._look_at = 0.0
+        self.pem = b""
+
+    def look(self) -> None:
+        """Read them if they were written since; now and then."""
+        now = time.monotonic()
+        if not self._names[0] or now < self._look_at:
+            return
+        self._look_at = now + RENEW_SECONDS
+        times = _times_of(*self._names)
+        if times != self._times:
+            with suppress(SestrackError):  # while it is written, that of before is good
+                pem = b"\n".join(map(files.read, self._names))
+                context_of(pem)
+                self.pem, self._times = pem, times
 
 
 async def renew(cert: str, key: str, tls: ssl.SSLContext, *, is_old: bool) -> None:

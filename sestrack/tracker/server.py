@@ -40,7 +40,7 @@ from sestrack.store import (
     shown,
 )
 from sestrack.tracker import metrics
-from sestrack.tracker.certificate import read_pair, tls_context
+from sestrack.tracker.certificate import LastPair, tls_context
 from sestrack.tracker.collector import Collector, Worker
 from sestrack.tracker.counts import Tally
 from sestrack.tracker.forwarder import Forwarder
@@ -212,6 +212,7 @@ class Server:
         self._listeners = listeners
         self._url = _url_of(listeners[0], tls=bool(options.tls_cert))
         self._ask = ask
+        self._pair = LastPair(options.tls_cert, options.tls_key)
         if isinstance(writer, SestrackError):
             writer = Waiting(self._open_store, output.note, writer.message)
         self._writer = writer
@@ -262,6 +263,7 @@ class Server:
             # a daemon is asked to read its settings again, and does so anyway
             signal.signal(signal.SIGHUP, self._stop if _has_terminal() else signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, self._note_death)
+        self._pair.look()
         for index in range(len(self._listeners)):
             self._start(index)
         self._note_down(self._writer.owed)
@@ -321,14 +323,8 @@ class Server:
         handles = [self._listeners[index].fileno(), link[1].fileno()]
         if self._ask is not None:
             handles.append(self._ask.fileno())
-        with contextlib.suppress(SestrackError):  # while it is renewed, that of before is good
-            pair = read_pair(self._options.tls_cert, self._options.tls_key)
-            self._options = self._options._replace(tls_pair=pair)
-        process = _start_program(
-            "sestrack.tracker.worker",
-            (self._options, handles),
-            handles,
-        )
+        options = self._options._replace(tls_pair=self._pair.pem)
+        process = _start_program("sestrack.tracker.worker", (options, handles), handles)
         self._workers[process] = index
         self._begun[process] = time.monotonic()
         if self._stopping:  # while it was started
@@ -378,6 +374,7 @@ class Server:
                     self._note_end_of_worker(process, index)
         if self._writer.displaced and not self._stopping:
             self._stop()  # the next server has the file that is there then
+        self._pair.look()
         if self._stopping:
             self._due.clear()
             self._see_to_the_end()
