@@ -109,6 +109,7 @@ def _talk(line: str, level: str, message: str, **more: object) -> None:
 _waits = True
 """Whether the talk waits for who reads it."""
 _untold = 0
+_is_cut = False
 
 
 def never_wait() -> None:
@@ -130,7 +131,7 @@ def _is_taken() -> bool:
 
 
 def _write_line(line: str) -> None:
-    global _untold  # noqa: PLW0603 - stderr is one, too
+    global _untold, _is_cut  # noqa: PLW0603 - stderr is one, too
     if not _waits:
         if not _is_taken():
             _untold += 1
@@ -138,11 +139,14 @@ def _write_line(line: str) -> None:
         if _untold:
             untold, _untold = _untold, 0
             warn(f"lines of the log that nobody took, and that are left out: {untold}")
+    end = "\n" * _is_cut  # of half a line that was written when the disk was full
     try:
-        sys.stderr.write(_printable(line, sys.stderr.encoding) + "\n")
+        sys.stderr.write(f"{end}{_printable(line, sys.stderr.encoding)}\n")
         sys.stderr.flush()
+        _is_cut = False
     except OSError as error:
         if error.errno in _PASSING:
+            _is_cut = True
             # what could not be written is left behind; a server may have more to say later
             encoding, errors = sys.stderr.encoding, sys.stderr.errors
             sys.stderr = open(2, "w", 1, encoding, errors, closefd=False)  # noqa: SIM115

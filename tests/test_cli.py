@@ -628,7 +628,7 @@ def test_a_log_on_a_disk_that_was_full_goes_on(tracking: Program) -> None:
         os.truncate(log, 0)
         child.stdin.write("\n")
     assert child.returncode == 0
-    assert log.read_text() == "sestrack: warning: there is room again\n"
+    assert log.read_text() == "\nsestrack: warning: there is room again\n"
 
 
 @pytest.mark.sqlite

@@ -25,6 +25,7 @@ from sestrack.engines.sqlite_schema import migrations
 from sestrack.store import Store, initialise, open_for_recording
 from sestrack.tracker import visitors
 from sestrack.tracker.events import Kind, first_id
+from sestrack.tracker.judge import READ_AT_ONCE
 from sestrack.tracker.ledger import events
 from sestrack.tracker.names import pseudonym
 from sestrack.tracker.places import Places
@@ -265,6 +266,39 @@ def test_a_wrong_clock_holds_up_nothing(path: str, writers: int) -> None:
         check(path)
         assert reclassify(connection, Places(), lambda: None) == (98, 0)
         check(path)
+
+
+def test_a_clock_that_was_wrong_for_long_holds_up_nothing(path: str) -> None:
+    """More events of next year than are read at once: those behind them are counted at once."""
+    with writing(path) as connection:
+        fill(connection, READ_AT_ONCE + 200, 14)
+        for event in ids_of(connection)[: READ_AT_ONCE + 100]:
+            misdate(connection, event)
+        upkeep = Upkeep(connection, Places())
+        while upkeep.settle(int(time.time() * 1000)):
+            pass
+        counted = connection.execute("SELECT count(*) FROM visit").fetchone()
+        assert counted == (READ_AT_ONCE + 200,)
+        check(path)
+
+
+def test_a_clock_that_is_wrong_purges_nothing_at_once(
+    path: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """All events too old, from one moment to the next: that may not be so, and cannot be undone."""
+    with writing(path) as connection:
+        fill(connection, 100, 3)
+        upkeep = Upkeep(connection, Places(), 30)
+        while upkeep.work():
+            pass
+        assert ids_of(connection)
+        assert "by this machine's clock all events are older" in capfd.readouterr().err
+        monkeypatch.setattr("sestrack.tracker.upkeep._SURE", 0.0)
+        upkeep = Upkeep(connection, Places(), 30)
+        while upkeep.work():
+            pass
+        assert not ids_of(connection)
+        assert "100 events purged, older than --keep 30d" in capfd.readouterr().err
 
 
 def test_figures_of_purged_days_stay(path: str) -> None:

@@ -51,6 +51,8 @@ class Report(NamedTuple):
     waiting: int = 0
     """Events that are not known to be kept."""
     connections: int = 0
+    refused: int = 0
+    """Connections for which there was no room."""
 
 
 NOTHING = Report([0] * (len(BOUNDS) + 1))
@@ -69,6 +71,7 @@ def added(reports: Iterable[Report]) -> Report:
         sum(report.lost for report in reports),
         sum(report.waiting for report in reports),
         sum(report.connections for report in reports),
+        sum(report.refused for report in reports),
     )
 
 

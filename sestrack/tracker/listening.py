@@ -8,8 +8,10 @@ import re
 import resource
 import socket
 
-from sestrack.errors import CannotListen, UsageError
+from sestrack.errors import CannotListen, NotSetUp, UsageError
 
+OWN_FILES = 64
+"""How many files a worker may have open besides its connections; a few are."""
 BACKLOG = 4096
 _ADDRESS = re.compile(r"([\w.-]*|\[[0-9a-f:.]+(?:%\w+)?\]):([0-9]{1,5})", re.ASCII | re.IGNORECASE)
 
@@ -85,9 +87,13 @@ def _free(host: str, port: int) -> int:
 
 
 def raise_file_limit() -> None:
-    """Take as many open files as we may: each connection is one."""
+    """Take as many open files as we may: each connection is one.  Raises `NotSetUp` if none is."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(
             resource.RLIMIT_NOFILE, (min(hard, 65_536) if hard > 0 else 65_536, hard)
         )
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most <= OWN_FILES:
+        msg = f"{most} files may be open here, which leaves no room for readers"
+        raise NotSetUp(msg, "ulimit -n 65536  # in a unit of systemd: LimitNOFILE=65536")

@@ -118,6 +118,10 @@ def _of_server(source: Source) -> Iterator[Family]:
     )  # fmt: skip
     yield "events_waiting", "gauge", "Events in memory, not kept yet.", _one(report.waiting)
     yield "connections", "gauge", "Connections of readers.", _one(report.connections)
+    yield (
+        "connections_refused_total", "counter", "Connections for which there was no room.",
+        _one(report.refused),
+    )  # fmt: skip
     yield "workers", "gauge", "Workers that run.", _one(len(running))
     yield "worker_restarts_total", "counter", "Workers that ended unasked.", _one(source.restarts())
 

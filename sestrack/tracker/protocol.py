@@ -93,6 +93,8 @@ class Site:
         self.room = 100_000
         """How many connections there may be."""
         self.closing = False
+        self.refused = 0
+        """Connections for which there was none."""
         self._room_made = 0
         self._bugs = 0
         self.tick = 1
@@ -125,6 +127,15 @@ class Site:
                 connection.expire(self.tick, idle_seconds=0)
         return len(self.connections) < self.room
 
+    def note_refused(self) -> None:
+        """Count a connection for which there is no room, and say so at 1, 2, 4, 8 … of them."""
+        self.refused += 1
+        if self.refused & (self.refused - 1) == 0:
+            output.warn(
+                f"no room for {self.refused} connections so far: {self.room} are open; "
+                "more files (LimitNOFILE, ulimit -n) or --workers have more"
+            )
+
     def drain(self) -> None:
         """Take no new requests; answers that wait still go out."""
         self.closing = True
@@ -156,6 +167,8 @@ class Connection(asyncio.Protocol):
         site = self._site
         stream = cast(asyncio.Transport, transport)  # uvloop's do not inherit from it
         if site.closing or not site.has_room():
+            if not site.closing:
+                site.note_refused()
             stream.abort()
             return
         self._transport = stream

@@ -190,10 +190,11 @@ class Recorder(asyncio.Protocol):
         if self._link is not None:
             self._link.write(len(frame).to_bytes(4, "big") + frame)
 
-    def report(self, replies: Mapping[bytes, int], connections: int) -> None:
+    def report(self, replies: Mapping[bytes, int], connections: int, refused: int) -> None:
         """Tell the writer what was counted here so far."""
-        delays, lost = self._delays, self._lost_before + self.lost
-        self._write((delays.classes, delays.total, replies, lost, self.waiting, connections))
+        delays, lost, waiting = self._delays, self._lost_before + self.lost, self.waiting
+        counted = (delays.classes, delays.total, replies, lost, waiting, connections, refused)
+        self._write(counted)
 
     def _watch(self) -> None:
         """Let nobody wait for the disk longer than `PATIENCE`."""

@@ -39,9 +39,9 @@ class Streams:
         Writers without a mark are read from their first event; `at_once` rows of each at a time.
         """
         self._connection = connection
-        self._select = (
-            f"{select} WHERE event.id > ? AND event.id <= ? ORDER BY event.id LIMIT {at_once}"
-        )
+        within = f"{select} WHERE event.id > ? AND event.id <= ?"
+        self._select = f"{within} ORDER BY event.id LIMIT {at_once}"
+        self._select_past = f"{within} AND event.at <= ? ORDER BY event.id LIMIT 1"
         self._read_to = dict(marks)
         self._buffers: dict[int, deque[_Timed]] = {}
         self._latest: dict[int, int] = {}
@@ -74,10 +74,13 @@ class Streams:
     def _fill(self, writer: int, buffer: deque[_Timed], read_to: int, stored: int) -> int:
         rows = self._connection.execute(self._select, (read_to, stored)).fetchall()
         now = int(time.time() * 1000)
-        while len(rows) > 1 and rows[-1][0] < stored and rows[-1][1] > now:
-            del rows[-1]  # it is read again, together with the one that it has the time of
+        behind = now
+        if rows and rows[-1][1] > now:  # the next one that is not to come may be far behind
+            following = (rows[-1][0], stored, now)
+            past = self._connection.execute(self._select_past, following).fetchall()
+            behind = past[0][1] if past else now
         latest = self._latest.get(writer, 0)
-        for moment, row in zip(_moments(rows, now), rows, strict=True):
+        for moment, row in zip(_moments(rows, now, behind), rows, strict=True):
             latest = max(latest, moment)
             buffer.append((latest, row[0], row))
         self._latest[writer] = latest
@@ -95,16 +98,19 @@ def in_order(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     timed = []
     for own in of_writer.values():
         latest = 0
-        for moment, row in zip(_moments(own, now), own, strict=True):
+        for moment, row in zip(_moments(own, now, now), own, strict=True):
             latest = max(latest, moment)
             timed.append((latest, row[0], row))
     return [row for _, _, row in sorted(timed)]
 
 
-def _moments(rows: list[tuple[Any, ...]], now: int) -> list[int]:
-    """Return the times that a writer's events have their places by: none is to come."""
+def _moments(rows: list[tuple[Any, ...]], now: int, behind: int) -> list[int]:
+    """Return the times that a writer's events have their places by: none is to come.
+
+    `behind` is the time of what follows the last of them.
+    """
     moments = []
-    moment = now
+    moment = behind
     for row in reversed(rows):
         if row[1] <= now:
             moment = row[1]

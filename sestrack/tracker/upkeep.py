@@ -11,6 +11,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from sestrack import output
 from sestrack.errors import TryAgain
 from sestrack.tracker.events import Trait, first_id, writer_of
 from sestrack.tracker.figures import DAY_MS, Figures, who
@@ -33,6 +34,8 @@ _LOOKED_THROUGH = 20_000
 """Of the first events of a writer so many may be younger than those behind them."""
 _STRETCH = 100_000
 _PURGE_EVERY = 600.0
+_SURE = 3600.0
+"""How long a server runs before it purges all there was."""
 _REST = 0.5
 """Seconds without work before the next look, when there was less than a piece to do."""
 
@@ -56,6 +59,11 @@ class Upkeep:
         self._figures = Figures(connection)
         self._rest_until = 0.0
         self._purge_at = 0.0
+        self._purged = 0
+        """Events purged since that was said."""
+        self._begun_at = time.monotonic()
+        self._last_before = _last_day(connection) if keep_days else 0
+        """The day of the last event that was here at the start; 0 if there was none."""
         self.judged_at = 0
         """The time (ms) of the last event that was judged here."""
 
@@ -67,12 +75,30 @@ class Upkeep:
         self.settle(int(time.time() * 1000), _READS)
         if self._judge is not None and self._judge.more:
             return True
-        if self._keep_days and now >= self._purge_at:
-            before = int(time.time() * 1000) // DAY_MS - self._keep_days
-            if purge_piece(self._connection, before):
-                return True
-            self._purge_at = now + _PURGE_EVERY
+        if self._keep_days and now >= self._purge_at and self._purge(now):
+            return True
         self._rest_until = now + _REST
+        return False
+
+    def _purge(self, now: float) -> bool:
+        """Delete some of what is too old; return whether there is more."""
+        before = int(time.time() * 1000) // DAY_MS - self._keep_days
+        if self._last_before and self._last_before < before and now < self._begun_at + _SURE:
+            # the one thing that cannot be undone: a clock may be wrong until it is set by others
+            output.warn(
+                f"by this machine's clock all events are older than --keep {self._keep_days}d: "
+                f"they are purged when the server has run for {_SURE // 60:.0f} minutes"
+            )
+            self._purge_at = self._begun_at + _SURE
+            return False
+        if purged := purge_piece(self._connection, before):
+            self._purged += purged
+            return True
+        if self._purged:
+            count = "1 event" if self._purged == 1 else f"{self._purged:,} events"
+            output.note(f"{count} purged, older than --keep {self._keep_days}d", event="purged")
+            self._purged = 0
+        self._purge_at = now + _PURGE_EVERY
         return False
 
     def settle(self, now_ms: int | None, reads: int = 2**31) -> int:
@@ -116,6 +142,17 @@ class Upkeep:
                 msg = "another server keeps the figures"
                 raise TryAgain(msg, "sestrack doctor")
             self._judged[writer] = event
+
+
+def _last_day(connection: Connection) -> int:
+    """Return the day (since 1970, UTC) of the last event; 0 if there is none."""
+    days = [0]
+    for _, _, stored in connection.writers():
+        days += [
+            at // DAY_MS
+            for (at,) in connection.execute("SELECT at FROM event WHERE id = ?", (stored,))
+        ]
+    return max(days)
 
 
 def behind(connection: Connection) -> tuple[int, int | None]:

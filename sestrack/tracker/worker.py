@@ -29,7 +29,7 @@ from sestrack.tracker.answers import Answers
 from sestrack.tracker.ask import Ask
 from sestrack.tracker.certificate import context_of, renew, tls_context
 from sestrack.tracker.clients import Clients, Network
-from sestrack.tracker.listening import BACKLOG
+from sestrack.tracker.listening import BACKLOG, OWN_FILES
 from sestrack.tracker.names import Names
 from sestrack.tracker.protocol import Connection, Site
 from sestrack.tracker.recorder import Recorder
@@ -150,8 +150,7 @@ async def _work(
         Clients(options.proxies, anonymize=options.anonymize_ip),
     )
     site.name_of = _naming(known, options)
-    # a few files are open besides connections
-    site.room = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 64
+    site.room = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - OWN_FILES
     server = await loop.create_server(
         lambda: Connection(site),
         sock=listener,
@@ -188,7 +187,7 @@ async def _work(
     for connection in list(site.connections):
         connection.abort()
     if options.metrics is not None:
-        recorder.report(site.replies, 0)
+        recorder.report(site.replies, 0, site.refused)
     recorder.close()
     await asyncio.gather(*tasks, server.wait_closed(), return_exceptions=True)
     await asyncio.sleep(0)
@@ -209,7 +208,7 @@ async def _tick(site: Site, recorder: Recorder, *, reports: bool) -> None:
         await asyncio.sleep(1)
         site.every_second()
         if reports:
-            recorder.report(site.replies, len(site.connections))
+            recorder.report(site.replies, len(site.connections), site.refused)
         if recorder.introduced > MAX_TARGETS:
             # whoever gives each mail a label of its own would fill the memory
             recorder.start_over()
