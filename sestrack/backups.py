@@ -43,7 +43,7 @@ from sestrack.files import (
     is_same,
     is_special,
     look,
-    not_there,
+    reading,
     typed,
 )
 from sestrack.store import BUSY_SECONDS, kind_of, shown
@@ -287,8 +287,9 @@ def restore(
         name = shown(address)
         msg = f"{name} is no file: a backup is copied into an empty database"
         raise Refused(msg, f"sestrack copy {typed(file)} {typed(name)}")
-    if not os.path.exists(file):
-        raise not_there(file)
+    if not is_special(file):
+        with reading(file):  # or say why it cannot be
+            pass
     if os.path.isfile(file) and not os.path.getsize(file):
         msg = f"the file {file} is empty"
         raise BadInput(msg, look(file))

@@ -112,13 +112,24 @@ def tracked_size(url: str, wrapping: Wrapping) -> int:
     return len(wrapping.base) + wrapping.copy_size + 1 + sealed
 
 
+def _location_size(url: str) -> int:
+    """Return how many octets a redirect there needs: letters that are not ASCII are escaped."""
+    octets = url.encode("utf-8", "surrogatepass")
+    return len(octets) + 2 * len(octets.translate(None, _ASCII))
+
+
+_ASCII = bytes(range(128))
+_MAX_LOCATION = 3500
+"""A front end has 4 KiB for all headers of an answer where nobody gave it more (nginx)."""
+
+
 def closer_look(url: str, wrapping: Wrapping) -> Reason:
     """Say what only long URLs, or those of our own host, have to be asked."""
     if url.startswith(wrapping.base.decode()) or (
         re.match(_LIKE_OURS, url) is not None and wrapping.is_ours(url)
     ):
         return Reason.OURS
-    if tracked_size(url, wrapping) > MAX_URL:
+    if tracked_size(url, wrapping) > MAX_URL or _location_size(url) > _MAX_LOCATION:
         return Reason.TOO_LONG
     return Reason.WRAPPED
 
@@ -128,17 +139,18 @@ _SCHEME = r"([A-Za-z][A-Za-z0-9+.-]*+):"
 # the last, which it may have, the field must be all of a value or of a segment of the path.
 _PLACEHOLDER = (
     r"\{(?![0-9A-F]{8}-)|<[%?<#$]|«|\*\||\|\*|\[\[|\[%|\$\$\w+\$\$|"  # {x} ${x} <%x%> *|X|* $$x$$
-    r"%7B%7B|[$#]%7B|%3C%(?:25|3F)|\*%7C|%7C\*|%5B%5B|%25%25[A-Za-z_=]|"  # as editors escape them
-    r"\$\[\w[\w:]*+\]\$|\[\w+->\w+\]|~~eloqua|"  # $[X:Y]$ [user->email]
+    r"%7B%7B|[$#]%7B|%3C%(?:25|3F)|(?:\*|%2A)%7C|%7C(?:\*|%2A)|%5B%5B|"  # as editors
+    r"%25%25[A-Za-z_=]|"  # escape them
+    r"\$\[\w[^]]*+\]\$|\[\w+->\w+\]|~~eloqua|@TrackLink$|"  # $[X:Y|Z]$ [user->email]
     r"=\$!?[A-Z_]|\$[\w.]+\(|=[^&#=]*\$[A-Z_]\w*\$|"  # =$x.y =$!x $lookup(x) =x$y$
-    r"%%[A-Za-z_=[]|%\(\w+\)s|"  # %%x%% %%=v(@x)=%% %(x)s
+    r"%%[A-Za-z_=[$]|%\(\w+\)s|"  # %%x%% %%=v(@x)=%% %(x)s
     r"%(?:\d+\$)?[sdux](?=[^\w%-]|$)|"  # %s %1$s
     r"%(?![0-9A-F]{2})[A-Za-z_][\w.:-]*+%|"  # %x%
     r"%[A-Za-z_][\w.:-]*+%(?![0-9A-F]{2})|"  # %ADDRESS%, which begins like an escape
     r"(?-i:\[[A-Z][A-Z0-9_ -]*+\]|__[A-Z][A-Z0-9_]*?__|@[A-Z][A-Z0-9_]*+@)|"  # [X] __X__ @X@
-    r"##\w[\w.]*##|@@\w[\w.]*@@|"
+    r"##\w[\w.:]*##|@@\w[\w.]*@@|"
     r"=[^&#=]*\[[A-Z][\w .:-]*\]|"  # =x[y]
-    r"(?:^|[=/])(?:([$|^#@]|~~?|(?<==)-)[A-Za-z_][\w.]*\1|"  # =$X$ =|X| =^X^ =~X.y~ =-x-
+    r"(?:^|[=/])(?:([$|^#@]|~~?|(?<==)-)[A-Za-z_][\w.:]*\1|"  # =$X$ =|X| =^X^ =~X.y~ =-x-
     r"\[(?![0-9A-F:.]+\])[A-Za-z][\w.:-]*(?:,fallback=[^][]*)?\]|"  # =[x]
     r"%5B[A-Za-z_]\w*%5D)(?=[&/?#]|$)"
 )

@@ -21,12 +21,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from conftest import Program, Server
+from conftest import Program, Server, as_nobody
 from postgresql import free_port, until
 from prometheus_client.parser import text_string_to_metric_families
 
-from sestrack import files
+from sestrack import files, output
+from sestrack.backups import restore
 from sestrack.engines import sqlite_health
+from sestrack.errors import NoPermission
 from sestrack.store import Store
 
 LETTER = '<body><a href="https://www.example.com/a">a</a></body>'
@@ -353,6 +355,19 @@ def test_a_restore_that_fails_on_a_new_machine(program: Program) -> None:
     assert done.returncode == 65
     assert not [*program.folder.glob("store.db*")]
     program.ok("init", "--edge", "edge.example.net")
+
+
+@pytest.mark.sqlite
+def test_a_backup_that_may_not_be_read(program: Program) -> None:
+    """It is not said to be none: root makes it, and the service is another user."""
+    program.ok("--store", "other.db", "init", "--edge", "edge.example.net")
+    program.ok("--store", "other.db", "backup", "one.db")
+    file = program.folder / "one.db"
+    file.chmod(0)
+    with as_nobody(), pytest.raises(NoPermission) as failure:
+        restore(str(file), str(program.folder / "new.db"), output.progress, 1)
+    assert "cannot read" in failure.value.message
+    assert program("restore", str(program.folder)).returncode == 66
 
 
 @pytest.mark.sqlite

@@ -51,7 +51,8 @@ def inputs(request: Request) -> list[Input]:
             _make_folder(request.output)
     elif len(found) > 1 and not (request.in_place or quiet(request)):
         msg = f"{len(found)} files cannot go to one output: {request.output or 'standard output'}"
-        raise UsageError(msg, "--output out/")
+        folder = request.output.removesuffix("-") or "out"
+        raise UsageError(msg, f"--output {files.typed(folder)}/")
     return found
 
 

@@ -41,10 +41,11 @@ def run(request: Request, store: str) -> int:
         or request.output not in {"", "-"}
     ):  # fmt: skip
         msg = "--jsonl is a filter: it reads standard input and writes standard output"
-        sender, file = files.typed(request.sender), files.typed((*request.files, "in.jsonl")[0])
-        hint = f"sestrack rewrite --jsonl --sender {sender} < {file} > out.jsonl"
+        plain = request._replace(in_place=False, diff=False, check=False, report="", output="")
+        file = (*request.files, "in.jsonl")[0]
+        hint = f"{plain.line(files=())} < {files.typed(file)} > out.jsonl"
         if file.endswith((".html", ".htm", ".eml")):  # no objects, but what is to be rewritten
-            hint = f"sestrack rewrite --sender {sender} {file}"
+            hint = request.line(jsonl=False)
         raise UsageError(msg, hint)
     check_texts(request)
     lines = _Filter(request, store)
