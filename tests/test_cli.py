@@ -11,6 +11,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,8 @@ from conftest import Program, Server, as_nobody
 from postgresql import until
 
 from sestrack.cli import COMMANDS
-from sestrack.commands.rewrite import OPTIONS, light
+from sestrack.commands.rewrite import OPTIONS, Request, light
+from sestrack.commands.rewrite_delivery import inputs
 from sestrack.demo.nameserver import NameServer
 from sestrack.errors import NoPermission, Refused
 from sestrack.model import Dimension
@@ -493,6 +495,12 @@ def test_what_is_in_a_folder_and_is_no_mail(tracking: Program) -> None:
     assert done.returncode == 0
     assert sorted(os.listdir(tracking.folder / "out")) == ["a.html", "d.html"]
     assert b"mails/b.html is left" in done.stderr
+    with tempfile.TemporaryDirectory() as name:  # where another user may look, too
+        Path(name).chmod(0o755)
+        (Path(name) / "a.html").write_bytes(LETTER)
+        (Path(name) / "locked").mkdir(mode=0)
+        with as_nobody(), pytest.raises(NoPermission, match="locked"):
+            inputs(Request(files=(name,)))
     assert b"mails/c.html is left" in done.stderr
 
 
@@ -606,6 +614,7 @@ def test_a_full_disk_and_a_closed_pipe(tracking: Program) -> None:
 
 TALK = """
 import sys
+import tempfile
 from sestrack import output
 for number in range(40):
     output.warn(f"{number} " + "x" * 60)

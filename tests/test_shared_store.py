@@ -610,6 +610,24 @@ def test_the_log_of_a_spool_that_cannot_be_made_again(tmp_path: Path) -> None:
         assert moved.execute("SELECT sum(events) FROM parcel").fetchall() == [(1,)]
 
 
+def test_doctor_sees_what_a_server_cannot_store(address: str, tmp_path: Path) -> None:
+    """Events that have waited for ten minutes while the server runs, and only those."""
+    program = Program(tmp_path, address)
+    program.environment["XDG_DATA_HOME"] = str(tmp_path / "home")
+    path = str(tmp_path / "home/sestrack/spool-1/spool-1.db")
+    spool = Spool(path)
+    for at, number in ((int(time.time() * 1000), 1), (MINTED * 1000, 2)):
+        row = (at, 0, "ada@example.org", MINTED, "", b"agent", 0)
+        parcel = Parcel(spool.number(1), [row], [OPEN], 0)
+        spool.put([parcel])
+        found = json.loads(program("doctor", "--offline", "--json").stdout)
+        told = [check["found"] for check in found if check["name"] == "spool"]
+        wanted = [f"1 events wait in {path}, and PostgreSQL does not take them"]
+        assert told == (wanted if number > 1 else [])
+        spool.drop(parcel.last)
+    spool.close()
+
+
 def test_a_spool_that_is_removed_last(
     quick: QuickServer, address: str, start: Start, tmp_path: Path
 ) -> None:

@@ -266,16 +266,19 @@ def _trouble_at(url: str) -> str:
 
 
 def _spools() -> list[Check]:
-    """Look for events that a server left on this machine's disk when it ended."""
-    from sestrack.tracker.spool import left_behind
+    """Look for events on this machine's disk that a server left there, or cannot store."""
+    from sestrack.tracker.spool import waiting_in
 
-    return [
-        Check(
-            "spool", False, f"{events:,} events wait in {path}, and no server sends them",  # noqa: FBT003
-            f"sestrack serve --spool {os.path.dirname(path)}",
-        )
-        for path, events in left_behind(store.spool_files())
-    ]  # fmt: skip
+    checks = []
+    for wait in waiting_in(store.spool_files()):
+        words, hint = "no server sends them", f"sestrack serve --spool {os.path.dirname(wait.path)}"
+        if wait.is_had:
+            if store.now() - wait.since // 1000 < LATE_SECONDS:
+                continue
+            words, hint = "PostgreSQL does not take them", "journalctl -u sestrack -n 50"
+        found = f"{wait.events:,} events wait in {wait.path}, and {words}"
+        checks.append(Check("spool", False, found, hint))  # noqa: FBT003
+    return checks
 
 
 def _recording(opened: store.Store, left: Left | None) -> list[Check]:

@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from sestrack import files, output
-from sestrack.errors import CannotCreate, NotFound, UsageError
+from sestrack.errors import CannotCreate, NoPermission, NotFound, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -96,7 +96,7 @@ def _in(name: str) -> Iterator[Input]:
         return
     root = os.path.realpath(name)
     empty = True
-    for folder, folders, inner_names in os.walk(name):
+    for folder, folders, inner_names in os.walk(name, onerror=_refuse):
         folders[:] = sorted(inner for inner in folders if not inner.startswith("."))
         for inner in sorted(inner_names):
             path = os.path.join(folder, inner)
@@ -113,6 +113,12 @@ def _in(name: str) -> Iterator[Input]:
     if empty:
         msg = f"there is no .html, .htm or .eml in the folder {name}"
         raise NotFound(msg, files.look(name))
+
+
+def _refuse(error: OSError) -> None:
+    """Leave no mail out because its folder cannot be read."""
+    msg = f"cannot read the folder {error.filename}: {error.strerror}"
+    raise NoPermission(msg, files.look(error.filename)) from None
 
 
 def quiet(request: Request) -> bool:

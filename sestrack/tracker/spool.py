@@ -378,16 +378,34 @@ def own_left(folder: str, store: str, limit: int) -> Spool | None:
     return None
 
 
-def left_behind(pattern: str) -> list[tuple[str, int]]:
-    """Return the spools in which events wait while no server has them, and how many wait."""
+class Wait(NamedTuple):
+    """Events that wait in a spool."""
+
+    path: str
+    events: int
+    is_had: bool
+    """Whether a server has it, and is to store them."""
+    since: int
+    """The time (ms) of the first of them; 0 if it is not known."""
+
+
+def waiting_in(pattern: str) -> list[Wait]:
+    """Return the spools in which events wait, be they a server's or left behind by one."""
     found = []
     for path in sorted(glob(pattern)):
+        is_had = False
         try:
-            with closing(Spool(path)) as spool:
-                if spool.waiting:
-                    found.append((path, spool.events))
+            Spool(path).close()
+        except TryAgain:
+            is_had = True
         except SestrackError:
-            continue  # a server has it, or it is another user's
+            continue  # it is another user's
+        name = sqlite.uri_of(path, "ro")
+        with suppress(sqlite3.Error), closing(sqlite3.connect(name, uri=True)) as spool:
+            ((events,),) = spool.execute("SELECT sum(events) FROM parcel").fetchall()
+            for (content,) in spool.execute("SELECT content FROM parcel ORDER BY last LIMIT 1"):
+                rows = _read(content).rows
+                found.append(Wait(path, events, is_had, rows[0][0] if rows else 0))
     return found
 
 
