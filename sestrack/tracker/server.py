@@ -74,6 +74,7 @@ SPATE = 5
 SPATE_SECONDS = 10.0
 """Workers that end so fast are started again after so long only, or not, if none is well."""
 _LINK_OCTETS = 4 << 20
+_ROOM = "df -h  # the space left"
 
 
 def serve(options: ServeOptions) -> int:
@@ -286,7 +287,8 @@ class Server:
             msg = f"{self._writer.given_up} events could not be written and are lost"
             if self._trouble is not None:
                 output.warn(self._trouble.message)
-            self._trouble = InputOutputError(msg, "df -h  # the space left")
+            why = "sestrack doctor --offline" if isinstance(self._writer, Waiting) else _ROOM
+            self._trouble = InputOutputError(msg, why)
         if self._trouble is not None:
             raise self._trouble
         return 0
