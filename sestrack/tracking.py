@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from sestrack.model import Entry
 
 
+_LIKE_TOKEN = rb"/[A-Za-z0-9_~]{40}"
 _LIKE_OURS = rb"""(?i:https?)://[^/\s"'<>]{1,300}/[A-Za-z0-9_~]{40,}+"""
 
 
@@ -210,7 +211,10 @@ class Tracking(NamedTuple):
 
         A document that is to be many copies, or that of another recipient, should have none.
         """
-        urls = dict.fromkeys(re.findall(_LIKE_OURS, charsets.narrow(html)))
+        text = charsets.narrow(html)
+        if not re.search(_LIKE_TOKEN, text):  # as in most mail, and quickly told
+            return []
+        urls = dict.fromkeys(re.findall(_LIKE_OURS, text))
         found = (self._copy_of(url.decode("ascii", "replace")) for url in urls)
         return list(dict.fromkeys(copy for copy in found if copy is not None))
 

@@ -238,8 +238,9 @@ def _say(letter: Letter, made: int, in_all: int, where: str, *, strict: bool) ->
         output.warn(f"{copies}{to}, all of them untracked: {letter.tracking.untracked}")
         return EXIT_NO if strict else 0
     if not made:
-        output.warn("the list names nobody below its heading")
-    if in_all > made > 0:
+        output.warn(f"the list names nobody below its heading: no copies{to}")
+        return 0
+    if in_all > made:
         output.warn(
             f"{letter.message} has {in_all:,} copies now, with those of before: if they were not "
             "sent, its rates are too low; --message gives another label"
