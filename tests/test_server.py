@@ -32,7 +32,7 @@ from conftest import Program, Server, as_nobody
 from postgresql import free_port, until
 
 from sestrack.domains import challenge
-from sestrack.engines.sqlite import connect, for_recording, served_at, serving
+from sestrack.engines.sqlite import connect, for_recording, left, served_at, serving
 from sestrack.errors import NoPermission, TryAgain
 from sestrack.store import Store
 from sestrack.tracker.answers import GIF, Found
@@ -1016,6 +1016,30 @@ def test_a_store_that_comes_later(tracking: Program, serve: Serve, workers: str)
     assert tracking("serve", "--bind", "127.0.0.1:0").returncode == 75
     assert server.stop() == 0
     assert len(tracking.events()) == 4
+
+
+@pytest.mark.sqlite
+def test_what_was_lost_before_a_store_that_cannot_be_opened(
+    tracking: Program, serve: Serve
+) -> None:
+    """It is counted on, and the store is told when it can be."""
+    link = tracking.paths(LETTER)[0]
+    tracking.ok("keys", "export", "all.keys")
+    path = str(tracking.store)
+    with serving(path) as note:
+        note("http://127.0.0.1:1/", 7)
+    good = tracking.store.read_bytes()
+    tracking.store.write_bytes(b"no database at all" * 500)
+    server = serve("--keys", "all.keys")
+    assert server.ask(link).status == 302
+    assert server.stop() == 74
+    assert left(path).lost == 8
+    tracking.store.write_bytes(good)
+    server = serve()
+    assert until(lambda: left(path).lost == 0)
+    with Store(path) as store:
+        assert store.connection.execute("SELECT lost FROM progress").fetchall() == [(8,)]
+    assert server.stop() == 0
 
 
 @pytest.mark.sqlite

@@ -216,6 +216,8 @@ class Server:
         self._pair = LastPair(options.tls_cert, options.tls_key)
         if isinstance(writer, SestrackError):
             writer = Waiting(self._open_store, output.note, writer.message)
+            if opening.note is not None:  # what is noted there stays, until a store is told of it
+                writer.owed = left(options.store).lost
         self._writer = writer
         self._tally: Tally | None = None
         """What counts, if somebody wants to know."""
