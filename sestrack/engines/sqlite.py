@@ -397,7 +397,9 @@ def errors(path: str) -> Iterator[None]:
     """Turn SQLite's errors into ours."""
     try:
         yield
-    except UnicodeDecodeError:  # SQLite's own words quote the damaged names of tables
+    except UnicodeDecodeError as error:  # SQLite's own words quote damaged names of tables
+        if b"malformed" not in error.object:
+            raise
         msg = f"the store {path} is damaged: a name in it is no text"
         raise BadInput(msg, command(path, "restore --force FILE")) from None
     except sqlite3.OperationalError as error:
