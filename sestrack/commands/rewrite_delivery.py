@@ -51,8 +51,9 @@ def inputs(request: Request) -> list[Input]:
             _make_folder(request.output)
     elif len(found) > 1 and not (request.in_place or quiet(request)):
         msg = f"{len(found)} files cannot go to one output: {request.output or 'standard output'}"
-        folder = request.output.removesuffix("-") or "out"
-        raise UsageError(msg, f"--output {files.typed(folder)}/")
+        is_free = request.output not in {"", "-"} and not os.path.exists(request.output)
+        folder = request.output if is_free else "out"
+        raise UsageError(msg, f"--output {files.typed(f'{folder}/')}")
     return found
 
 
