@@ -180,7 +180,9 @@ def refuse_other_input(data: bytes) -> None:
     if re.match(_JSON, head):
         msg = f"the input is JSON, where HTML is wanted: it begins with {data[:20]!r}"
         raise BadInput(msg, "--jsonl")
-    if other := re.match(_OTHER_MARKUP, head, re.IGNORECASE | re.DOTALL):
+    other = re.match(_OTHER_MARKUP, head, re.IGNORECASE | re.DOTALL)
+    # a picture may stand in front of HTML
+    if other and (other[1].lower() != b"svg" or data.rstrip().endswith(b"</svg>")):
         name = other[1].decode().lower()
         msg = f"the input begins with <{name}>, which is no HTML"
         makes_html = "mjml letter.mjml -o letter.html  # makes HTML of it"

@@ -468,8 +468,11 @@ def test_other_markup_is_no_html(tracking: Program, data: bytes, word: bytes) ->
     assert (done.returncode, done.stdout) == (65, data)
     assert word in done.stderr
     assert tracking("check", "-", stdin=data).returncode == 65
-    page = b"<?xml version='1.0'?><!DOCTYPE html><html><body><svg></svg></body></html>"
-    assert b"trace.example.com" in tracking(*FULL, stdin=page).stdout
+    for page in (
+        b"<?xml version='1.0'?><!DOCTYPE html><html><body><svg></svg></body></html>",
+        b"<svg></svg><p>A fragment</p>",
+    ):
+        assert b"trace.example.com" in tracking(*FULL, stdin=page).stdout
 
 
 @pytest.mark.sqlite
