@@ -8,6 +8,7 @@ tabs, nothing cut off and no colour.  A terminal gets none either with `NO_COLOR
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 import time
@@ -147,9 +148,11 @@ def _write_line(line: str) -> None:
     except OSError as error:
         if error.errno in _PASSING:
             _is_cut = True
-            # what could not be written is left behind; a server may have more to say later
+            # what could not be written is left behind; a server may have more to say later,
+            # and keeps nothing back then that could fail at the end
             encoding, errors = sys.stderr.encoding, sys.stderr.errors
-            sys.stderr = open(2, "w", 1, encoding, errors, closefd=False)  # noqa: SIM115
+            bare = io.FileIO(2, "w", closefd=False)
+            sys.stderr = io.TextIOWrapper(bare, encoding, errors, write_through=True)
         else:  # nobody listens; the exit code still speaks
             _abandon(sys.stderr)
 

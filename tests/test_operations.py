@@ -371,6 +371,25 @@ def test_a_backup_that_may_not_be_read(program: Program) -> None:
 
 
 @pytest.mark.sqlite
+def test_a_store_that_was_left_half_written(tracking: Program) -> None:
+    """Whoever opens it next undoes that, even if it is to read only."""
+    tracking.ok("backup", "one.db")  # which has no log, but a journal
+    code = (
+        "import os, sqlite3\n"
+        "c = sqlite3.connect('one.db', isolation_level=None)\n"
+        "c.execute('PRAGMA cache_size = 1')\n"
+        "c.execute('BEGIN IMMEDIATE')\n"
+        "c.execute('CREATE TABLE half (x)')\n"
+        "c.executemany('INSERT INTO half VALUES (?)', [('x' * 3000,)] * 500)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tracking.folder, check=False)
+    assert (tracking.folder / "one.db-journal").exists()
+    exported = tracking.ok("--store", "one.db", "settings", "export")
+    assert exported == tracking.ok("settings", "export")
+
+
+@pytest.mark.sqlite
 def test_a_file_that_a_killed_process_left(program: Program) -> None:
     """In a container the next one has the same number; it is not in its way."""
     left = program.folder / f"report.txt.{os.getpid()}.sestrack"

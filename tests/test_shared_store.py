@@ -608,6 +608,7 @@ def test_the_log_of_a_spool_that_cannot_be_made_again(tmp_path: Path) -> None:
     os.rename(f"{spool.path}.gone-wal", tmp_path / "moved.db-wal")
     with closing(sqlite3.connect(tmp_path / "moved.db")) as moved:
         assert moved.execute("SELECT sum(events) FROM parcel").fetchall() == [(1,)]
+    spool.close()
 
 
 def test_doctor_sees_what_a_server_cannot_store(address: str, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from sestrack.engines import versions
@@ -266,6 +266,8 @@ def connect(path: str, *, writing: bool, wait: float = BUSY_SECONDS) -> Connecti
         from sestrack.engines import sqlite_lock
 
         sqlite_lock.check_file(path)
+    elif os.path.exists(f"{path}-journal"):
+        _roll_back(path)
     connection = sqlite3.connect(
         uri_of(path, "rw" if writing else "ro"), uri=True, timeout=wait,
         isolation_level=None, factory=Connection,
@@ -279,6 +281,13 @@ def connect(path: str, *, writing: bool, wait: float = BUSY_SECONDS) -> Connecti
             connection.execute("PRAGMA synchronous = FULL")
         undo.pop_all()
     return connection
+
+
+def _roll_back(path: str) -> None:
+    """Undo what a process left half done that was killed: who opens it to read only cannot."""
+    name = uri_of(path, "rw")
+    with suppress(sqlite3.Error), closing(sqlite3.connect(name, uri=True)) as connection:
+        connection.execute("PRAGMA schema_version").fetchall()
 
 
 def for_recording(path: str) -> Connection:
