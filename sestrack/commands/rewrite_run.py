@@ -282,11 +282,10 @@ class _Rewriter:
 
 def _files_of(request: Request, sources: list[Input]) -> Iterator[str]:
     """Name what is read, and what is written."""
+    yield from (source.name for source in sources)
     if request.output:
         yield request.output
-    for name, place in sources:
-        yield name
-        yield os.path.join(request.output, place)
+        yield from (os.path.join(request.output, source.place) for source in sources)
 
 
 def _check_no_header(request: Request) -> None:
