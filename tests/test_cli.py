@@ -485,6 +485,23 @@ def test_plain_text_in_utf_16(tracking: Program) -> None:
 
 
 @pytest.mark.sqlite
+def test_one_recipient_for_mails_to_several(tracking: Program) -> None:
+    """The hint for one mail is for that mail alone: all others would count as its recipient."""
+    folder = tracking.folder / "mails"
+    folder.mkdir()
+    for name, to in (("a", "ada@example.org"), ("b", "x@example.org, y@example.org")):
+        head = f"From: n@news.example.com\nTo: {to}\nContent-Type: text/html\n\n"
+        (folder / f"{name}.eml").write_bytes(head.encode() + LETTER)
+    done = tracking(*SEND, "mails", "-o", "out/")
+    assert done.returncode == 2
+    hint = "sestrack rewrite mails/b.eml --sender news.example.com --recipient ID --output out/  # for that mail alone"
+    assert done.stderr.decode().endswith(f"hint: {hint}\n")
+    done = tracking(*SEND, "mails", "-o", "out/", "--recipient", "ID")
+    assert done.returncode == 0
+    assert b"mails to several addresses are all made copies for ID" in done.stderr
+
+
+@pytest.mark.sqlite
 def test_what_is_in_a_folder_and_is_no_mail(tracking: Program) -> None:
     """A pipe is not waited for; a link that leads out is not followed, and both are said."""
     folder = tracking.folder / "mails"

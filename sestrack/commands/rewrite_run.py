@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from sestrack.commands.rewrite import Request
     from sestrack.commands.rewrite_report import Report
+    from sestrack.mail.mime import Message
     from sestrack.rewrite import Template
 
 HEAD = 65_536
@@ -74,7 +75,7 @@ def run(request: Request, store: str) -> int:
                         error.message = f"{source.name}: {error.message}"
                     if len(sources) == 1:
                         raise
-                    output.error(error.message, error.hint)
+                    output.error(error.message, _hint(request, source.name, error.hint))
                     code = error.code
                 worst = code or worst
                 step()
@@ -82,6 +83,13 @@ def run(request: Request, store: str) -> int:
         if request.count and rewriter.made:
             count(store, rewriter.tracking.sender, rewriter.made)
     return worst
+
+
+def _hint(request: Request, name: str, hint: str) -> str:
+    """Return a hint for one of many mails: for all of them a recipient would be wrong."""
+    if "--recipient ID" not in hint:
+        return hint
+    return f"{request.line(files=(name,), recipient='ID')}  # for that mail alone"
 
 
 def refuse_copies(tracking: Tracking, name: str, html: bytes) -> None:
@@ -193,6 +201,10 @@ class _Rewriter:
         """Copies of each message that were delivered,"""
         self.fresh: list[str] = []
         """and those that are to be, by their message."""
+        self.addressed: list[bytes] | None = None
+        """Whom the message before went to,"""
+        self.is_warned = False
+        """and whether it was said that others go elsewhere."""
 
     def rewrite(self, name: str, data: bytes, kind: str) -> tuple[bytes, int]:
         """Rewrite; return the result, or the original with the reason said, and an exit code."""
@@ -253,6 +265,8 @@ class _Rewriter:
         request = self.request
         message = read(data)
         recipient: str | None = request.recipient or None
+        if recipient:
+            self._warn_of_others(message)
         label = request.message
         if self.tracking.entry is not None:
             if request.recipient_header:
@@ -264,6 +278,15 @@ class _Rewriter:
             (part.number, part.kind, content, template) for part, content, template in done.parts
         ]
         return _Result(done.data, done.label, done.recipient, done.untracked, templates)
+
+    def _warn_of_others(self, message: Message) -> None:
+        """Say it if mails to several people are all made copies for one."""
+        to = message.values("To")
+        if self.addressed not in (None, to) and not self.is_warned:
+            self.is_warned = True
+            whom = self.request.recipient
+            output.warn(f"mails to several addresses are all made copies for {whom}")
+        self.addressed = to
 
     def _is_anothers(self, name: str, result: _Result) -> bool:
         meant = result.recipient, self.request.message  # else a hash of what it was
@@ -349,7 +372,8 @@ def _mailbox(rewriter: _Rewriter, source: Input, messages: Iterable[bytes]) -> i
             try:
                 result, code = rewriter.rewrite(here, data, "message")
             except SestrackError as error:
-                output.error(f"{here}: {error.message}", error.hint)
+                hint = _hint(request._replace(output=""), "message.eml", error.hint)
+                output.error(f"{here}: {error.message}", hint)
                 code = error.code
             except Exception as error:  # noqa: BLE001 - the other messages must not be lost for it
                 code = bug(here, error)

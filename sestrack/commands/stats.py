@@ -10,6 +10,7 @@ import typer
 
 from sestrack import output, store
 from sestrack.errors import NotFound, UsageError
+from sestrack.rules import sender_domain_of
 from sestrack.terminal import mistyped, offers
 from sestrack.times import seconds_of, utc
 
@@ -86,6 +87,7 @@ def stats(  # noqa: PLR0913 - one for each choice
 
     for name, value in (("message", message), ("sender domain", sender)):
         check_text(name, value)
+    sender = sender_domain_of(sender) if sender else ""
     now = store.now()
     question = Question(
         by=str(by), message=message, sender=sender, limit=limit,

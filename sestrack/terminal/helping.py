@@ -133,7 +133,7 @@ def wrong_line(wrong: ClickException, root: Command, arguments: Sequence[str]) -
     if isinstance(wrong, NoSuchOption) and word == "--store":
         return UsageError(f"{word} goes before the command", moved_before(word, arguments))
     if wrong.message.startswith("Got unexpected extra argument"):
-        hint = example_of(context.command) or hint
+        hint = _without_extra(wrong.message, root, arguments)
     meant = (_synonym(word, words) or nearest(word, words)) if word else ""
     if isinstance(wrong, NoSuchOption):
         message = f"there is no option {word}"
@@ -149,6 +149,25 @@ def wrong_line(wrong: ClickException, root: Command, arguments: Sequence[str]) -
             f"{message}; did you mean {meant}?", corrected(word, meant, arguments, hint)
         )
     return UsageError(message, hint)
+
+
+def _without_extra(message: str, root: Command, arguments: Sequence[str]) -> str:
+    """Return the command line without what is too much, or with the option that it is for."""
+    extra = message.rpartition("(")[2].rstrip(".)").split(" ")
+    rest = list(arguments)
+    for word in extra:
+        if word in rest:
+            del rest[len(rest) - 1 - rest[::-1].index(word)]
+    option = _NAMED.get(path_of(root, arguments).removeprefix("sestrack "), "")
+    if option and option not in {word.partition("=")[0] for word in rest}:
+        rest += [option, extra[0]]
+    return " ".join(map(quote, ("sestrack", *rest)))
+
+
+_NAMED = {
+    "init": "--edge", "serve": "--bind", "stats": "--message", "settings show": "--sender",
+}  # fmt: skip
+"""Commands without arguments, and the option that one may be meant for."""
 
 
 def _completed(wrong: MissingParameter, root: Command, arguments: Sequence[str]) -> str:
