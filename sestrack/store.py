@@ -435,7 +435,7 @@ class Store:
                 before = known.get(domain.name)
                 if before is None or before.status is DomainStatus.RETIRED:
                     continue
-                if before.checked_at > domain.checked_at:
+                if domain.checked_at < before.checked_at <= now():
                     continue  # another one, that began later, has ended already
                 # what is not for a check to say stays, for another may have changed it since
                 former = domain if before.target == domain.target else before

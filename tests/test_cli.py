@@ -471,6 +471,8 @@ def test_other_markup_is_no_html(tracking: Program, data: bytes, word: bytes) ->
     for page in (
         b"<?xml version='1.0'?><!DOCTYPE html><html><body><svg></svg></body></html>",
         b"<svg></svg><p>A fragment</p>",
+        b"<svg></svg><p>A fragment</p><svg></svg>",
+        b"\n".join([b"<!-- == -->"] * 90) + b"<html><body><p>In no time</p></body></html>",
     ):
         assert b"trace.example.com" in tracking(*FULL, stdin=page).stdout
 
