@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
@@ -183,12 +184,17 @@ def test_a_check_that_ends_after_a_newer_one(tracking: Program) -> None:
     """What it saw is older: it undoes nothing."""
     with Store(tracking.address) as opened:
         (before,) = opened.trace_domains()
-        old = after_check(before, Conclusion.NO, Conclusion.NO, 2_000_000_000, dns_only=False)
-        new = after_check(before, Conclusion.YES, Conclusion.YES, 2_000_000_020, dns_only=False)
+        at = int(time.time())
+        old = after_check(before, Conclusion.NO, Conclusion.NO, at - 1, dns_only=False)
+        new = after_check(before, Conclusion.YES, Conclusion.YES, at, dns_only=False)
         opened.note_checks([(new, "ok")])
         opened.note_checks([(old, "no")])
         (now,) = opened.trace_domains()
-    assert (now.refusals, now.checked_at) == (0, 2_000_000_020)
+        assert (now.refusals, now.checked_at) == (0, at)
+        # by a clock that was ahead: it is not taken for a newer one
+        opened.note_checks([(new._replace(checked_at=at + 9000), "ok")])
+        opened.note_checks([(old, "no")])
+        assert opened.trace_domains()[0].refusals == 1
 
 
 def test_a_failing_domain_stops_new_mail_and_no_old_link(site: Site) -> None:

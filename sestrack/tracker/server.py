@@ -300,6 +300,8 @@ class Server:
         waiting.run(lambda: waiting.heir is None and self._going_on())
         if waiting.heir is not None:
             self._writer = waiting.heir
+            # whoever told us to end may have done so while it was opened
+            self._writer.give_up_at = min(self._writer.give_up_at, waiting.give_up_at)
             self._writer.watch(self._wake_out)
             self._note_down(self._writer.owed)
 

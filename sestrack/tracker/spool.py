@@ -364,6 +364,9 @@ def open_spool(folder: str, limit: int = LIMIT, store: str = "", *, shared: bool
     for spool in free:
         if spool is not chosen:
             spool.close()
+    if store and not chosen.store and not chosen.waiting:
+        with suppress(sqlite3.Error):  # from its first event on it is told from other stores'
+            chosen.note_writer(store, 0)
     return chosen
 
 
