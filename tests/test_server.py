@@ -1414,6 +1414,23 @@ def test_a_certificate_is_renewed_in_two_steps(tracking: Program, serve: Serve) 
 
 
 @pytest.mark.sqlite
+def test_a_locked_key_takes_the_place_of_the_served_one(tracking: Program, serve: Serve) -> None:
+    """Nobody is asked for its passphrase, neither a worker nor the server itself."""
+    make_certificate(tracking.folder)
+    server = serve("--tls-cert", "cert.pem", "--tls-key", "key.pem")
+    old = served_certificate(server)
+    subprocess.run(
+        ["openssl", "pkey", "-in", "key.pem", "-aes128", "-passout", "pass:x", "-out", "locked.pem"],
+        cwd=tracking.folder, check=True,
+    )  # fmt: skip
+    (tracking.folder / "locked.pem").rename(tracking.folder / "key.pem")
+    assert until(lambda: "stays as it was" in server.log.read_text(), 20)
+    time.sleep(2.5)  # the server looks, too
+    assert served_certificate(server) == old
+    assert server.stop() == 0
+
+
+@pytest.mark.sqlite
 def test_a_certificate_that_cannot_be_read_is_tried_again(tracking: Program, serve: Serve) -> None:
     """It is said once; and that it can be read then is seen, though its time does not change."""
     make_certificate(tracking.folder)

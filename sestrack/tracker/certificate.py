@@ -12,6 +12,8 @@ from sestrack import files, output
 from sestrack.errors import BadInput, InputOutputError, SestrackError
 
 RENEW_SECONDS = 2.0
+_NONE = "none"
+"""The passphrase that is tried: a key that has one cannot be used."""
 _CERTIFICATE, _KEY = b"CERTIFICATE-----", b"PRIVATE KEY-----"
 
 
@@ -37,8 +39,9 @@ def context_of(pair: bytes) -> ssl.SSLContext:
     try:
         with open(handle, "wb", closefd=False) as file:
             file.write(pair)
-        context.load_cert_chain(f"/proc/self/fd/{handle}")
-    except ssl.SSLError as error:
+        # with a password, or OpenSSL would wait for somebody to type that of a locked key
+        context.load_cert_chain(f"/proc/self/fd/{handle}", password=_NONE)
+    except (ssl.SSLError, OSError, ValueError) as error:
         msg = f"the certificate cannot be used: {error}"
         raise BadInput(msg) from None
     finally:
@@ -63,7 +66,7 @@ def _load(context: ssl.SSLContext, cert: str, key: str) -> None:
         msg = f"the private key {key} is locked by a passphrase, which nobody is there to type"
         raise BadInput(msg, f"openssl pkey -in {files.typed(key)} -out unlocked.pem")
     try:
-        context.load_cert_chain(cert, key)
+        context.load_cert_chain(cert, key, password=_NONE)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             msg = f"the private key {key} is not that of the certificate {cert}"
