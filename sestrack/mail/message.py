@@ -21,7 +21,7 @@ from sestrack.mail.transfer import MAX_LINE, Edit, decode, join, splice
 from sestrack.rewrite import Template, compile_html, compile_text, has_pixel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 class Content(NamedTuple):
@@ -251,7 +251,7 @@ def recipient_of(message: Message, header: str = "") -> str:
     from email.utils import getaddresses
 
     if header:
-        text = _only(message, header, "the recipient", _who_else(message))
+        text = _only(message, header, "the recipient", lambda: _who_else(message))
         if not text.strip():
             msg = f"the header {header}, which is to name the recipient, is empty"
             raise UsageError(msg, _who_else(message))
@@ -286,7 +286,8 @@ _NAMING = ("X-Recipient", "Delivered-To", "X-Original-To", "Envelope-To", "To")
 
 def label_of(message: Message, header: str) -> str:
     """Return what the header named says, "" if it is empty.  Raises `UsageError` without it."""
-    return _in_words(_only(message, header, "the message", "--message-header Subject")).strip()
+    text = _only(message, header, "the message", lambda: "--message-header Subject")
+    return _in_words(text).strip()
 
 
 def _in_words(text: str) -> str:
@@ -301,11 +302,11 @@ def _in_words(text: str) -> str:
         return text
 
 
-def _only(message: Message, header: str, what: str, hint: str) -> str:
+def _only(message: Message, header: str, what: str, hint: Callable[[], str]) -> str:
     """Return the value of a header that is to name something, and so stands once."""
     values = message.values(header)
     if len(values) != 1:
         many = f"stands {len(values)} times" if values else "is not in the message"
         msg = f"the header {header}, which is to name {what}, {many}"
-        raise UsageError(msg, hint)
+        raise UsageError(msg, hint())
     return values[0].decode("utf-8", "replace")
