@@ -26,7 +26,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from sestrack.copying import copy
-from sestrack.engines import engine_of, sqlite, sqlite_health, sqlite_lock
+from sestrack.engines import engine_of, sqlite, sqlite_health
 from sestrack.engines.default import command
 from sestrack.errors import (
     BadInput,
@@ -161,7 +161,7 @@ def _check_regular(name: str) -> None:
 def _save_pages(address: str, to: str, progress: Progress) -> None:
     with ExitStack() as stack:
         with sqlite.errors(address):
-            sqlite_lock.check_file(address)  # under another name it has another log: not all
+            sqlite.check_name(address)
             source = stack.enter_context(closing(sqlite.connect(address, writing=False)))
             if sqlite.version(source) <= 0:  # one of an earlier schema can be kept as it is
                 sqlite.check_schema(source, address)

@@ -193,6 +193,11 @@ def keeping(address: str) -> AbstractContextManager[None]:
     return engine_of(address).keeping(address)
 
 
+def check_name(address: str) -> None:
+    """Raise `TryAgain` if a server has the store under another name, and not all can be seen."""
+    engine_of(address).check_name(address)
+
+
 def served_at(address: str) -> list[str]:
     """Return the URLs of the servers that record into the store now; "" for one not told."""
     return engine_of(address).served_at(address)

@@ -31,6 +31,7 @@ from sestrack.tracker.names import pseudonym
 from sestrack.tracker.places import Places
 from sestrack.tracker.reclassify import reclassify
 from sestrack.tracker.reports import BY, Look, Question, report
+from sestrack.tracker.streams import Streams
 from sestrack.tracker.upkeep import Upkeep, forget, purge_piece
 
 DAY = 86_400_000
@@ -280,6 +281,29 @@ def test_a_clock_that_was_wrong_for_long_holds_up_nothing(path: str) -> None:
         counted = connection.execute("SELECT count(*) FROM visit").fetchone()
         assert counted == (READ_AT_ONCE + 200,)
         check(path)
+
+
+def test_events_of_a_time_to_come_are_looked_past_once(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many reads it takes to get past them: else each would look at all that are left."""
+    looks: list[Sequence[Any]] = []
+    with writing(path) as connection:
+        fill(connection, 100, 14)
+        ids = ids_of(connection)
+        for event in ids[:90]:
+            misdate(connection, event)
+        execute = connection.execute
+
+        def seen(sql: str, values: Sequence[Any] = ()) -> Any:
+            if "event.at <=" in sql:
+                looks.append(values)
+            return execute(sql, values)
+
+        monkeypatch.setattr(connection, "execute", seen)
+        streams = Streams(connection, "SELECT event.id, event.at FROM event", {}, at_once=10)
+        assert [event for rows in iter(streams.read, []) for event, _ in rows] == ids
+    assert len(looks) == 1
 
 
 def test_a_clock_that_is_wrong_purges_nothing_at_once(

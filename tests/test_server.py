@@ -794,17 +794,20 @@ def test_a_served_store_under_another_name(tracking: Program, serve: Serve, how:
         ("serve", "--bind", "127.0.0.1:0"),
         ("sender", "add", "late.example.com"),
         ("backup", "copy.db"),  # it would lack what is in the log
+        ("keys", "export", "all.keys"),
     ):
         done = tracking("--store", str(other), *words)
         assert (done.returncode, b"open, under another name" in done.stderr) == (75, True)
         assert server.ask(link).status == 302
+    done = tracking("--store", str(other), "doctor", "--offline")
+    assert b"under another name" in done.stdout
     if how == "renamed":
         done = tracking("init", "--edge", "edge.example.net")
         assert (done.returncode, b"open yet, under another name" in done.stderr) == (75, True)
         assert b"rm " not in done.stderr
     assert server.stop() == 0
     tracking.environment["SESTRACK_STORE"] = str(other)
-    assert len(tracking.events()) == 3
+    assert len(tracking.events()) == 4
     tracking.ok("sender", "add", "late.example.com")
     server = serve()
     assert server.ask(link).status == 302
@@ -1043,6 +1046,24 @@ def test_what_was_lost_before_a_store_that_cannot_be_opened(
 
 
 @pytest.mark.sqlite
+def test_a_damaged_store_is_restored_while_readers_are_answered(
+    tracking: Program, serve: Serve
+) -> None:
+    """Nobody has its lock: what they did meanwhile is stored in what was put in its place."""
+    link = tracking.paths(LETTER)[0]
+    tracking.ok("keys", "export", "all.keys")
+    tracking.ok("backup", "good.db")
+    tracking.store.write_bytes(b"no database at all" * 500)
+    server = serve("--keys", "all.keys")
+    assert server.ask(link).status == 302
+    tracking.ok("restore", "--force", "good.db")
+    assert until(lambda: "recorded from now on" in server.log.read_text(), 20)
+    assert server.ask(link).status == 302
+    assert server.stop() == 0
+    assert len(tracking.events()) == 2
+
+
+@pytest.mark.sqlite
 def test_one_server_by_whatever_name(tracking: Program) -> None:
     """A link to a store is the same store; only one may write."""
     link = tracking.folder / "link.db"
@@ -1152,7 +1173,7 @@ def test_workers_that_die_again_and_again(tracking: Program, serve: Serve) -> No
         os.kill(worker, signal.SIGKILL)
     assert server.process.wait(timeout=60) == 70
     assert "5 workers ended within 10 seconds" in server.log.read_text()
-    assert len(tracking.events()) == 3
+    assert len(tracking.events()) == 4
     assert server_checks(tracking) == [(True, "no server records into this store now")]
 
 

@@ -11,7 +11,7 @@ import typer
 
 from sestrack import output, store
 from sestrack.domains.https_judgement import EXPIRING_DAYS
-from sestrack.errors import EXIT_NO, BadInput, NoPermission, SestrackError, UsageError
+from sestrack.errors import EXIT_NO, BadInput, NoPermission, SestrackError, TryAgain, UsageError
 from sestrack.model import Conclusion, DomainStatus, TraceDomain
 from sestrack.rules import REFUSALS_SECONDS
 from sestrack.times import utc
@@ -212,8 +212,9 @@ def _serving(path: str, *, offline: bool) -> tuple[list[Check], Left | None]:
     the trace domains show whether anyone answers.
     """
     try:
+        store.check_name(path)
         urls = store.served_at(path)
-    except NoPermission as error:
+    except (NoPermission, TryAgain) as error:
         return [Check("server", False, error.message, error.hint)], None  # noqa: FBT003
     left = store.left(path)
     hint = "systemctl start sestrack"

@@ -60,6 +60,7 @@ def export(
     Example: sestrack keys export sestrack.keys
     """
     with store.Store(ctx.obj) as opened:
+        store.check_name(ctx.obj)
         keys = opened.keys()
     text = write_keys(keys)
     if file == "-":

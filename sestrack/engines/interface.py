@@ -190,6 +190,9 @@ class Engine(Protocol):
     def check_new(self, address: str) -> None:
         """Raise `Refused` where a new store would take the place of one that is gone."""
 
+    def check_name(self, address: str) -> None:
+        """Raise `TryAgain` where not all that is stored can be seen, for it is served elsewhere."""
+
     def create(self, address: str) -> None:
         """Make what a connection needs, if it is not there."""
 

@@ -101,6 +101,10 @@ def check_new(address: str) -> None:
     """Refuse nothing: a database is there, or it is not."""
 
 
+def check_name(address: str) -> None:
+    """Refuse nothing: by whatever name, it is the same database."""
+
+
 def create(address: str) -> None:
     """See that texts of all alphabets can be kept; the database itself is not ours to make."""
     with errors(address), closing(connect(address, writing=True)) as connection:

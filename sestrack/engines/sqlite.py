@@ -225,6 +225,13 @@ def check_new(path: str) -> None:
         raise Refused(msg, command(path, "restore FILE") + anew)
 
 
+def check_name(path: str) -> None:
+    """Raise `TryAgain` if a server has the file open under another name: there its log is."""
+    from sestrack.engines import sqlite_lock
+
+    sqlite_lock.check_file(path)
+
+
 def _check_way(path: str) -> None:
     """Raise `NoPermission` if a folder on the way may not be looked into: there may be a store."""
     try:
@@ -263,9 +270,7 @@ def connect(path: str, *, writing: bool, wait: float = BUSY_SECONDS) -> Connecti
         msg = f"{path} is a folder, and a store is a file"
         raise BadInput(msg, f"--store {_quoted(os.path.join(path, 'store.db'))}")
     if writing:
-        from sestrack.engines import sqlite_lock
-
-        sqlite_lock.check_file(path)
+        check_name(path)  # two logs destroy a store
     elif os.path.exists(f"{path}-journal"):
         _roll_back(path)
     connection = sqlite3.connect(

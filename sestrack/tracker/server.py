@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from sestrack import output
 from sestrack.errors import (
+    BadInput,
     CannotCreate,
     InputOutputError,
     NoPermission,
@@ -95,7 +96,7 @@ def serve(options: ServeOptions) -> int:
         wrong: SestrackError | None = None
         try:
             opening.lock()
-        except (NoPermission, CannotCreate, NotSetUp) as error:
+        except (NoPermission, CannotCreate, NotSetUp, BadInput) as error:
             wrong = error
         listeners = [
             stack.enter_context(listener)
@@ -137,14 +138,24 @@ class Opening:
     def lock(self) -> None:
         """Be the one that writes; again, for there may be a store now.  Raises as `serving`.
 
-        Raises `NotSetUp` while there is none: whoever makes one must find nobody that serves it.
+        Raises `NotSetUp` while there is none, `BadInput` while it is damaged: whoever makes or
+        restores one must find nobody that serves it.
         """
         self.note = None
         self._lock.close()
         _, trouble = look(self._options.store)
-        if isinstance(trouble, NotSetUp):
+        if isinstance(trouble, (NotSetUp, BadInput)):
             raise trouble
         self.note = self._lock.enter_context(serving(self._options.store))
+
+    def add_lost(self, number: int) -> None:
+        """Note what is lost without a store that can be written, for the server that has one."""
+        _, trouble = look(self._options.store)
+        with contextlib.suppress(SestrackError, OSError):
+            if self.note is None and not isinstance(trouble, NotSetUp):
+                self.note = self._lock.enter_context(serving(self._options.store))
+            if self.note is not None:
+                self.note("", left(self._options.store).lost + number)
 
     def open(self) -> Collector:
         """Open the store; return what writes into it.  Raises `SestrackError`."""
@@ -216,8 +227,6 @@ class Server:
         self._pair = LastPair(options.tls_cert, options.tls_key)
         if isinstance(writer, SestrackError):
             writer = Waiting(self._open_store, output.note, writer.message)
-            if opening.note is not None:  # what is noted there stays, until a store is told of it
-                writer.owed = left(options.store).lost
         self._writer = writer
         self._tally: Tally | None = None
         """What counts, if somebody wants to know."""
@@ -269,7 +278,8 @@ class Server:
         self._pair.look()
         for index in range(len(self._listeners)):
             self._start(index)
-        self._note_down(self._writer.owed)
+        # what is noted there stays, until a store is told of it
+        self._note_down(None if isinstance(self._writer, Waiting) else self._writer.owed)
         output.note(
             f"serving on {self._url}; SIGTERM drains and ends", event="serving", url=self._url
         )
@@ -285,7 +295,10 @@ class Server:
             msg = f"the store {shown(self._options.store)} was {self._writer.displaced}"
             self._trouble = InputOutputError(msg, "sestrack serve")
         if self._writer.given_up:
-            self._note_down(self._writer.owed + self._writer.given_up)
+            if isinstance(self._writer, Waiting):
+                self._opening.add_lost(self._writer.given_up)
+            else:
+                self._note_down(self._writer.owed + self._writer.given_up)
             msg = f"{self._writer.given_up} events could not be written and are lost"
             if self._trouble is not None:
                 output.warn(self._trouble.message)

@@ -45,6 +45,9 @@ class Streams:
         self._read_to = dict(marks)
         self._buffers: dict[int, deque[_Timed]] = {}
         self._latest: dict[int, int] = {}
+        self._following: dict[int, tuple[int, int | None]] = {}
+        """Of each writer, an event that is not to come, and its time: the first behind those read.
+        Or the last one looked at, and None."""
 
     def read(self) -> list[tuple[Any, ...]]:
         """Return the rows that come next, none when there are no more now."""
@@ -75,10 +78,8 @@ class Streams:
         rows = self._connection.execute(self._select, (read_to, stored)).fetchall()
         now = int(time.time() * 1000)
         behind = now
-        if rows and rows[-1][1] > now:  # the next one that is not to come may be far behind
-            following = (rows[-1][0], stored, now)
-            past = self._connection.execute(self._select_past, following).fetchall()
-            behind = past[0][1] if past else now
+        if rows and rows[-1][1] > now:
+            behind = self._time_behind(writer, rows[-1][0], stored, now)
         latest = self._latest.get(writer, 0)
         for moment, row in zip(_moments(rows, now, behind), rows, strict=True):
             latest = max(latest, moment)
@@ -87,6 +88,19 @@ class Streams:
         # where nothing is left before `stored`, it was purged
         self._read_to[writer] = read_to = rows[-1][0] if rows else stored
         return int(read_to)
+
+    def _time_behind(self, writer: int, read_to: int, stored: int, now: int) -> int:
+        """Return the time of a writer's next event that is not to come, or now.
+
+        It may be far behind: each event is looked at once, however many reads lead there.
+        """
+        number, moment = self._following.get(writer, (read_to, None))
+        if number <= read_to or moment is None:
+            ahead = (max(number, read_to), stored, now)
+            past = self._connection.execute(self._select_past, ahead).fetchall()
+            number, moment = past[0][:2] if past else (stored, None)
+            self._following[writer] = number, moment
+        return now if moment is None else min(moment, now)
 
 
 def in_order(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
