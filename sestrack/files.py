@@ -80,10 +80,15 @@ def look(name: str) -> str:
 
 
 def typed(name: str) -> str:
-    """Return a name as it has to be typed."""
+    """Return the name of a file as it has to be typed; one like `-x` is no option."""
+    return quoted(f"./{name}" if name[:1] == "-" and name != "-" else name)
+
+
+def quoted(word: str) -> str:
+    """Return a word as a shell takes it for one."""
     from shlex import quote
 
-    return quote(name)
+    return quote(word)
 
 
 def is_same(one: str, other: str) -> bool:

@@ -945,8 +945,10 @@ def test_a_store_is_not_copied_onto_itself(tracking: Program) -> None:
     assert (done.returncode, b"both stores are" in done.stderr) == (2, True)
     (tracking.folder / "d").mkdir()
     assert b"hint: sestrack copy d/store.db new.db\n" in tracking("copy", "d", "new.db").stderr
-    for file, hint in (("d", b"d/sestrack.keys"), ("/dev/stdout", b"-")):
-        done = tracking("keys", "export", file)
+    (tracking.folder / "-k").touch()
+    hints = {"d": b"d/sestrack.keys", "/dev/stdout": b"-", "-k": b"./-k.new"}
+    for file, hint in hints.items():
+        done = tracking("keys", "export", "--", file)
         assert done.returncode == 73
         assert b"hint: sestrack keys export " + hint + b"\n" in done.stderr
 

@@ -9,7 +9,7 @@ import typer
 
 from sestrack import output, store
 from sestrack.errors import Refused, UsageError
-from sestrack.files import is_special, shown, typed
+from sestrack.files import is_special, quoted, shown
 from sestrack.mail.recipients import open_list
 from sestrack.terminal import mistyped, offers
 from sestrack.times import seconds_of
@@ -73,9 +73,9 @@ def recipients(  # noqa: PLR0913 - one for each choice
         names = [cell.strip(' "\r\n') for cell in found.heading.split(found.delimiter)]
         if name in names:
             msg = f"the list {shown(file)} has a column {name!r} already"
-            raise Refused(msg, f"--name {typed(f'{name}2')}")
-        quoted = output.csv_lines([(name,)], found.delimiter).rstrip("\n")
-        heading = _with(found.heading, found.delimiter, quoted) if found.heading else ""
+            raise Refused(msg, f"--name {quoted(f'{name}2')}")
+        added = output.csv_lines([(name,)], found.delimiter).rstrip("\n")
+        heading = _with(found.heading, found.delimiter, added) if found.heading else ""
         lines = [found.mark + heading]
         for row in found.rows:
             token = sealer.seal(row.recipient.encode()).decode() if sealer else ""

@@ -106,15 +106,15 @@ class Request(NamedTuple):
 
     def line(self, **changes: Any) -> str:
         """Return the command line as it would be typed, with some options or files changed."""
-        from sestrack.files import typed
+        from sestrack.files import quoted, typed
 
         changed = self._replace(**changes)
-        words = ["sestrack", "rewrite", *changed.files]
+        words = ["sestrack", "rewrite", *map(typed, changed.files)]
         for option in OPTIONS:
             value = getattr(changed, option.name)
             if value != self._field_defaults[option.name]:
-                words += [option.flags[-1], *[value] * bool(option.metavar)]
-        return " ".join(map(typed, words))
+                words += [option.flags[-1], *map(quoted, [value] * bool(option.metavar))]
+        return " ".join(words)
 
     def run(self, store: str) -> int:
         """Carry it out; return the exit code."""

@@ -44,7 +44,7 @@ def run(request: Request, store: str) -> int:
     data = files.read(name)
     if looks_like_message(data):
         msg = "a campaign's template is HTML, and this is a whole message"
-        hint = f"sestrack rewrite --sender {files.typed(request.sender)} --recipient ID"
+        hint = f"sestrack rewrite --sender {files.quoted(request.sender)} --recipient ID"
         file = "".join(f" {files.typed(name)}" for name in request.files if name != "-")
         raise UsageError(msg, f"{hint}{file or ' < message.eml'}  # once for each recipient")
     if request.type == "auto" and not has_tag(data):
@@ -247,7 +247,7 @@ def _say(letter: Letter, made: int, in_all: int, where: str, *, strict: bool) ->
         )
     output.note(
         f"{copies} of {letter.message}{to}; when they are sent: "
-        f"sestrack stats --message {files.typed(letter.message)}"
+        f"sestrack stats --message {files.quoted(letter.message)}"
     )
     return 0
 

@@ -227,7 +227,7 @@ class _Rewriter:
             name = f" --name {words[-1]}" if words and words[-1].lower() != "sestrack" else ""
             output.note(
                 f"the message is {result.label}; next: sestrack recipients list.csv "
-                f"--sender {self.tracking.sender} --message {files.typed(result.label)}{name}"
+                f"--sender {self.tracking.sender} --message {files.quoted(result.label)}{name}"
             )
         if self.report is not None:
             self.report.add(name, [(part[0], part[3]) for part in result.templates])

@@ -25,7 +25,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from sestrack import output
 from sestrack.errors import BadInput, InputOutputError, Refused, TryAgain
-from sestrack.files import beside, cannot_create, typed
+from sestrack.files import beside, cannot_create, quoted, typed
 from sestrack.mail.recipients import Row, open_list
 
 if TYPE_CHECKING:
@@ -278,7 +278,7 @@ def check_same(journal: Journal, facts: dict[str, Any]) -> None:
         msg = f"the interrupted campaign had another {words}: {was}, and now it is {value}"
         if name == "trace_domain":
             raise Refused(msg, "sestrack settings show")
-        hint = f"--{name} {typed(str(was))}" if was and name != "key" else "sestrack keys list"
+        hint = f"--{name} {quoted(str(was))}" if was and name != "key" else "sestrack keys list"
         raise Refused(msg, hint)
 
 

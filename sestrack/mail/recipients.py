@@ -18,7 +18,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sestrack.errors import BadInput, NotFound, SestrackError
-from sestrack.files import reading, shown, typed
+from sestrack.files import quoted, reading, shown, typed
 from sestrack.links import is_field
 from sestrack.tokens import check_text
 
@@ -216,14 +216,14 @@ def _column(name: str, wanted: str, heading: list[str], below: list[str]) -> int
             msg = (
                 f"the list {shown(name)} has {len(names)} columns of addresses: {', '.join(names)}"
             )
-            raise BadInput(msg, f"--column {typed(names[0])}")
+            raise BadInput(msg, f"--column {quoted(names[0])}")
         return likely
     if wanted.lower() in names:
         return names.index(wanted.lower())
     near = get_close_matches(wanted.lower(), names, 1)
     meant = heading[names.index(near[0]) if near else likely]
     msg = f"the list {shown(name)} has no column {wanted!r}; it has {', '.join(heading)}"
-    raise NotFound(msg, f"--column {typed(meant)}")
+    raise NotFound(msg, f"--column {quoted(meant)}")
 
 
 def _is_address(cell: str) -> bool:
