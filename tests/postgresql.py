@@ -72,11 +72,14 @@ def free_port() -> int:
 def until(condition: Callable[[], object], seconds: float = 60) -> bool:
     """Wait for something; return whether it came."""
     end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
+    while True:
+        began = time.monotonic()
+        if condition():
+            return True
+        now = time.monotonic()
+        if now > end:
             return False
-        time.sleep(0.01)
-    return True
+        time.sleep(max(0.01, now - began))  # what is waited for has to have its turns, too
 
 
 class Reachable:

@@ -85,6 +85,7 @@ def test_every_command_has_help_with_an_example(program: Program, command: str) 
         if not line.startswith("   "):  # a help of two lines
             text += program.ok(command, line.split()[0], "--help")
     assert "Example: " in text
+    assert text.isascii()
 
 
 def test_no_store_is_not_set_up(program: Program) -> None:

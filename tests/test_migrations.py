@@ -60,6 +60,10 @@ def old(request: pytest.FixtureRequest, tmp_path: Path) -> Old:
     return Old(tmp_path, request.param)
 
 
+ENDS = pytest.mark.parametrize("old", [2, SCHEMAS[-1]], indirect=True)
+"""Only a store of the first schema that could be served, and one of the last."""
+
+
 def has_all(found: Any, wanted: Any) -> bool:
     """See whether all that was said is said still; columns may have come."""
     if isinstance(wanted, dict):
@@ -79,6 +83,7 @@ def test_every_earlier_schema_has_its_store() -> None:
         assert len(migrations.pending(Database(nothing))) == sqlite.SCHEMA_VERSION
 
 
+@ENDS
 def test_before_init_it_is_said_what_to_do(old: Old) -> None:
     """Every command says that `init` is wanted, changes nothing, and mail goes out as it came."""
     before = old.store.read_bytes()
@@ -95,8 +100,11 @@ def test_before_init_it_is_said_what_to_do(old: Old) -> None:
     assert old.store.read_bytes() == before
 
 
-def test_all_of_it_survives(old: Old) -> None:
-    """Keys, domains, settings, events, figures and links are what the old program said."""
+def test_all_of_it_survives(old: Old, start: Callable[[Program], Server]) -> None:
+    """Keys, domains, settings, events, figures and links are what the old program said.
+
+    It is the schema of a new store; links of mail that the old one rewrote lead on, and are counted.
+    """
     before = old.dump()
     said = old("init")
     assert said.returncode == 0, said.stderr
@@ -110,6 +118,11 @@ def test_all_of_it_survives(old: Old) -> None:
     before = old.dump()
     assert b"nothing changed" in old("init").stderr
     assert old.dump() == before
+    new = Program(old.folder)
+    new.lives_at(str(old.folder / "new.db"))
+    new.ok("init")
+    assert shape(old.store) == shape(old.folder / "new.db")
+    links_lead_on(old, old.known, start)
 
 
 @pytest.mark.parametrize("schema", OF_POSTGRESQL)
@@ -159,12 +172,15 @@ def survives(old: Program, known: dict[str, Any]) -> None:
         assert domain["certificate_ends"] is None
     assert old.ok("settings", "export") == known["settings"]
     assert has_all(old.events(), known.get("events", []))
+    last = known["schema"] in {SCHEMAS[-1], OF_POSTGRESQL[-1]}
     for by, rows in known.get("stats", {}).items():
+        if not last and by not in {"message", "link", "recipient"}:
+            continue  # one table has them all
         assert has_all(json.loads(old.ok("stats", "--by", by, "--json")), rows), by
     for name, urls in known["letters"].items():
-        for url in urls:
-            token = json.loads(old.ok("inspect", url, "--json"))
-            assert token["recipient"] == f"{name}@example.org"
+        found = old.ok("inspect", "-", "--json", stdin="\n".join(urls).encode()).splitlines()
+        recipients = [json.loads(line)["recipient"] for line in found]
+        assert recipients == [f"{name}@example.org"] * len(urls)
 
 
 FIRSTS = [
@@ -234,17 +250,8 @@ def test_first_clicks_become_those_of_urls(
         ]  # fmt: skip
 
 
-def test_it_is_the_schema_of_a_new_store(old: Old, tmp_path: Path) -> None:
-    """A migrated store has the tables, columns and indexes of one that is made today."""
-    old.ok("init")
-    new = Program(tmp_path)
-    new.lives_at(str(tmp_path / "new.db"))
-    new.ok("init")
-    assert shape(old.store) == shape(tmp_path / "new.db")
-
-
 def shape(path: Path) -> list[tuple[Any, ...]]:
-    """Read what the tables of a store look like."""
+    """Read what the tables and indexes of a store look like."""
     with closing(sqlite3.connect(path)) as store:
         return [
             (table, *column)
@@ -255,12 +262,6 @@ def shape(path: Path) -> list[tuple[Any, ...]]:
                 'SELECT name, type, "notnull", dflt_value, pk FROM pragma_table_info(?)', (table,)
             ).fetchall()
         ]
-
-
-def test_links_lead_on_and_are_counted(old: Old, start: Callable[[Program], Server]) -> None:
-    """Mail that an old version rewrote is answered, recorded and judged by this one."""
-    old.ok("init")
-    links_lead_on(old, old.known, start)
 
 
 def links_lead_on(old: Program, known: dict[str, Any], start: Callable[[Program], Server]) -> None:
@@ -311,6 +312,7 @@ initialise({store!r}, "", 0)
 """
 
 
+@ENDS
 @pytest.mark.parametrize("after", [1, 3, 8])
 def test_an_interrupted_migration_leaves_the_old_state(old: Old, after: int) -> None:
     """`kill -9` after any statement of it: the old store, which `init` brings up to date then."""
@@ -365,10 +367,9 @@ def old_server(old: Old) -> Iterator[None]:
         holder.kill()
 
 
+@ENDS
 def test_init_waits_for_the_old_server_to_end(old: Old) -> None:
     """While a server of the old version runs, nothing is migrated under it."""
-    if old.schema == 1:
-        pytest.skip("there was no server")
     before = old.dump()
     with old_server(old):
         done = old("init")

@@ -131,10 +131,17 @@ def store(folder: Path, address: str) -> Program:
 def test_what_is_no_address(tmp_path: Path, address: str, words: str, hint: str) -> None:
     """A mistyped address is the command line's fault; no file is made of it, no password shown."""
     program = Program(tmp_path, address)
-    fails_and_mail_goes_out(program, Says(2, words, hint))
+    fails(program, Says(2, words, hint), *SEND, stdin=LETTER)
     fails(program, Says(2, words, hint), "init")
-    fails(program, Says(2, words, hint), "serve", "--bind", "127.0.0.1:0")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_command_takes_what_is_no_address(tmp_path: Path) -> None:
+    """They say the same."""
+    program = Program(tmp_path, "postgresql://u@host/db?nonsense=1")
+    says = Says(2, 'parameter: "nonsense"', "USER@HOST")
+    fails(program, says, "keys", "list")
+    fails(program, says, "serve", "--bind", "127.0.0.1:0")
 
 
 def test_what_is_in_a_password_is_not_shown(tmp_path: Path) -> None:
@@ -769,10 +776,10 @@ def test_init_while_another_one_makes_the_tables(
 def test_init_is_killed(server: QuickServer, tmp_path: Path) -> None:
     """`kill -9` at any moment of `init` leaves no store or all of it; `init` makes the rest."""
     command = [sys.executable, "-m", "sestrack", "init", "--edge", "edge.example.net"]
-    for step in range(10):
+    for step in range(6):
         program = Program(tmp_path, server.fresh_database())
         child = subprocess.Popen(command, env=program.environment, stderr=subprocess.PIPE)
-        time.sleep(0.1 + step * 0.05)
+        time.sleep(0.1 + step * 0.08)
         os.kill(child.pid, signal.SIGKILL)
         child.communicate()
         assert program("keys", "list").returncode in {0, 78}

@@ -699,7 +699,7 @@ def test_other_encodings(tracking: Program, environment: dict[str, str], encodin
     tracking.ok(
         "rewrite", "--sender", "news.example.com", "--message", label, "--count", stdin=LETTER
     )
-    for path in TREE:
+    for path in ("", "rewrite", "domain verify"):
         done = tracking(*path.split(), "--help", **environment)
         assert done.returncode == 0, done.stderr
         assert done.stdout.isascii()
