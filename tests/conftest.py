@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from forks import Forks
 from postgresql import QuickServer, binaries, quick_server
 from services import missing
 
@@ -41,6 +42,15 @@ def pytest_xdist_auto_num_workers() -> int:
 _NOT_OURS = {"VISUAL", "EDITOR", "COLUMNS", "LINES"}
 """What a person, or a runner of tests, may have set, and a test must not see."""
 ENGINES = ("sqlite", "postgresql")
+
+
+_forks: list[Forks] = []
+
+
+def pytest_unconfigure() -> None:
+    """End what commands are forked from."""
+    while _forks:
+        _forks.pop().close()
 
 
 class Program:
@@ -78,13 +88,17 @@ class Program:
             connection.execute("ROLLBACK")
 
     def __call__(
-        self, *arguments: str, stdin: bytes = b"", **environment: str
+        self, *arguments: str, stdin: bytes = b"", **more: str
     ) -> subprocess.CompletedProcess[bytes]:
         """Run it; stdin is a pipe."""
-        return subprocess.run(
+        environment = self.environment | more
+        if not _forks:
+            _forks.append(Forks(self.environment))
+        done = _forks[0].run(arguments, stdin, self.folder, environment)
+        return done or subprocess.run(
             [sys.executable, "-m", "sestrack", *arguments],
             input=stdin, capture_output=True, check=False, cwd=self.folder,
-            env=self.environment | environment, timeout=120,
+            env=environment, timeout=120,
         )  # fmt: skip
 
     def paths(

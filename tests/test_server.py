@@ -1173,7 +1173,7 @@ def test_workers_that_die_again_and_again(tracking: Program, serve: Serve) -> No
         os.kill(worker, signal.SIGKILL)
     assert server.process.wait(timeout=60) == 70
     assert "5 workers ended within 10 seconds" in server.log.read_text()
-    assert len(tracking.events()) == 4
+    assert len(tracking.events()) == 3
     assert server_checks(tracking) == [(True, "no server records into this store now")]
 
 
