@@ -124,7 +124,9 @@ def beside(to: str, *, private: bool = False, database: bool = False) -> Iterato
     if to.endswith("/") and not os.path.isdir(to):  # `realpath` would name the file without it
         raise cannot_create(to)
     target = os.path.realpath(to)
-    if not database:
+    if database:
+        _refuse_companion(to)
+    else:
         refuse_database(to)
     # not the process's number: in containers it is the same each time, and one that was killed
     # leaves its file there
@@ -156,16 +158,21 @@ def beside(to: str, *, private: bool = False, database: bool = False) -> Iterato
 
 
 def refuse_database(to: str) -> None:
-    """Raise `CannotCreate` for a database as the place of an output: it may be the store.
+    """Raise `CannotCreate` for a database as the place of an output: it may be the store."""
+    _refuse_companion(to)
+    if is_database(to):
+        msg = f"{to} is a database, and may be the store: it is not written over"
+        raise CannotCreate(msg, look(to))
 
-    So for what SQLite, or a server, keeps beside one.
+
+def _refuse_companion(to: str) -> None:
+    """Raise `CannotCreate` for what SQLite, or a server, keeps beside a database.
+
+    A database there would be worse yet: SQLite takes `store.db-journal` for what is to be undone.
     """
     database, _, companion = os.path.realpath(to).rpartition("-")
     if companion in {"wal", "shm", "journal", "serve"} and is_database(database):
         msg = f"{to} belongs to the database {database}, which may be the store: it stays"
-        raise CannotCreate(msg, look(to))
-    if is_database(to):
-        msg = f"{to} is a database, and may be the store: it is not written over"
         raise CannotCreate(msg, look(to))
 
 

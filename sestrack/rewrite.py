@@ -182,7 +182,10 @@ def refuse_other_input(data: bytes) -> None:
         raise BadInput(msg, "--jsonl")
     other = re.match(_OTHER_MARKUP, head, re.IGNORECASE | re.DOTALL)
     # a picture may stand in front of HTML
-    if other and (other[1].lower() != b"svg" or data.partition(b"</svg>")[2].strip() == b""):
+    behind = rb"(?:</svg\s*+|<svg[^<>]*/)>\s*+(?:(?><!--.*?-->)\s*+)*+\S"
+    if other and (
+        other[1].lower() != b"svg" or not re.search(behind, data, re.IGNORECASE | re.DOTALL)
+    ):
         name = other[1].decode().lower()
         msg = f"the input begins with <{name}>, which is no HTML"
         makes_html = "mjml letter.mjml -o letter.html  # makes HTML of it"
@@ -516,8 +519,8 @@ _SHORT = 40  # shorter than any tracking URL of ours, and far from the limit
 _JSON = rb'(?:\xef\xbb\xbf)?\s*\[?\s*\{\s*"[^"{}<>]*"\s*:'
 _OTHER_MARKUP = (
     # atomic: what is a comment is not tried as two, which would take 2^n steps for n of them
-    rb"(?:\xef\xbb\xbf)?\s*+(?:<\?[^>]*+>\s*+|(?><!--.*?-->)\s*+)*+"
-    rb"<(mjml|mj-[a-z]+|rss|feed|svg)[\s>]"
+    rb"(?:\xef\xbb\xbf)?\s*+(?:(?:<\?|<!doctype\s+svg\b)[^>]*+>\s*+|(?><!--.*?-->)\s*+)*+"
+    rb"<(mjml|mj-[a-z]+|rss|rdf:rdf|feed|svg)[\s>/]"
 )
 _ESCAPE = 0x1B
 _ROMAN = b"\x1b(J"  # JIS X 0201, where `~` is an overline

@@ -461,6 +461,7 @@ def test_json_is_no_html(tracking: Program) -> None:
         (b"<!-- july -->\n<mjml><mj-body><a href='https://example.com/'>x</a></mj-body></mjml>", b"mjml letter.mjml"),
         (b'<?xml version="1.0"?>\n<rss version="2.0"><channel></channel></rss>', b"is no HTML"),
         (b'<svg xmlns="http://www.w3.org/2000/svg"><a href="https://example.com/"/></svg>', b"is no HTML"),
+        (b'<!DOCTYPE svg PUBLIC "x" "y.dtd"><svg><a href="https://example.com/"/></svg> <!-- z -->', b"is no HTML"),
     ],
 )  # fmt: skip
 def test_other_markup_is_no_html(tracking: Program, data: bytes, word: bytes) -> None:
@@ -472,6 +473,8 @@ def test_other_markup_is_no_html(tracking: Program, data: bytes, word: bytes) ->
     for page in (
         b"<?xml version='1.0'?><!DOCTYPE html><html><body><svg></svg></body></html>",
         b"<svg></svg><p>A fragment</p>",
+        b"<SVG><circle/></SVG ><p>A fragment</p>",
+        b'<svg width="1"/><p>A fragment</p>',
         b"<svg></svg><p>A fragment</p><svg></svg>",
         b"\n".join([b"<!-- == -->"] * 90) + b"<html><body><p>In no time</p></body></html>",
     ):

@@ -41,6 +41,7 @@ from sestrack.tracker.names import Names, pseudonym
 from sestrack.tracker.protocol import Connection, Site
 from sestrack.tracker.server import count_lost
 from sestrack.tracker.upkeep import purge_piece
+from sestrack.tracker.waiting import REOPEN_SECONDS
 
 LETTER = (
     '<body><a href="https://www.example.com/a?x=1&amp;y=2#part">a</a>'
@@ -1043,6 +1044,32 @@ def test_what_was_lost_before_a_store_that_cannot_be_opened(
     with Store(path) as store:
         assert store.connection.execute("SELECT lost FROM progress").fetchall() == [(8,)]
     assert server.stop() == 0
+
+
+@pytest.mark.sqlite
+def test_nobody_waits_for_a_store_that_is_silent(tracking: Program, serve: Serve) -> None:
+    """Nor a worker that is started meanwhile; and the server ends in time."""
+    link = tracking.paths(LETTER)[0]
+    tracking.ok("keys", "export", "all.keys")
+    with closing(sqlite3.connect(tracking.store, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        server = serve("--keys", "all.keys")
+        for _ in range(2):
+            begun = awake.seconds()
+            assert server.ask(link).status == 302
+            assert awake.seconds() - begun < 3  # Python starts in that time
+            (worker,) = server.children()
+            os.kill(worker, signal.SIGKILL)
+            assert until(lambda old=worker: server.children() not in ([], [old]), 3)
+        time.sleep(REOPEN_SECONDS)  # the store is looked at, which takes as long
+        begun = awake.seconds()
+        for _ in range(3):
+            assert server.ask(link).status == 302
+        assert awake.seconds() - begun < 3
+        assert server.stop() == 74
+        assert awake.seconds() - begun < 20
+    assert left(str(tracking.store)).lost == 5
 
 
 @pytest.mark.sqlite

@@ -30,14 +30,14 @@ from test_operations import scrape
 from test_server import LETTER, server_checks
 
 from sestrack.errors import TryAgain
-from sestrack.store import Store
+from sestrack.store import Store, open_for_recording
 from sestrack.tracker.answers import GIF
 from sestrack.tracker.figures import DAY_MS
-from sestrack.tracker.names import pseudonym
+from sestrack.tracker.names import key_of, pseudonym
 from sestrack.tracker.places import Places
 from sestrack.tracker.recorder import PATIENCE
 from sestrack.tracker.shipper import Shipper
-from sestrack.tracker.spool import Parcel, Spool, open_spool
+from sestrack.tracker.spool import Parcel, Spool, mark_of, open_spool
 from sestrack.tracker.upkeep import Upkeep
 from sestrack.tracking import Tracking
 
@@ -691,6 +691,32 @@ def test_a_spool_that_was_another_store_s(address: str, tmp_path: Path) -> None:
     chosen = open_spool(str(tmp_path), store="another")
     assert chosen.waiting == 1
     chosen.close()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_an_empty_spool_is_marked_before_its_first_event(
+    address: str, tmp_path: Path, known: bool
+) -> None:
+    """Else what waits before PostgreSQL answers would wait for ever, or for the other store."""
+    row = (MINTED * 1000, 0, "ada@example.org", MINTED, "", b"agent", 0)
+    with closing(Spool(str(tmp_path / "spool-1.db"))) as spool:
+        spool.note_writer("another", 3)
+    with closing(open_for_recording(address)) as connection:
+        own = mark_of(key_of(connection))
+    spool = open_spool(str(tmp_path), store=own if known else "", shared=True)
+    assert (os.path.basename(spool.path), spool.store) == ("spool-1.db", own if known else "")
+    spool.note_writer("another", 3)  # as if that could not be written
+    parcel = Parcel(spool.number(1), [row], [OPEN], 0)
+    spool.put([parcel])
+    ended = threading.Event()
+    shipper = Shipper(address, spool, ended.set)
+    shipper.send([parcel])
+    assert ended.wait(20)
+    assert shipper.end() == (True, None)
+    shipper.close()
+    assert spool.store == own
+    assert stored(address) == {"ada@example.org": 1}
+    spool.close()
 
 
 def test_a_server_ends_while_postgresql_stands_still(

@@ -20,7 +20,7 @@ from typer._click.exceptions import (
 from typer.core import TyperGroup
 
 from sestrack.errors import UsageError
-from sestrack.terminal.mistyped import corrected, moved_before, moved_behind, nearest
+from sestrack.terminal.mistyped import corrected, line_of, moved_before, moved_behind, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -153,15 +153,18 @@ def wrong_line(wrong: ClickException, root: Command, arguments: Sequence[str]) -
 
 def _without_extra(message: str, root: Command, arguments: Sequence[str]) -> str:
     """Return the command line without what is too much, or with the option that it is for."""
-    extra = message.rpartition("(")[2].rstrip(".)").split(" ")
-    rest = list(arguments)
-    for word in extra:
-        if word in rest:
-            del rest[len(rest) - 1 - rest[::-1].index(word)]
+    listed = message.partition(" (")[2].rstrip(".").removesuffix(")")
+    rest: list[str] = []
+    word = ""
+    for argument in reversed(arguments):  # as they are listed, with blanks in them and between
+        if listed and f" {listed}".endswith(f" {argument}"):
+            listed, word = listed[: -len(argument) - 1], argument
+        elif argument != "--" or rest:
+            rest.insert(0, argument)
     option = _NAMED.get(path_of(root, arguments).removeprefix("sestrack "), "")
     if option and option not in {word.partition("=")[0] for word in rest}:
-        rest += [option, extra[0]]
-    return " ".join(map(quote, ("sestrack", *rest)))
+        rest += [option, word]
+    return line_of(rest)
 
 
 _NAMED = {

@@ -47,20 +47,20 @@ def corrected(wrong: str, right: str, arguments: Sequence[str], otherwise: str =
             words[position] = word.removesuffix(wrong) + right
         else:
             continue
-        return _line(words)
+        return line_of(words)
     return otherwise
 
 
 def moved_behind(option: str, arguments: Sequence[str], *, flag: bool) -> str:
     """Return the command line with an option, and its value unless it is a flag, at its end."""
     taken, rest = _taken_out(option, arguments, flag=flag)
-    return _line([*rest, *taken])
+    return line_of([*rest, *taken])
 
 
 def moved_before(option: str, arguments: Sequence[str]) -> str:
     """Return the command line with an option and its value before the command."""
     taken, rest = _taken_out(option, arguments, flag=False)
-    return _line([*taken, *rest])
+    return line_of([*taken, *rest])
 
 
 def _taken_out(option: str, arguments: Sequence[str], *, flag: bool) -> tuple[list[str], list[str]]:
@@ -70,7 +70,7 @@ def _taken_out(option: str, arguments: Sequence[str], *, flag: bool) -> tuple[li
     return words[begin:end], [*words[:begin], *words[end:]]
 
 
-def _line(words: Sequence[str]) -> str:
+def line_of(words: Sequence[str]) -> str:
     """Write a command line to be typed; a password that stood in it does not."""
     return shlex.join(["sestrack", *map(_without_password, words)])
 
@@ -97,7 +97,7 @@ def with_option(hint: str, arguments: Sequence[str], message: str = "") -> str:
     if name == "--store" and len(values) == 1 and not hint.partition(", or ")[1]:
         if name in {word.partition("=")[0] for word in words}:
             _, words = _taken_out(name, words, flag=False)
-        return _line([name, *values, *words])
+        return line_of([name, *values, *words])
     if name == "--store" or len(values) > 1 or "--" in words or "|" in hint or name.endswith(","):
         return hint
     places = [
@@ -111,7 +111,7 @@ def with_option(hint: str, arguments: Sequence[str], message: str = "") -> str:
     whole = words[begin : begin + 1]  # "--name", and not "--name=value"
     end = begin + 1 + (len(values) if name in whole or _SHORT.get(name) in whole else 0)
     words[begin:end] = [name, *values]
-    return _line(words)
+    return line_of(words)
 
 
 _SHORT = {"--output": "-o"}

@@ -6,10 +6,13 @@ import asyncio
 import os
 import ssl
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from sestrack import files, output
-from sestrack.errors import BadInput, InputOutputError, SestrackError
+from sestrack.errors import BadInput, SestrackError
+
+Pair = tuple[bytes, bytes]
+"""A certificate, with its chain, and its private key: PEM (RFC 7468)."""
 
 RENEW_SECONDS = 2.0
 _NONE = "none"
@@ -18,39 +21,22 @@ _CERTIFICATE, _KEY = b"CERTIFICATE-----", b"PRIVATE KEY-----"
 
 
 def tls_context(cert: str, key: str) -> ssl.SSLContext | None:
-    """Load the certificate; None where there is none.
+    """Load the certificate; None where there is none.  Raises as `read_pair`."""
+    return context_of(read_pair(cert, key)) if cert else None
+
+
+def context_of(pair: Pair) -> ssl.SSLContext:
+    """Make a context of a certificate and its key that fit."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _load(context, pair)
+    return context
+
+
+def read_pair(cert: str, key: str) -> Pair:
+    """Read a certificate and its key, and see that they can be used.
 
     Raises `BadInput`, and what `files.read` does of either file.
     """
-    if not cert:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    _load(context, cert, key)
-    return context
-
-
-def context_of(pair: bytes) -> ssl.SSLContext:
-    """Load certificate and key from one PEM, as `LastPair` has them.
-
-    Raises `BadInput` if the two do not belong together.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    handle = os.memfd_create("certificate")
-    try:
-        with open(handle, "wb", closefd=False) as file:
-            file.write(pair)
-        # with a password, or OpenSSL would wait for somebody to type that of a locked key
-        context.load_cert_chain(f"/proc/self/fd/{handle}", password=_NONE)
-    except (ssl.SSLError, OSError, ValueError) as error:
-        msg = f"the certificate cannot be used: {error}"
-        raise BadInput(msg) from None
-    finally:
-        os.close(handle)
-    return context
-
-
-def _load(context: ssl.SSLContext, cert: str, key: str) -> None:
-    """Put a certificate and its key into a context.  Raises as `tls_context`."""
     chain, secret = files.read(cert), files.read(key)
     if _KEY in chain and _CERTIFICATE in secret and _CERTIFICATE not in chain:
         msg = f"{cert} is a private key, and {key} a certificate: the two are swapped"
@@ -61,23 +47,35 @@ def _load(context: ssl.SSLContext, cert: str, key: str) -> None:
     if _KEY not in secret:
         msg = f"{key} holds no private key in PEM, the form that begins -----BEGIN PRIVATE KEY"
         raise BadInput(msg, f"head -n 1 {files.typed(key)}")
-    # OpenSSL would ask for the passphrase where there is a terminal
     if b"BEGIN ENCRYPTED" in secret or b"4,ENCRYPTED" in secret:
         msg = f"the private key {key} is locked by a passphrase, which nobody is there to type"
         raise BadInput(msg, f"openssl pkey -in {files.typed(key)} -out unlocked.pem")
     try:
-        context.load_cert_chain(cert, key, password=_NONE)
-    except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
+        context_of((chain, secret))
+    except OSError as error:
+        if isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
             msg = f"the private key {key} is not that of the certificate {cert}"
             hint = f"openssl x509 -in {files.typed(cert)} -noout -pubkey"
             raise BadInput(msg, f"{hint} && openssl pkey -in {files.typed(key)} -pubout") from None
         msg = f"the certificate {cert} with the key {key} cannot be used: {error}"
         look = f"openssl x509 -in {files.typed(cert)} -noout -text"
         raise BadInput(msg, look) from None
-    except OSError as error:  # gone since it was read
-        msg = f"the certificate {cert} with the key {key} cannot be read: {error.strerror}"
-        raise InputOutputError(msg, files.look(cert)) from None
+    return chain, secret
+
+
+def _load(context: ssl.SSLContext, pair: Pair) -> None:
+    """Put a certificate and its key into a context.  Raises `OSError`, as `ssl` does."""
+    with ExitStack() as stack:
+        names = []
+        for pem in pair:  # the module takes files alone; these have been read, and stay as they are
+            handle = os.memfd_create("certificate")
+            stack.callback(os.close, handle)
+            with open(handle, "wb", closefd=False) as file:
+                file.write(pem)
+            names.append(f"/proc/self/fd/{handle}")
+        # with a passphrase, or OpenSSL would wait for somebody to type that of a locked key
+        cert, key = names
+        context.load_cert_chain(cert, key, password=_NONE)
 
 
 class LastPair:
@@ -88,7 +86,7 @@ class LastPair:
         self._names = cert, key
         self._times: list[int] = []
         self._look_at = 0.0
-        self.pem = b""
+        self.pair: Pair | None = None
 
     def look(self) -> None:
         """Read them if they were written since; now and then."""
@@ -96,32 +94,28 @@ class LastPair:
         if not self._names[0] or now < self._look_at:
             return
         self._look_at = now + RENEW_SECONDS
-        times = _times_of(*self._names)
+        times = times_of(*self._names)
         if times != self._times:
             with suppress(SestrackError):  # while it is written, that of before is good
-                pem = b"\n".join(map(files.read, self._names))
-                context_of(pem)
-                self.pem, self._times = pem, times
+                self.pair, self._times = read_pair(*self._names), times
 
 
-async def renew(cert: str, key: str, tls: ssl.SSLContext, *, is_old: bool) -> None:
+async def renew(cert: str, key: str, tls: ssl.SSLContext, known: list[int]) -> None:
     """Take a certificate that was renewed, for the connections that come after.
 
     One that cannot be read is tried again: it may be written yet, or given to our user later.
-    `is_old` if what is there was not read.
+    `known` is when the two were written that are in use (`times_of`, before they were read).
     """
-    known = [] if is_old else _times_of(cert, key)
     said = ""
     while True:
         await asyncio.sleep(RENEW_SECONDS)
-        times = _times_of(cert, key)
+        times = times_of(cert, key)
         if times == known:
             continue
         try:
-            # first into another one: OpenSSL drops the private key as soon as the chain is
-            # another's, and a key that is not written yet would leave it with none
-            tls_context(cert, key)
-            _load(tls, cert, key)
+            # as a whole, for OpenSSL drops the private key as soon as the chain is another's, and
+            # a key that is not written yet would leave it with none
+            _load(tls, read_pair(cert, key))
         except SestrackError as error:
             if said != error.message:
                 said = error.message
@@ -131,7 +125,7 @@ async def renew(cert: str, key: str, tls: ssl.SSLContext, *, is_old: bool) -> No
         known, said = times, ""
 
 
-def _times_of(*names: str) -> list[int]:
+def times_of(*names: str) -> list[int]:
     """Return when the certificate and its key were written; 0 for what is not there."""
     times = []
     for name in names:

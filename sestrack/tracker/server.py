@@ -93,9 +93,9 @@ def serve(options: ServeOptions) -> int:
     raise_file_limit()
     with contextlib.ExitStack() as stack:
         opening = Opening(options, stack)
-        wrong: SestrackError | None = None
+        wrong = trouble
         try:
-            opening.lock()
+            opening.lock(trouble)
         except (NoPermission, CannotCreate, NotSetUp, BadInput) as error:
             wrong = error
         listeners = [
@@ -135,15 +135,14 @@ class Opening:
         self.note: Note | None = None
         """What tells others of this server, when it has the lock."""
 
-    def lock(self) -> None:
+    def lock(self, trouble: SestrackError | None) -> None:
         """Be the one that writes; again, for there may be a store now.  Raises as `serving`.
 
-        Raises `NotSetUp` while there is none, `BadInput` while it is damaged: whoever makes or
-        restores one must find nobody that serves it.
+        Raises the trouble that there is with the store if there is none, or if it is damaged:
+        whoever makes or restores one must find nobody that serves it.
         """
         self.note = None
         self._lock.close()
-        _, trouble = look(self._options.store)
         if isinstance(trouble, (NotSetUp, BadInput)):
             raise trouble
         self.note = self._lock.enter_context(serving(self._options.store))
@@ -226,7 +225,9 @@ class Server:
         self._ask = ask
         self._pair = LastPair(options.tls_cert, options.tls_key)
         if isinstance(writer, SestrackError):
-            writer = Waiting(self._open_store, output.note, writer.message)
+            writer = Waiting(
+                lambda: look(options.store)[1], self._open_store, output.note, writer.message
+            )
         self._writer = writer
         self._tally: Tally | None = None
         """What counts, if somebody wants to know."""
@@ -320,7 +321,7 @@ class Server:
 
     def _open_store(self) -> Collector:
         try:
-            self._opening.lock()
+            self._opening.lock(None)
             return self._opening.open()
         finally:
             self._note_down(None)
@@ -342,7 +343,7 @@ class Server:
         handles = [self._listeners[index].fileno(), link[1].fileno()]
         if self._ask is not None:
             handles.append(self._ask.fileno())
-        options = self._options._replace(tls_pair=self._pair.pem)
+        options = self._options._replace(tls_pair=self._pair.pair)
         process = _start_program("sestrack.tracker.worker", (options, handles), handles)
         self._workers[process] = index
         self._begun[process] = time.monotonic()

@@ -128,7 +128,7 @@ class Shipper:
         """Take the spool's number of a writer, or a new one."""
         store = mark_of(key_of(connection))
         spool = self._spool
-        if spool.store not in {"", store} and not spool.waiting:
+        if spool.store not in {"", store} and (spool.was_empty or not spool.waiting):
             spool.note_writer("", 0)  # it was another store's, and nothing of that is left
         if spool.store not in {"", store}:
             msg = f"the events in {spool.path} are another store's, not {shown(self._address)}'s"

@@ -88,6 +88,8 @@ class Spool:
             os.close(self._lock)
             msg = f"the spool {path} cannot be used: {error}"
             raise CannotCreate(msg, "sestrack serve --spool FOLDER") from None
+        self.was_empty = not self.waiting
+        """Nothing waited when it was opened: whatever waits now is this server's own."""
         self.start: int = self._reserved
         """The last sequence number that a process before this one may have used."""
         self._next = self.start + 1
@@ -364,8 +366,9 @@ def open_spool(folder: str, limit: int = LIMIT, store: str = "", *, shared: bool
     for spool in free:
         if spool is not chosen:
             spool.close()
-    if store and not chosen.store and not chosen.waiting:
-        with suppress(sqlite3.Error):  # from its first event on it is told from other stores'
+    if not chosen.waiting and chosen.store != store:
+        # its first event may wait before PostgreSQL answers, and must not under another's mark
+        with suppress(sqlite3.Error):
             chosen.note_writer(store, 0)
     return chosen
 

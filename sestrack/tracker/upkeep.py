@@ -33,8 +33,6 @@ PURGE_PIECE = 500
 _LOOKED_THROUGH = 20_000
 """Of the first events of a writer so many may be younger than those behind them."""
 _STRETCH = 100_000
-_LAST = 1_000
-"""Of so many events of a writer the last ones, the youngest is looked for."""
 _PURGE_EVERY = 600.0
 _SURE = 3600.0
 """How long a server runs before it purges all there was."""
@@ -65,7 +63,7 @@ class Upkeep:
         """Events purged since that was said."""
         self._begun_at = time.monotonic()
         self._last_before = _last_day(connection) if keep_days else 0
-        """The day of the last event that was here at the start; 0 if there was none."""
+        """The day of the last event that was an hour old at the start; 0 if there was none."""
         self.judged_at = 0
         """The time (ms) of the last event that was judged here."""
 
@@ -147,12 +145,16 @@ class Upkeep:
 
 
 def _last_day(connection: Connection) -> int:
-    """Return the day (since 1970, UTC) of the last event; 0 if there is none."""
+    """Return the day (since 1970, UTC) of the last event before `_SURE`; 0 if there is none.
+
+    Younger ones may be of the same wrong clock, from a server that was started once more.
+    """
+    before = int((time.time() - _SURE) * 1000)
     latest = 0
-    for _, _, stored in connection.writers():  # ids follow time, but for what waited
-        ask = "SELECT max(at) FROM event WHERE id > ? AND id <= ?"
-        ((at,),) = connection.execute(ask, (stored - _LAST, stored)).fetchall()
-        latest = max(latest, at or 0)
+    for writer, _, stored in connection.writers():  # ids follow time, but for what waited
+        ask = "SELECT at FROM event WHERE id > ? AND id <= ? AND at < ? ORDER BY id DESC LIMIT 1"
+        for (at,) in connection.execute(ask, (first_id(writer), stored, before)).fetchall():
+            latest = max(latest, at)
     return latest // DAY_MS
 
 

@@ -27,7 +27,7 @@ from sestrack.errors import SestrackError
 from sestrack.store import Store, watch
 from sestrack.tracker.answers import Answers
 from sestrack.tracker.ask import Ask
-from sestrack.tracker.certificate import context_of, renew, tls_context
+from sestrack.tracker.certificate import context_of, renew, times_of, tls_context
 from sestrack.tracker.clients import Clients, Network
 from sestrack.tracker.listening import BACKLOG, OWN_FILES
 from sestrack.tracker.names import Names
@@ -38,12 +38,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sestrack.model import Settings
+    from sestrack.tracker.certificate import Pair
+
+    _Look = tuple["Known | None", SestrackError | None]
+    """What was read, and why it could not be."""
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 HANDSHAKE_SECONDS = 10.0
 LOOK_SECONDS = 0.5
+FIRST_LOOK_SECONDS = 0.2
+"""How long a worker waits for the store before it answers with what the server knew."""
 MAX_TARGETS = 100_000
 DRAIN_SECONDS = 35.0
 """How long a worker that is to end waits for its events to be on disk,"""
@@ -63,7 +69,7 @@ class ServeOptions(NamedTuple):
     workers: int = 1
     tls_cert: str = ""
     tls_key: str = ""
-    tls_pair: bytes = b""
+    tls_pair: Pair | None = None
     """What was read of the two, for a worker that finds half of new ones."""
     keep_days: int = 0
     anonymize_ip: bool = False
@@ -129,21 +135,26 @@ async def _work(
     link: socket.socket,
     ask: socket.socket | None,
 ) -> int:
-    is_old = False
+    times = times_of(options.tls_cert, options.tls_key)
     try:
         tls = tls_context(options.tls_cert, options.tls_key)  # first: nothing is open if it fails
     except SestrackError as error:
-        if not options.tls_pair:
+        if options.tls_pair is None:
             raise
         output.warn(f"the certificate stays as it was: {error.message}")
-        tls, is_old = context_of(options.tls_pair), True
+        tls, times = context_of(options.tls_pair), []
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     _, recorder = await loop.create_connection(
         lambda: Recorder(loop, lambda: os._exit(EXIT_ORPHAN), output.warn), sock=link
     )
-    known = look(options.store)[0] or options.known
+    known = options.known
+    lookout = Lookout(options.store)
+    looking = lookout.look(None)
+    await asyncio.wait([looking], timeout=FIRST_LOOK_SECONDS)
+    if looking.done():
+        known = looking.result()[0] or known
     site = Site(
         recorder,
         Answers(all_keys(known, options), known.settings if known else None),
@@ -164,13 +175,11 @@ async def _work(
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
     tasks = [
-        asyncio.create_task(_keep_fresh(options, site, known)),
+        asyncio.create_task(_keep_fresh(options, site, known, lookout, looking)),
         asyncio.create_task(_tick(site, recorder, reports=options.metrics is not None)),
     ]
     if tls is not None:
-        tasks.append(
-            asyncio.create_task(renew(options.tls_cert, options.tls_key, tls, is_old=is_old))
-        )
+        tasks.append(asyncio.create_task(renew(options.tls_cert, options.tls_key, tls, times)))
     await stop.wait()
     server.close()
     if asked is not None:
@@ -215,24 +224,33 @@ async def _tick(site: Site, recorder: Recorder, *, reports: bool) -> None:
             site.answers = site.answers.anew()
 
 
-async def _keep_fresh(options: ServeOptions, site: Site, known: Known | None) -> None:
-    """See changed settings and keys; what cannot be read stays as it was."""
+async def _keep_fresh(
+    options: ServeOptions,
+    site: Site,
+    known: Known | None,
+    lookout: Lookout,
+    looking: asyncio.Future[_Look],
+) -> None:
+    """See changed settings and keys; what cannot be read stays as it was.
+
+    `looking` is the first look, which may take long yet.
+    """
     said = ""
-    lookout = Lookout(options.store)
     try:
         while True:
-            await lookout.wait()
-            seen, trouble = await lookout.look(known)
+            seen, trouble = await looking
             if trouble is not None:
                 if said != trouble.message:
                     said = trouble.message
                     output.warn(f"settings and keys stay as they were: {said}")
-                continue
-            said = ""
-            if seen is not known and seen is not None:
-                known = seen
-                site.answers = Answers(all_keys(known, options), known.settings)
-                site.name_of = _naming(known, options)
+            else:
+                said = ""
+                if seen is not known and seen is not None:
+                    known = seen
+                    site.answers = Answers(all_keys(known, options), known.settings)
+                    site.name_of = _naming(known, options)
+            await lookout.wait()
+            looking = lookout.look(known)
     finally:
         lookout.close()
 
@@ -257,14 +275,14 @@ class Lookout:
         else:
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def look(self, known: Known | None) -> tuple[Known | None, SestrackError | None]:
+    def look(self, known: Known | None) -> asyncio.Future[_Look]:
         """Read settings and keys if they changed."""
-        return await self._in_thread(self._look, known)
+        return self._in_thread(self._look, known)
 
     def _in_thread(self, action: Callable[[_T], _R], value: _T) -> asyncio.Future[_R]:
         return asyncio.get_running_loop().run_in_executor(self._thread, action, value)
 
-    def _look(self, known: Known | None) -> tuple[Known | None, SestrackError | None]:
+    def _look(self, known: Known | None) -> _Look:
         try:
             if self._store is None:
                 self._store = Store(self._address)
