@@ -11,7 +11,7 @@ from sestrack.errors import BadInput
 from sestrack.html import charrefs
 from sestrack.html.charset import declared
 from sestrack.html.scanner import after_body_start, scan
-from sestrack.links import Reason, Wrapping
+from sestrack.links import Reason, Wrapping, is_placeholder
 from sestrack.rewrite import compile_html
 
 WRAPPING = Wrapping(
@@ -285,6 +285,12 @@ def test_work_grows_as_the_input(piece: str) -> None:
         return count
 
     assert calls(4000) < 2.5 * calls(2000) + 100
+
+
+@pytest.mark.parametrize("piece", ["$[a", "[A,fallback=", "=~A.", "@A-", "%[A-Z", "=a[A", "$a."])
+def test_fields_are_looked_for_in_no_time(piece: str) -> None:
+    """What begins like a merge field again and again: all of it again each time would be hours."""
+    assert not is_placeholder("https://example.com/?" + piece * 400_000)
 
 
 @pytest.mark.parametrize(

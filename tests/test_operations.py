@@ -387,6 +387,9 @@ def test_a_store_that_was_left_half_written(tracking: Program) -> None:
     assert (tracking.folder / "one.db-journal").exists()
     exported = tracking.ok("--store", "one.db", "settings", "export")
     assert exported == tracking.ok("settings", "export")
+    (tracking.folder / "one.db-journal").unlink(missing_ok=True)
+    done = tracking("backup", "one.db-journal")  # which would be undone with what it is
+    assert (done.returncode, b"belongs to the database" in done.stderr) == (73, True)
 
 
 @pytest.mark.sqlite

@@ -726,6 +726,9 @@ def test_a_password_on_the_command_line(
         assert b"~/.pgpass, PGPASSWORD or SESTRACK_STORE" in done.stderr
         assert SECRET.encode() not in done.stderr
         assert arguments is not SEND or done.stdout == LETTER
+    for wrong in (("keys", "list", "it"), ("stats", "june"), ("kees", "list"), ("serve", "x")):
+        done = program(*option, *wrong)
+        assert (done.returncode, SECRET.encode() in done.stderr) == (2, False)
     for quiet in (server.address(database), str(tmp_path / "a:b@c.db")):
         assert b"warning" not in program("--store", quiet, "keys", "list").stderr
     assert b"warning" not in program(*SEND, stdin=LETTER).stderr

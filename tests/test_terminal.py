@@ -487,6 +487,22 @@ def test_hints_do_not_lead_in_a_circle(ready: Program) -> None:
             seen.append((error, hint))
 
 
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("stats", "June offer"), "sestrack stats --message 'June offer'"),
+        (("stats", "--", "-x"), "sestrack stats --message -x"),
+        (("stats", "june", "--json", "july"), "sestrack stats --json --message june"),
+        (("keys", "list", "all", "(of them)"), "sestrack keys list"),
+    ],
+)
+@pytest.mark.sqlite
+def test_a_word_too_many(program: Program, words: tuple[str, ...], hint: str) -> None:
+    """Whatever it has in it, it goes, or gets the option that it is for."""
+    done = program(*words)
+    assert (done.returncode, done.stderr.decode().splitlines()[-1]) == (2, f"hint: {hint}")
+
+
 def test_what_was_meant_by_a_file_or_a_sender(tracking: Program) -> None:
     """The mail of a mistyped sender domain goes out untracked, and the reason has a guess."""
     (tracking.folder / "letter.html").write_text("<p>")

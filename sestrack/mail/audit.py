@@ -191,10 +191,11 @@ def _audit(  # noqa: PLR0913 - what a part of a message has
         found = f"{links_are} of a copy that was made before, and would count as that one"
         advice = "take the mail as it was before `rewrite`"
         findings.append(Finding(_WARNING, "rewritten-before", part, 0, found, advice))
-    filled = {d.url for d in template.decisions if d.reason is Reason.PLACEHOLDER}
+    filled = (d.url for d in template.decisions if d.reason is Reason.PLACEHOLDER)
+    said = {field for url in filled for field in fields_in(url.encode("utf-8", "replace"))}
     for field in fields_in(data):
-        if any(field in url for url in filled):
-            continue  # said of the link already
+        if field in said:
+            continue  # of the link
         found = f"a merge field stands in it: {field}"
         findings.append(Finding(_NOTE, "merge-field", part, 0, found, "`rewrite` fills in nothing"))
     for url in texts.left_over():
