@@ -321,7 +321,26 @@ def test_only_copies_that_go_out_are_counted(campaign: Program) -> None:
     filtered = campaign(*SEND[:1], *SEND[2:], "--jsonl", "--count", stdin=line)
     assert copies(campaign) == {"june": 3}
     campaign(*SEND[:1], *SEND[2:], "--jsonl", "--count", stdin=filtered.stdout)
+    more = '<a href="https://example.com/more">more</a></body>'
+    file = campaign.folder / "letter.html"
+    file.write_text(file.read_text().replace("</body>", more))
+    assert b"trace.example.com" in campaign(*one, "letter.html", "--diff").stdout
+    campaign.ok(*one, "letter.html", "--in-place")
+    full = [sys.executable, "-m", "sestrack", *SEND[:1], *SEND[2:], "--jsonl", "--count"]
+    with open("/dev/full", "wb") as nowhere:
+        done = subprocess.run(
+            full, input=line, stdout=nowhere, stderr=subprocess.PIPE, check=False,
+            env=campaign.environment,
+        )  # fmt: skip
+    assert done.returncode == 74
     assert copies(campaign) == {"june": 3}
+    # the next letter, with a link of this one
+    old = file.read_text().partition('href="')[2].partition('"')[0]
+    letter = f'<a href="{old}">the last one</a><a href="https://example.com/">new</a>'.encode()
+    july = (*SEND[:1], "--sender", "news.example.com", "--message", "july", "--count")
+    campaign.ok(*july, "--recipient", "ada@example.org", stdin=letter)
+    campaign.ok(*july, "--jsonl", stdin=json.dumps({"html": letter.decode()}).encode() + b"\n")
+    assert copies(campaign) == {"june": 3, "july": 2}
 
 
 def test_doubts_about_a_list_are_said(campaign: Program) -> None:

@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sestrack import files, output
-from sestrack.commands.rewrite_run import bug, check_texts, count, how, is_anothers, minted
+from sestrack.commands.rewrite_run import Meant, bug, check_texts, count, how, is_made, minted
 from sestrack.errors import EXIT_NO, BadInput, SestrackError, UsageError
 from sestrack.links import is_field
 from sestrack.tracking import Letter, Tracking
@@ -62,6 +62,7 @@ def run(request: Request, store: str) -> int:
             except Exception as error:  # noqa: BLE001 - the lines to come must not be lost for it
                 result, code = line, bug(f"line {number}", error)
             output.write_bytes(result)
+            lines.made.update(lines.fresh)
             worst = worst or code
     finally:
         lines.count()
@@ -79,9 +80,13 @@ class _Filter:
         self.compile = lru_cache(COMPILED)(self._compile)
         self.said = ""
         self.made: Counter[str] = Counter()
+        """Copies of each message that went out,"""
+        self.fresh: list[str] = []
+        """and the one that goes out next, by its message."""
 
     def rewrite(self, line: bytes, number: int) -> tuple[bytes, int]:
         """Rewrite one line; return it with an exit code."""
+        self.fresh.clear()
         if not line.strip():
             return line, 0
         text, values, start, end = _object(line)
@@ -99,12 +104,14 @@ class _Filter:
             raise BadInput(msg, _LIKE)
         rewritten = letter.render(recipient, minted(self.request))
         changed = bool(letter.template.holes)
-        meant = recipient, values.get("message") or self.request.message
-        of_another = is_anothers(
-            letter.tracking, f"line {number}", values["html"].encode(), meant, changed=changed
-        )
-        if changed and not of_another:
-            self.made[letter.message] += 1
+        asked = values.get("message") or self.request.message
+        meant = Meant(recipient, asked, letter.message)
+        source = values["html"].encode()
+        if (
+            not is_made(letter.tracking, f"line {number}", source, meant, changed=changed)
+            and changed
+        ):
+            self.fresh.append(letter.message)
         html = json.dumps(rewritten.decode(), ensure_ascii=False)
         return f"{text[:start]}{html}{text[end:]}".encode(), 0
 

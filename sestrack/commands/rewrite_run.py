@@ -105,22 +105,30 @@ def refuse_copies(tracking: Tracking, name: str, html: bytes) -> None:
         raise BadInput(msg, hint)
 
 
-def is_anothers(
-    tracking: Tracking, name: str, html: bytes, meant: tuple[str, str], *, changed: bool
-) -> bool:
-    """Say it if a mail was rewritten before, for somebody else: what was, stays that copy.
+class Meant(NamedTuple):
+    """What a mail is to be a copy of."""
 
-    `meant` are the recipient it is for now and the message, "" if that has no label.
+    recipient: str
+    asked: str
+    """The message as it was asked for, "" if it was not,"""
+    message: str
+    """and as it is labelled."""
+
+
+def is_made(tracking: Tracking, name: str, html: bytes, meant: Meant, *, changed: bool) -> bool:
+    """Tell whether a mail is a copy of this message already, which was counted when it was made.
+
+    Says it if it is one for somebody else, or of another message: what was rewritten stays that.
     """
-    recipient, message = meant
-    for copy in tracking.copies_in(html):
-        if copy.recipient != recipient or copy.message != (message or copy.message):
+    copies = list(tracking.copies_in(html))
+    for copy in copies:
+        if copy.recipient != meant.recipient or copy.message != (meant.asked or copy.message):
             where = "" if name == "-" else f"{name}: "
             whom = copy.recipient or "nobody"
             done = "only what is new was rewritten" if changed else "unchanged"
             output.warn(f"{where}{done}: it is a copy made for {whom} already, of {copy.message}")
-            return True
-    return False
+            break
+    return any(copy.message == meant.message for copy in copies)
 
 
 def how(request: Request) -> How:
@@ -218,7 +226,7 @@ class _Rewriter:
         if self.how.field:
             for _, _, content, _ in result.templates:
                 refuse_copies(self.tracking, name, content)
-        elif not self._is_anothers(name, result) and result.data != data:
+        elif not self._is_made(name, result) and result.data != data:
             self.fresh.append(result.label)
         if self.request.verify:
             self._verify(result)
@@ -288,10 +296,10 @@ class _Rewriter:
             output.warn(f"mails to several addresses are all made copies for {whom}")
         self.addressed = to
 
-    def _is_anothers(self, name: str, result: _Result) -> bool:
-        meant = result.recipient, self.request.message  # else a hash of what it was
+    def _is_made(self, name: str, result: _Result) -> bool:
+        meant = Meant(result.recipient, self.request.message, result.label)
         return any(
-            is_anothers(self.tracking, name, content, meant, changed=bool(template.holes))
+            is_made(self.tracking, name, content, meant, changed=bool(template.holes))
             for _, _, content, template in result.templates
         )
 
