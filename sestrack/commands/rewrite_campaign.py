@@ -11,7 +11,8 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from sestrack import files, output
-from sestrack.commands.rewrite_run import HEAD, check_texts, count, how, minted, refuse_copies
+from sestrack.commands.rewrite_copies import count, refuse_copies
+from sestrack.commands.rewrite_run import HEAD, check_texts, how, minted
 from sestrack.errors import EXIT_NO, BadInput, InputOutputError, NotSetUp, Refused, UsageError
 from sestrack.links import fields_in
 from sestrack.mail.campaign import (

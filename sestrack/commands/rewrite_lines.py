@@ -18,7 +18,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sestrack import files, output
-from sestrack.commands.rewrite_run import Meant, bug, check_texts, count, how, is_made, minted
+from sestrack.commands.rewrite_copies import Meant, count, is_made
+from sestrack.commands.rewrite_run import bug, check_texts, how, minted
 from sestrack.errors import EXIT_NO, BadInput, SestrackError, UsageError
 from sestrack.links import is_field
 from sestrack.tracking import Letter, Tracking

@@ -12,6 +12,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from sestrack import files, output
+from sestrack.commands.rewrite_copies import Meant, count, is_made, refuse_copies
 from sestrack.commands.rewrite_delivery import (
     Input,
     deliver,
@@ -28,7 +29,7 @@ from sestrack.tokens import check_text
 from sestrack.tracking import How, Tracking, check_field, label
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     from sestrack.commands.rewrite import Request
     from sestrack.commands.rewrite_report import Report
@@ -90,45 +91,6 @@ def _hint(request: Request, name: str, hint: str) -> str:
     if "--recipient ID" not in hint:
         return hint
     return f"{request.line(files=(name,), recipient='ID')}  # for that mail alone"
-
-
-def refuse_copies(tracking: Tracking, name: str, html: bytes) -> None:
-    """Raise `BadInput` for a template that was rewritten for somebody: all would count as them."""
-    for copy in tracking.copies_in(html):
-        msg = (
-            f"the template {files.shown(name)} was rewritten before, for "
-            f"{copy.recipient or 'nobody'} (message {copy.message}): all copies would count as that"
-        )
-        hint = "take it as it was before `rewrite`"
-        if os.path.exists(name):  # and is no message of an mbox
-            hint = f"sestrack check {files.typed(name)} --sender {tracking.sender}  # and {hint}"
-        raise BadInput(msg, hint)
-
-
-class Meant(NamedTuple):
-    """What a mail is to be a copy of."""
-
-    recipient: str
-    asked: str
-    """The message as it was asked for, "" if it was not,"""
-    message: str
-    """and as it is labelled."""
-
-
-def is_made(tracking: Tracking, name: str, html: bytes, meant: Meant, *, changed: bool) -> bool:
-    """Tell whether a mail is a copy of this message already, which was counted when it was made.
-
-    Says it if it is one for somebody else, or of another message: what was rewritten stays that.
-    """
-    copies = list(tracking.copies_in(html))
-    for copy in copies:
-        if copy.recipient != meant.recipient or copy.message != (meant.asked or copy.message):
-            where = "" if name == "-" else f"{name}: "
-            whom = copy.recipient or "nobody"
-            done = "only what is new was rewritten" if changed else "unchanged"
-            output.warn(f"{where}{done}: it is a copy made for {whom} already, of {copy.message}")
-            break
-    return any(copy.message == meant.message for copy in copies)
 
 
 def how(request: Request) -> How:
@@ -426,26 +388,6 @@ def _finish(request: Request, source: Input, data: bytes, result: bytes) -> int:
                 output.write_bytes(data)
             raise
     return 0
-
-
-COUNT_SECONDS = 0.25
-"""How long counting waits for a busy store."""
-
-
-def count(store: str, sender: str, made: Mapping[str, int]) -> int:
-    """Count copies as well as can be, when they are out: no mail waits for it.
-
-    Returns how many the messages have now, 0 if that is not known.
-    """
-    from sestrack.store import count_copies
-
-    try:
-        return count_copies(store, sender, made, wait=COUNT_SECONDS)
-    except SestrackError as error:
-        number = sum(made.values())
-        copies = "1 copy is" if number == 1 else f"{number} copies are"
-        output.warn(f"{copies} not counted: {error.message}")
-        return 0
 
 
 # -- the command line -----------------------------------------------------------------------
