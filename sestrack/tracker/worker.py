@@ -48,8 +48,9 @@ _R = TypeVar("_R")
 
 HANDSHAKE_SECONDS = 10.0
 LOOK_SECONDS = 0.5
-FIRST_LOOK_SECONDS = 0.2
-"""How long a worker waits for the store before it answers with what the server knew."""
+FIRST_LOOK_SECONDS = 1.0
+"""How long a worker waits for the store before it answers with what the server knew: a link that
+was sealed with a key made since leads nowhere then."""
 MAX_TARGETS = 100_000
 DRAIN_SECONDS = 35.0
 """How long a worker that is to end waits for its events to be on disk,"""
