@@ -93,9 +93,9 @@ def serve(options: ServeOptions) -> int:
     raise_file_limit()
     with contextlib.ExitStack() as stack:
         opening = Opening(options, stack)
-        wrong = trouble
+        wrong = _hindering(trouble, options)
         try:
-            opening.lock(trouble)
+            opening.lock(wrong)
         except (NoPermission, CannotCreate, NotSetUp, BadInput) as error:
             wrong = error
         listeners = [
@@ -122,6 +122,13 @@ def serve(options: ServeOptions) -> int:
             metrics.listen(page, partial(metrics.write, server.source()))
         stack.callback(server.close)
         return server.run()
+
+
+def _hindering(trouble: SestrackError | None, options: ServeOptions) -> SestrackError | None:
+    """Return the trouble with the store if it keeps events from being taken: a spool takes them."""
+    if kind_of(options.store) in KEPT_APART and not isinstance(trouble, NotSetUp):
+        return None
+    return trouble
 
 
 class Opening:
@@ -226,8 +233,9 @@ class Server:
         self._pair = LastPair(options.tls_cert, options.tls_key)
         if isinstance(writer, SestrackError):
             writer = Waiting(
-                lambda: look(options.store)[1], self._open_store, output.note, writer.message
-            )
+                lambda: _hindering(look(options.store)[1], options),
+                self._open_store, output.note, writer.message,
+            )  # fmt: skip
         self._writer = writer
         self._tally: Tally | None = None
         """What counts, if somebody wants to know."""
