@@ -37,7 +37,7 @@ from sestrack.tracker.names import key_of, pseudonym
 from sestrack.tracker.places import Places
 from sestrack.tracker.recorder import PATIENCE
 from sestrack.tracker.shipper import Shipper
-from sestrack.tracker.spool import Parcel, Spool, mark_of, open_spool
+from sestrack.tracker.spool import Parcel, Spool, mark_of, open_spool, own_left
 from sestrack.tracker.upkeep import Upkeep
 from sestrack.tracking import Tracking
 
@@ -691,6 +691,21 @@ def test_a_spool_that_was_another_store_s(address: str, tmp_path: Path) -> None:
     chosen = open_spool(str(tmp_path), store="another")
     assert chosen.waiting == 1
     chosen.close()
+
+
+def test_a_full_spool_that_was_left_takes_no_room(tmp_path: Path) -> None:
+    """Whoever takes it up has all of its own for what comes."""
+    row = (MINTED * 1000, 0, "ada@example.org", MINTED, "", b"agent", 0)
+    parcel = Parcel(1, [row], [OPEN], 0)
+    with closing(Spool(str(tmp_path / "spool-1.db"))) as spool:
+        spool.note_writer("own", 3)
+        spool.put([parcel])
+        limit = spool.octets
+    left = own_left(str(tmp_path), "own", limit)
+    assert left is not None
+    assert left.put([parcel._replace(first=2)]) == []
+    assert left.put([parcel._replace(first=3)]) != []
+    left.close()
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -81,6 +81,7 @@ class Forwarder(Collector):
         for end in (ended_in, ended_out):
             end.setblocking(False)  # noqa: FBT003
         self._ends = ended_in, ended_out
+        self._limit = spool.limit
         self.watch(ended_in)
         self._ship_from(spool)
         # the shipper's thread waits for answers mostly, and should go on when they come
@@ -128,6 +129,8 @@ class Forwarder(Collector):
         self._answer(landed)
         if self._flying is not None and now - self._since > HANG_SECONDS and not self._hung_up:
             self._hung_up = self._shipper.hang_up()
+        if self.give_up_at < float("inf"):
+            return  # what others left is for one that goes on
         if now >= self._take_up_at and self._spool.is_over and not self._is_more():
             self._take_up_at = now + _TAKE_UP_SECONDS
             self._take_up()
@@ -138,7 +141,7 @@ class Forwarder(Collector):
         Ours has none.  At the start it was not known whose they are, with keys from a file; or
         the server that had them has ended since.
         """
-        spool = own_left(os.path.dirname(self._spool.path), self._spool.store, self._spool.limit)
+        spool = own_left(os.path.dirname(self._spool.path), self._spool.store, self._limit)
         if spool is not None:
             self._log(f"what was left in {spool.path} is stored now")
             self._shipper.close()

@@ -379,6 +379,7 @@ def own_left(folder: str, store: str, limit: int) -> Spool | None:
         with suppress(SestrackError):  # a server has it
             spool = Spool(path, limit)
             if spool.waiting and spool.store == store:
+                spool.limit += spool.octets  # what was left takes no room from what comes
                 return spool
             spool.close()
     return None
