@@ -33,6 +33,8 @@ PURGE_PIECE = 500
 _LOOKED_THROUGH = 20_000
 """Of the first events of a writer so many may be younger than those behind them."""
 _STRETCH = 100_000
+_LAST = 1_000
+"""Of so many events of a writer the last ones, the youngest is looked for."""
 _PURGE_EVERY = 600.0
 _SURE = 3600.0
 """How long a server runs before it purges all there was."""
@@ -152,9 +154,12 @@ def _last_day(connection: Connection) -> int:
     before = int((time.time() - _SURE) * 1000)
     latest = 0
     for writer, _, stored in connection.writers():  # ids follow time, but for what waited
-        ask = "SELECT at FROM event WHERE id > ? AND id <= ? AND at < ? ORDER BY id DESC LIMIT 1"
-        for (at,) in connection.execute(ask, (first_id(writer), stored, before)).fetchall():
-            latest = max(latest, at)
+        ((at,),) = connection.execute(
+            "SELECT max(at) FROM (SELECT at FROM event WHERE id > ? AND id <= ? AND at < ? "
+            "ORDER BY id DESC LIMIT ?) AS last",
+            (first_id(writer), stored, before, _LAST),
+        ).fetchall()
+        latest = max(latest, at or 0)
     return latest // DAY_MS
 
 
