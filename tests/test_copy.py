@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import sqlite_utils
 from conftest import ENGINES, Program, Server
-from postgresql import QuickServer
+from postgresql import QuickServer, until
 from test_figures import fill
 
 from sestrack.copying import copy
@@ -26,7 +26,7 @@ from sestrack.engines import engine_of, tables
 from sestrack.engines.interface import Connection
 from sestrack.engines.tables import TABLES
 from sestrack.errors import InputOutputError, TryAgain
-from sestrack.store import Store, initialise, open_for_recording
+from sestrack.store import Store, initialise, open_for_recording, served_at
 from sestrack.tracker.events import writer_of
 from sestrack.tracker.ledger import events
 from sestrack.tracker.places import Places
@@ -438,6 +438,7 @@ def test_the_copy_goes_on(tracking: Program, other: str, engine: str) -> None:
         assert server.ask(paths[0]).status == 302
         assert server.ask(paths[1]).status == 200
         assert len(tracking.events()) == 2
+        assert until(lambda: served_at(tracking.address))  # a keeper tells of it, once it runs
         done = tracking("copy", tracking.address, other)
         assert (done.returncode, b"being served at http://127.0.0.1" in done.stderr) == (75, True)
     finally:
