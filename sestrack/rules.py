@@ -116,8 +116,14 @@ def named_domain(name: str, domains: Collection[TraceDomain]) -> str:
         raise UsageError(msg, "one of " + ", ".join(having[:5]))
     if not having and "." not in prefix:
         msg = f"no trace domain has the prefix {name!r}"
-        raise NotFound(msg, "sestrack domain list")
+        wanted = prefix if _PREFIX.fullmatch(prefix) else "trace"
+        raise NotFound(msg, instead_of(wanted, domains))
     return having[0] if having else check_name("trace domain", name)
+
+
+def instead_of(name: str, domains: Collection[object]) -> str:
+    """Return what to type where a trace domain was named that is none: the first one is made."""
+    return "sestrack domain list" if domains else f"sestrack domain create {name}"
 
 
 def check_prefix(prefix: str, primary: str) -> str:
@@ -377,7 +383,7 @@ def _check_entry(
     msg = f"{table} cannot use {entry.domain}: {verdict.words}"
     if verdict.code in {"domain-pending", "domain-failing"}:
         raise Refused(msg, f"sestrack domain verify {entry.domain}")
-    raise Refused(msg, "sestrack domain list")
+    raise Refused(msg, instead_of(entry.domain, domains))
 
 
 def _enable_hint(

@@ -355,9 +355,14 @@ class Store:
     def add_sender(self, sender: Sender) -> None:
         """Add a sender domain.  Raises `Refused` if it is there already."""
         with self.change() as db:
-            if self.find_sender(sender.domain) is not None:
+            known = self.find_sender(sender.domain)
+            if known is not None:
                 msg = f"the sender domain {sender.domain} is there already"
-                raise Refused(msg, f"sestrack sender show {sender.domain}")
+                hint = f"sestrack sender show {sender.domain}"
+                if sender.assumed and known.status is SenderStatus.PENDING:
+                    again = f"sestrack sender add {sender.domain} --assume-verified"
+                    hint = f"sestrack sender remove {sender.domain} && {again}"
+                raise Refused(msg, hint)
             _put(db, "sender", sender._asdict())
 
     def verify_sender(self, domain: str, now: int) -> Sender:
@@ -410,7 +415,7 @@ class Store:
         found = self.find_trace_domain(name)
         if found is None:
             msg = f"there is no trace domain {name}"
-            raise NotFound(msg, "sestrack domain list")
+            raise NotFound(msg, rules.instead_of(name, self.trace_domains()))
         return found
 
     def add_trace_domain(self, domain: TraceDomain) -> None:

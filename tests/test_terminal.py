@@ -487,6 +487,25 @@ def test_hints_do_not_lead_in_a_circle(ready: Program) -> None:
             seen.append((error, hint))
 
 
+@pytest.mark.sqlite
+def test_what_is_not_there_yet_is_made(program: Program) -> None:
+    """The first trace domain is created; a sender domain that waits for DNS is taken on trust."""
+    program.ok("init", "--edge", "edge.example.net")
+    program.ok("sender", "add", "news.example.com")
+    again = ("sender", "add", "news.example.com", "--assume-verified")
+    for words, hint in (
+        (("domain", "verify", "trace.example.com"), "sestrack domain create trace.example.com"),
+        (("domain", "show", "trace"), "sestrack domain create trace"),
+        (again, f"sestrack sender remove news.example.com && sestrack {' '.join(again)}"),
+    ):
+        done = program(*words)
+        assert done.stderr.decode().splitlines()[-1] == f"hint: {hint}", words
+    program.ok("sender", "remove", "news.example.com")
+    program.ok(*again)
+    program.ok("domain", "create", "trace.example.com")
+    assert b"hint: sestrack domain list" in program("domain", "show", "trce2").stderr
+
+
 @pytest.mark.parametrize(
     ("words", "hint"),
     [

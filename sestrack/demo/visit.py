@@ -60,11 +60,14 @@ def main() -> None:
     parser.add_argument("--click", type=int, help="follow this link only, counted from 1")
     parser.add_argument("--scanner", action="store_true", help="be a known mail scanner")
     given = parser.parse_args()
-    *links, pixel = tracking_urls(given.mail.read_text(encoding="utf-8"))
+    found = tracking_urls(given.mail.read_text(encoding="utf-8"))
+    if not found:
+        parser.error(f"{given.mail} has no tracking URL; was it rewritten?")
+    *links, pixel = found
     urls = [*links, pixel] if given.click is None else [pixel, links[given.click - 1]]
     for url in urls:
-        found = visit(url, given.server, SCANNER if given.scanner else BROWSER)
-        output.product(f"{found.status} {found.location or 'a pixel'}\n")
+        seen = visit(url, given.server, SCANNER if given.scanner else BROWSER)
+        output.product(f"{seen.status} {seen.location or 'a pixel'}\n")
 
 
 if __name__ == "__main__":
