@@ -63,6 +63,15 @@ def test_every_finding(program: Program, html: str, code: str, severity: str, li
 
 
 @pytest.mark.sqlite
+def test_words_are_those_of_what_readers_see(program: Program) -> None:
+    """A button that Outlook draws from a comment takes none of the link behind it."""
+    data = b"""<!--[if mso]><v:rect href="https://e.com/"><![endif]--><a href="https://e.com/">Buy</a>"""
+    done = program("check", "-", stdin=data)
+    words = [line.split("\t")[3] for line in done.stdout.decode().splitlines()[1:3]]
+    assert words == ["", "Buy"]
+
+
+@pytest.mark.sqlite
 def test_a_good_mail(program: Program) -> None:
     """Nothing is found, and the words a reader sees are told."""
     data = b'<p><a href="https://example.com/">See <b>it</b></a> <a href="https://example.com/2"><img alt="Two"></a> <a href="mailto:a@example.com">write</a>'

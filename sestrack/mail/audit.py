@@ -177,7 +177,7 @@ def _audit(  # noqa: PLR0913 - what a part of a message has
     for decision in template.decisions:
         line += data.count(b"\n", position, decision.href.tag_start)
         position = decision.href.tag_start
-        text = texts.take(decision.url)
+        text = "" if decision.href.conditional else texts.take(decision.url)
         links.append(SeenLink(part, line, decision.url, decision.reason, text, left))
         if left:
             continue
