@@ -36,6 +36,7 @@ from sestrack.engines.sqlite import connect, for_recording, left, served_at, ser
 from sestrack.errors import NoPermission, TryAgain
 from sestrack.store import Store
 from sestrack.tracker.answers import GIF, Found
+from sestrack.tracker.certificate import tls_context
 from sestrack.tracker.clients import Clients
 from sestrack.tracker.names import Names, pseudonym
 from sestrack.tracker.protocol import Connection, Site
@@ -1420,6 +1421,18 @@ def make_certificate(folder: Path) -> None:
          "-addext", "subjectAltName=DNS:trace.example.com"],
         cwd=folder, check=True, capture_output=True,
     )  # fmt: skip
+
+
+def test_a_certificate_where_there_is_no_proc(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read from files that only we may read, and that are gone afterwards."""
+    make_certificate(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("sestrack.tracker.certificate._IN_MEMORY", False)
+    context = tls_context(str(tmp_path / "cert.pem"), str(tmp_path / "key.pem"))
+    assert context is not None
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["cert.pem", "key.pem"]
 
 
 def served_certificate(server: Server) -> bytes:

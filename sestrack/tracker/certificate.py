@@ -6,10 +6,15 @@ import asyncio
 import os
 import ssl
 import time
-from contextlib import ExitStack, suppress
+from contextlib import contextmanager, suppress
+from tempfile import NamedTemporaryFile
+from typing import TYPE_CHECKING
 
 from sestrack import files, output
 from sestrack.errors import BadInput, SestrackError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Pair = tuple[bytes, bytes]
 """A certificate, with its chain, and its private key: PEM (RFC 7468)."""
@@ -17,6 +22,7 @@ Pair = tuple[bytes, bytes]
 RENEW_SECONDS = 2.0
 _NONE = "none"
 """The passphrase that is tried: a key that has one cannot be used."""
+_IN_MEMORY = os.path.isdir("/proc/self/fd")
 _CERTIFICATE, _KEY = b"CERTIFICATE-----", b"PRIVATE KEY-----"
 
 
@@ -65,17 +71,19 @@ def read_pair(cert: str, key: str) -> Pair:
 
 def _load(context: ssl.SSLContext, pair: Pair) -> None:
     """Put a certificate and its key into a context.  Raises `OSError`, as `ssl` does."""
-    with ExitStack() as stack:
-        names = []
-        for pem in pair:  # the module takes files alone; these have been read, and stay as they are
-            handle = os.memfd_create("certificate")
-            stack.callback(os.close, handle)
-            with open(handle, "wb", closefd=False) as file:
-                file.write(pem)
-            names.append(f"/proc/self/fd/{handle}")
+    # the module takes files alone; these have been read, and stay as they are
+    with _file_of(pair[0]) as cert, _file_of(pair[1]) as key:
         # with a passphrase, or OpenSSL would wait for somebody to type that of a locked key
-        cert, key = names
         context.load_cert_chain(cert, key, password=_NONE)
+
+
+@contextmanager
+def _file_of(pem: bytes) -> Iterator[str]:
+    """Name a file with this text, for a moment: in memory on Linux, else its owner's alone."""
+    with open(os.memfd_create("certificate"), "wb") if _IN_MEMORY else NamedTemporaryFile() as file:
+        file.write(pem)
+        file.flush()
+        yield f"/proc/self/fd/{file.fileno()}" if _IN_MEMORY else str(file.name)
 
 
 class LastPair:
