@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from sestrack import files, output
 from sestrack.commands.rewrite_copies import Meant, count, is_made
 from sestrack.commands.rewrite_run import bug, check_texts, how, minted
-from sestrack.errors import EXIT_NO, BadInput, SestrackError, UsageError
+from sestrack.errors import EXIT_NO, BadInput, InputOutputError, SestrackError, UsageError
 from sestrack.links import is_field
 from sestrack.tracking import Letter, Tracking
 
@@ -62,8 +62,12 @@ def run(request: Request, store: str) -> int:
                 result, code = line, error.code
             except Exception as error:  # noqa: BLE001 - the lines to come must not be lost for it
                 result, code = line, bug(f"line {number}", error)
-            output.write_bytes(result)
-            lines.made.update(lines.fresh)
+            lines.made.update(lines.fresh)  # before: who has the line may end us at once
+            try:
+                output.write_bytes(result)
+            except InputOutputError:
+                lines.made.subtract(lines.fresh)
+                raise
             worst = worst or code
     finally:
         lines.count()
@@ -130,8 +134,9 @@ class _Filter:
 
     def count(self) -> None:
         """Count the copies, if that is asked for."""
-        if self.request.count and self.made:
-            count(self.store, self.tracking.sender, self.made)
+        made = +self.made  # those that are not none
+        if self.request.count and made:
+            count(self.store, self.tracking.sender, made)
 
 
 def _ids(tracking: Tracking) -> list[int]:
