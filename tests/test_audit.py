@@ -62,6 +62,13 @@ def test_every_finding(program: Program, html: str, code: str, severity: str, li
     assert exit_code == (1 if any(f[0] == "error" for f in found.values()) else 0)  # type: ignore[index]
 
 
+def test_control_characters_around_the_pixel() -> None:
+    """They are the second reader's to read, and no bug of ours."""
+    for end in ("\x02</body>\x03", "<p>\x01</body>\x0c</html>", "z\x02\n</body></html>"):
+        data = f"<html><body><p>{'x' * 200}</p>{end}".encode()
+        check_unharmed(data, compile_html(data, WRAPPING), "https://trace.example.com/")
+
+
 @pytest.mark.sqlite
 def test_words_are_those_of_what_readers_see(program: Program) -> None:
     """A button that Outlook draws from a comment takes none of the link behind it."""

@@ -356,9 +356,9 @@ def _take_out_pixel(tree: Any, base: str, *, prune: bool) -> None:
     while found is not None:
         parent, before = found.getparent(), found.getprevious()
         if before is not None:
-            before.tail = ((before.tail or "") + (found.tail or "")) or None
+            before.tail = _text(before.tail) + _text(found.tail) or None
         else:
-            parent.text = ((parent.text or "") + (found.tail or "")) or None
+            parent.text = _text(parent.text) + _text(found.tail) or None
         parent.remove(found)
         is_made = (
             prune
@@ -366,6 +366,11 @@ def _take_out_pixel(tree: Any, base: str, *, prune: bool) -> None:
             and not (len(parent) or parent.attrib or parent.text)
         )
         found = parent if is_made and parent.getparent() is not None else None
+
+
+def _text(text: str | None) -> str:
+    """Return a text of a tree without what libxml2 reads, and lxml does not take back."""
+    return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]", "", text or "")
 
 
 def _difference(old: Any, new: Any, base: str) -> str:
@@ -376,11 +381,11 @@ def _difference(old: Any, new: Any, base: str) -> str:
     if old.tag != new.tag:
         return f"<{old.tag}> became <{new.tag}>"
     where = f"line {old.sourceline}"
-    if (old.tail or "") != (new.tail or ""):
+    if _text(old.tail) != _text(new.tail):
         return f"{where}: text {(old.tail or '')[:40]!r} became {(new.tail or '')[:40]!r}"
     if callable(old.tag):  # comments, with what Outlook sees in them
         return "" if _same_comment(old.text or "", new.text or "", base) else f"{where}: a comment"
-    if (old.text or "") != (new.text or ""):
+    if _text(old.text) != _text(new.text):
         return f"{where}: text {(old.text or '')[:40]!r} became {(new.text or '')[:40]!r}"
     attributes = dict(new.attrib.items())
     if old.attrib.keys() != list(attributes):
